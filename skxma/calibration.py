@@ -15,7 +15,7 @@ from . import functional as F
 from .caches import Floats, ImageCache, TextCache
 from .experts import Scores
 
-WEIGHT_PENALTY = 0.02
+WEIGHT_PENALTY, PENALTY_SAMPLES = 0.02, 1.0
 NOISE_PENALTY, NOISE_LOGIT = 0.01, -4.0
 TOLERANCES = {"maxiter": 200, "ftol": 1e-11, "gtol": 1e-6}
 DOUBLE_ENTRIES = 2**24
@@ -134,7 +134,7 @@ class Layout:
     fusion_ratio: float | None = None
 
     def relative_weights(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weights over their priors (J,) from free parameters (3 + n_text + n_image,), alpha, ratio, penalty."""
+        """Weights over their priors u (J,) of free ones (3 + n_text + n_image,), alpha, ratio, ``Σ u − log u``."""
         n = self.n_text + self.n_image
         log_zero, log_alpha = theta[0], theta[1]
         share = theta[2] + float(np.log(self.n_image / max(self.n_text, 1)))
@@ -155,7 +155,7 @@ class Layout:
             ratio = torch.full_like(ratio, self.fusion_ratio)
         text, image = alpha * n * (1 - ratio) * torch.exp(log_text), alpha * n * ratio * torch.exp(log_image)
         relative = torch.cat([torch.exp(log_zero)[None], text, image])
-        return relative, alpha, ratio, WEIGHT_PENALTY * (relative.sum() - logs)
+        return relative, alpha, ratio, relative.sum() - logs
 
 
 class LeaveOneOutLogProbability(torch.autograd.Function):
@@ -204,6 +204,14 @@ def mean_log_likelihood(
     return (loss_weights * likelihood).sum() / loss_weights.sum()
 
 
+def weight_penalty(n_samples: int) -> float:
+    """How hard weights are pulled to their priors, against a mean over the samples.
+
+    It counts as one sample, so that it fades as they grow many, and is bounded where they are few.
+    """
+    return min(WEIGHT_PENALTY, PENALTY_SAMPLES / n_samples)
+
+
 def fit_fusion(
     scores: Scores,
     labels: Tensor,
@@ -214,7 +222,7 @@ def fit_fusion(
     """Learn the expert weights and the label-noise rate from leave-one-out scores.
 
     Minimises the mean negative log-likelihood of ``(1 − ε) softmax(Σ_j w_j E_j) + ε / C`` plus
-    ``0.02 Σ (u − 1 − log u)``, ``u = w / prior``, plus ``0.01 (logit ε + 4)²``, by L-BFGS.
+    ``λ Σ (u − 1 − log u)``, ``u = w / prior``, λ of :func:`weight_penalty`, plus ``0.01 (logit ε + 4)²``, by L-BFGS.
 
     Parameters
     ----------
@@ -233,13 +241,15 @@ def fit_fusion(
     loss_weights = loss_weights.to(dtype)
     prior = torch.as_tensor(layout.prior, dtype=dtype, device=labels.device)
     noisy = not bool(scores.lone.all())
+    pull = weight_penalty(len(labels))
 
     def parts(theta: Tensor) -> tuple[Tensor, ...]:
-        relative, alpha, ratio, penalty = layout.relative_weights(theta[:-1])
+        relative, alpha, ratio, distance = layout.relative_weights(theta[:-1])
         rate = torch.sigmoid(theta[-1] + NOISE_LOGIT) if noisy else torch.zeros_like(theta[-1])
         log_p = leave_one_out_log_probability(cast, relative * prior, labels)
         loss = -mean_log_likelihood(log_p, cast, rate, loss_weights, n_classes)
-        return loss, loss + penalty + NOISE_PENALTY * theta[-1] ** 2, relative, alpha, ratio, rate, log_p
+        total = loss + pull * distance + NOISE_PENALTY * theta[-1] ** 2
+        return loss, total, relative, alpha, ratio, rate, log_p
 
     def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         theta = torch.tensor(values, dtype=dtype, device=labels.device, requires_grad=True)

@@ -8,6 +8,7 @@ from skxma.calibration import (
     fit_fusion,
     leave_one_out_log_probability,
     mean_log_likelihood,
+    weight_penalty,
 )
 from skxma.experts import Scores
 
@@ -88,7 +89,7 @@ def test_the_learned_weights_are_a_minimum():
         rate = torch.tensor(fusion.noise_rate, dtype=torch.float64)
         loss = -mean_log_likelihood(log_p, scores, rate, torch.ones(len(labels), dtype=torch.float64), 4)
         u = weights / layout.prior
-        return float(loss) + 0.02 * np.sum(u - 1 - np.log(u))
+        return float(loss) + weight_penalty(len(labels)) * np.sum(u - 1 - np.log(u))
 
     least = objective(fusion.weights)
     for j in range(4):
@@ -135,3 +136,9 @@ def test_another_start_reaches_the_same_minimum():
     a = fit(scores, labels)
     b = fit_fusion(scores, labels, torch.ones(len(labels)), Layout(PRIOR, 1, 2), start=a.theta + 0.5)
     np.testing.assert_allclose(a.weights, b.weights, rtol=1e-2)
+
+
+def test_the_pull_to_the_priors_fades_with_the_samples():
+    pulls = [weight_penalty(n) for n in (1, 10, 50, 100, 1000)]
+    assert pulls == sorted(pulls, reverse=True)
+    assert pulls[0] == pulls[1] == pulls[2] == 20 * pulls[4]
