@@ -106,7 +106,8 @@ class ImageCache:
 
     def evidence(self, queries: Tensor, beta: float) -> Tensor:
         """``exp(−β (1 − f Fᵀ)) L`` (n, C), Tip-Adapter's evidence of L2-normalised queries (n, D)."""
-        return F.cache_evidence(self.affinity(queries), like(queries, self.values)[0], beta)
+        labels, weights = like(queries, self.labels, self.weights)
+        return F.one_hot_evidence(self.affinity(queries), labels, weights, self.n_classes, beta)
 
     def keep(self, chosen: NDArray[np.bool_]) -> ImageCache:
         """The cache with only the keys where `chosen` (N,) is True; the classes stay."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import functional as F
-from .caches import Floats, ImageCache, TextCache, like
+from .caches import Floats, ImageCache, Integers, TextCache, like
 from .calibrated_cache import CalibratedCache, Member, StoredFrame
-from .calibration import FitReport, Fusion, Layout, fit_fusion
+from .calibration import FitReport, Fusion, Layout, fit_fusion, fused_logits
 from .experts import (
     IMAGE_EXPERTS,
     TEXT_EXPERTS,
@@ -34,11 +34,13 @@ from .metric import (
     vocabulary_root,
     weighted_mean,
 )
-from .residual import MAX_WORK, MIN_SHOTS, choose_residual
+from .residual import MIN_SHOTS, choose_residual, stratified_folds
 
 TEXT_PRIOR, CENTRED_PRIOR, CACHE_PRIOR, PROTOTYPE_PRIOR, GAUSSIAN_PRIOR = 10.0, 5.0, 0.6, 0.3, 1.0
 MEMBERS = 3
 MIN_SHOTS_TO_DROP = 3.0
+MAX_WORK = 2**31
+MAX_SCORES = 2**22
 
 
 @dataclass(frozen=True)
@@ -72,25 +74,37 @@ class Support:
     features : Tensor of shape (N, D)
     labels, weights : Tensor of shape (N,)
     n_classes : int
+    rows : integer Tensor of shape (n,)
+        The samples from which the fusion is learned: all, or of a large support set a share of each class, as a few
+        numbers do not take more.
     text_part : Tensor of shape (3, N, C) or None
         Leave-one-out scores of zero-shot and of the text experts.
     text_cache : TextCache or None
     plain : Scores or None
         Without text: scores in the plain embeddings, whose class means stand for zero-shot.
+    large : bool
+        Whether cross-validating a residual and averaging metrics would cost more than all the rest.
     """
 
     features: Tensor
     labels: Tensor
     weights: Tensor
     n_classes: int
+    rows: Tensor
     text_part: Tensor | None
     text_cache: TextCache | None
     plain: Scores | None
 
+    @property
+    def large(self) -> bool:
+        """See the attributes."""
+        n, width = self.features.shape
+        return n * width * self.n_classes > MAX_WORK
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A metric that was tried."""
+    """A metric that was tried, with its leave-one-out scores of the support's `rows`."""
 
     metric: Metric
     support: MetricSupport
@@ -128,30 +142,37 @@ def store(best: Sequence[Candidate]) -> tuple[list[StoredFrame], list[Member]]:
 def prepare(cache: ImageCache, text: Tensor | None, beta: float | None, like_this: Tensor) -> Support:
     """Score the support set by what does not depend on the metric, leave-one-out."""
     features, weights, labels = like(like_this, cache.keys, cache.weights, cache.labels)
+    rows = torch.as_tensor(rows_to_learn_from(cache.labels, cache.n_classes), device=labels.device)
     if text is None:
         keys = Frame(weighted_mean(features, weights), None)(features)
         plain, _ = support_image_scores(see_support(keys, labels, weights, cache.n_classes), 0.0, beta)
-        return Support(features, labels, weights, cache.n_classes, None, None, plain)
+        return Support(features, labels, weights, cache.n_classes, rows, None, None, plain)
     seen_by_net = torch.where(text.any(1)[labels], weights, 0.0)
     net, mapped = ridge_img2txt(features, text[labels], seen_by_net)
     means = centres(features, labels, weights, text)
     image_mean, text_mean = (mean.float().cpu().numpy() for mean in means)
     text_cache = TextCache(text.float().cpu().numpy(), net, centres=(image_mean, text_mean))
     text_part = text_scores(features, mapped, text, means)
-    return Support(features, labels, weights, cache.n_classes, text_part, text_cache, None)
+    return Support(features, labels, weights, cache.n_classes, rows, text_part, text_cache, None)
 
 
-def assemble(support: Support, image: Scores) -> Scores:
-    """Put zero-shot and the text cache before the image experts; at one shot the Gaussian is left out."""
-    n_image = 2 if bool(image.lone.all()) else 3
+def rows_to_learn_from(labels: Integers, n_classes: int) -> Integers:
+    """Samples (n,) on which fusion weights are learned: so many of each class that their scores are few enough."""
+    n_parts = -(-len(labels) * n_classes // MAX_SCORES)
+    return np.flatnonzero(stratified_folds(labels, n_parts) == 0)
+
+
+def assemble(support: Support, image: Scores, rows: Tensor) -> Scores:
+    """Put zero-shot and the text cache before the image experts; where no class has a pair the Gaussian is left out."""
+    n_image = 2 if no_pairs(support) else 3
     if support.text_part is not None:
-        first = support.text_part
+        first = support.text_part[:, rows]
         names: tuple[str, ...] = ("zero_shot", *TEXT_EXPERTS)
-        index = support.labels[None, :, None].expand(len(first), -1, 1)
+        index = support.labels[rows][None, :, None].expand(len(first), -1, 1)
         own = first.gather(2, index).expand(-1, -1, image.own.shape[2])
     else:
         assert support.plain is not None
-        names, first, own = ("zero_shot",), support.plain.scores[1:2], support.plain.own[1:2]
+        names, first, own = ("zero_shot",), support.plain.scores[1:2, rows], support.plain.own[1:2, rows]
     return Scores(
         names + IMAGE_EXPERTS[:n_image],
         torch.cat([first, image.scores[:n_image]]),
@@ -176,10 +197,15 @@ def hardness(scores: Scores, labels: Tensor) -> Tensor:
     return torch.where(scores.lone, 0.0, (own(image) - own(text)).abs())
 
 
-def loss_weights(support: Support, scores: Scores, settings: Settings) -> Tensor:
-    """What each sample weighs in a loss (N,): its own weight, more where the modalities disagree."""
-    hard = hardness(scores, support.labels)
-    return support.weights * F.hard_sample_weights(hard, settings.hard_sample_weight)
+def no_pairs(support: Support) -> bool:
+    """Whether every class is a single picture, or none."""
+    return len(support.labels.unique()) == len(support.labels)
+
+
+def loss_weights(support: Support, scores: Scores, rows: Tensor, settings: Settings) -> Tensor:
+    """What each of the rows weighs in a loss (n,): its own weight, more where the modalities disagree."""
+    hard = hardness(scores, support.labels[rows])
+    return support.weights[rows] * F.hard_sample_weights(hard, settings.hard_sample_weight)
 
 
 def try_metric(
@@ -187,8 +213,9 @@ def try_metric(
 ) -> Candidate:
     """Score the support set in a metric, leave-one-out, and learn the fusion there."""
     seen = see_support(metric(support.features), support.labels, support.weights, support.n_classes)
-    image, scale = support_image_scores(seen, metric.leave_out, settings.beta, settings.leave_one_out)
-    scores = assemble(support, image)
+    rows = support.rows
+    image, scale = support_image_scores(seen, metric.leave_out, settings.beta, settings.leave_one_out, rows)
+    scores = assemble(support, image, rows)
     sigma = seen.sigma
     has_text = support.text_part is not None
     prior = [settings.logit_scale, TEXT_PRIOR, CENTRED_PRIOR] if has_text else [PROTOTYPE_PRIOR / sigma]
@@ -198,34 +225,45 @@ def try_metric(
     layout = Layout(
         np.array(prior[:n_experts]), n_first - 1, n_experts - n_first, settings.alpha, settings.fusion_ratio
     )
-    fusion = fit_fusion(scores, support.labels, loss_weights(support, scores, settings), layout, start)
+    fusion = fit_fusion(scores, support.labels[rows], loss_weights(support, scores, rows, settings), layout, start)
     return Candidate(metric, seen, scale, fusion, scores)
 
 
 def best_metrics(support: Support, roots: Sequence[Tensor | None], settings: Settings) -> list[Candidate]:
     """The metrics with the least leave-one-out loss; at one shot only the first root, with nothing whitened."""
-    tried: list[Candidate] = []
+    best: list[Candidate] = []
+    candidate = None
     for root in roots:
         found = metrics(support.features, support.labels, support.weights, support.n_classes, root, settings.shrinkages)
         for metric in found:
-            tried.append(try_metric(support, metric, settings, tried[-1].fusion.theta if tried else None))
-        if tried[-1].metric.scale is None:
+            candidate = try_metric(support, metric, settings, None if candidate is None else candidate.fusion.theta)
+            best = sorted([*best, candidate], key=lambda one: one.fusion.loss)
+            del best[1 if support.large else settings.members :]
+        if candidate is not None and candidate.metric.scale is None:
             break
-    return sorted(tried, key=lambda candidate: candidate.fusion.loss)[: settings.members]
+    return best
 
 
-def mean_logits(best: Sequence[Candidate]) -> Tensor:
-    """Leave-one-out logits (N, C) of the mean of the best metrics."""
-    return torch.stack([candidate.fusion.logits for candidate in best]).mean(0)
+def judge_all(best: Sequence[Candidate], support: Support, settings: Settings) -> tuple[Tensor, Scores]:
+    """Leave-one-out logits (N, C) of all samples under the mean of the best metrics, and their scores in the best."""
+    everyone = torch.arange(len(support.labels), device=support.labels.device)
+    whole = [candidate.scores for candidate in best]
+    if len(support.rows) < len(everyone):
+        whole = []
+        for one in best:
+            leave_out, beta = one.metric.leave_out, settings.beta
+            image, _ = support_image_scores(one.support, leave_out, beta, settings.leave_one_out, everyone, one.scale)
+            whole.append(assemble(support, image, everyone))
+    logits = [fused_logits(scores, one.fusion.weights) for scores, one in zip(whole, best, strict=True)]
+    return torch.stack(logits).mean(0), whole[0]
 
 
-def wrong_labels(best: Sequence[Candidate], labels: Tensor) -> tuple[float, Tensor]:
+def wrong_labels(best: Sequence[Candidate], logits: Tensor, lone: Tensor, labels: Tensor) -> tuple[float, Tensor]:
     """Label-noise rate and each sample's posterior of a wrong label (N,); lone samples have none."""
     rate = float(np.mean([candidate.fusion.noise_rate for candidate in best]))
-    logits = mean_logits(best)
     log_p = torch.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
     posterior = F.wrong_label_posterior(log_p, rate, logits.shape[1])
-    return rate, torch.where(best[0].scores.lone, 0.0, posterior)
+    return rate, torch.where(lone, 0.0, posterior)
 
 
 def doubtful(cache: ImageCache, posterior: Floats) -> NDArray[np.bool_]:
@@ -236,21 +274,22 @@ def doubtful(cache: ImageCache, posterior: Floats) -> NDArray[np.bool_]:
     return wrong & (2 * dropped < counts)[cache.labels]
 
 
-def fit_residual(best: Sequence[Candidate], support: Support, settings: Settings) -> tuple[Floats | None, list[float]]:
+def fit_residual(
+    logits: Tensor, scores: Scores, support: Support, settings: Settings
+) -> tuple[Floats | None, list[float]]:
     """Train the residual on the centred embeddings, which know no label, on top of the leave-one-out logits.
 
-    Left out below two shots a class, where every held-out sample's class would be unseen, and where the cost of the
-    cross-validation would outgrow that of the rest.
+    Left out below two shots a class, where every held-out sample's class would be unseen, and of a large support set,
+    where the cost of the cross-validation would outgrow that of the rest.
     """
     features = support.features
     n_seen = len(support.labels.unique())
-    too_large = len(features) * features.shape[1] * support.n_classes > MAX_WORK
-    if not settings.n_epochs or len(features) < MIN_SHOTS * n_seen or too_large:
+    if not settings.n_epochs or len(features) < MIN_SHOTS * n_seen or support.large:
         return None, []
     queries = F.normalise(Frame(weighted_mean(features, support.weights), None)(features))
-    weights = loss_weights(support, best[0].scores, settings)
-    offset = mean_logits(best).to(queries.dtype)
-    residual, curve = choose_residual(queries, support.labels, weights, offset, settings.n_epochs)
+    everyone = torch.arange(len(features), device=features.device)
+    weights = loss_weights(support, scores, everyone, settings)
+    residual, curve = choose_residual(queries, support.labels, weights, logits.to(queries.dtype), settings.n_epochs)
     return (None if residual is None else residual.float().cpu().numpy()), curve
 
 
@@ -277,14 +316,16 @@ def fit_calibrated(
     if n_seen < 2 and text is not None:
         return nothing_to_learn(cache, support.text_cache, settings)
     best = best_metrics(support, roots, settings)
-    noise_rate, posterior = wrong_labels(best, support.labels)
-    hard = hardness(best[0].scores, support.labels)
+    logits, scores = judge_all(best, support, settings)
+    noise_rate, posterior = wrong_labels(best, logits, scores.lone, support.labels)
+    hard = hardness(scores, support.labels)
     wrong = doubtful(cache, posterior.cpu().numpy()) if n >= MIN_SHOTS_TO_DROP * n_seen else np.zeros(n, dtype=bool)
     if settings.drop_wrong_labels and wrong.any():
         support = prepare(cache.keep(~wrong), text, settings.beta, like_this)
         best = best_metrics(support, roots, settings)
+        logits, scores = judge_all(best, support, settings)
         cache = cache.set_aside(wrong)
-    residual, curve = fit_residual(best, support, settings)
+    residual, curve = fit_residual(logits, scores, support, settings)
     model = CalibratedCache(
         cache,
         support.text_cache,

@@ -96,8 +96,6 @@ class Fusion:
         ε, the probability that a label is wrong.
     loss : float
         Mean leave-one-out negative log-likelihood, without the penalties.
-    logits : Tensor of shape (N, C)
-        Leave-one-out logits; the own class of a lone sample at the mean of its simulated scores.
     log_probability : Tensor of shape (N,)
         Leave-one-out log-probability of the given labels.
     theta : ndarray
@@ -109,7 +107,6 @@ class Fusion:
     fusion_ratio: float
     noise_rate: float
     loss: float
-    logits: Tensor
     log_probability: Tensor
     theta: NDArray[np.float64]
 
@@ -192,6 +189,11 @@ def leave_one_out_log_probability(scores: Scores, weights: Tensor, labels: Tenso
     return log_p
 
 
+def fused_logits(scores: Scores, weights: NDArray[np.float64]) -> Tensor:
+    """Logits ``Σ_j w_j E_j`` (N, C); the own class of a lone sample at the mean of its simulated scores."""
+    return torch.tensordot(torch.as_tensor(weights).to(scores.scores), scores.scores, dims=1)
+
+
 def mean_log_likelihood(
     log_probability: Tensor, scores: Scores, noise_rate: Tensor, loss_weights: Tensor, n_classes: int
 ) -> Tensor:
@@ -261,15 +263,12 @@ def fit_fusion(
     best = minimize(objective, start, jac=True, method="L-BFGS-B", options=TOLERANCES)
     with torch.no_grad():
         loss, _, relative, alpha, ratio, rate, log_p = parts(torch.tensor(best.x, dtype=dtype, device=labels.device))
-        weights = relative * prior
-        logits = torch.tensordot(weights, cast.scores, dims=1)
     return Fusion(
-        weights.double().cpu().numpy(),
+        (relative * prior).double().cpu().numpy(),
         float(alpha),
         float(ratio),
         float(rate),
         float(loss),
-        logits,
         log_p @ cast.node_weights,
         best.x,
     )

@@ -61,23 +61,35 @@ def lone_nodes(sigma: float) -> tuple[np.ndarray, np.ndarray]:
     return np.minimum(sigma * (LONE_MEAN + LONE_SPREAD * nodes), LONE_MAX), weights / weights.sum()
 
 
-def image_scores(views: Views, values: Tensor, mass: Tensor, scale: ImageScale) -> Tensor:
+def image_scores(views: Views, support: MetricSupport, mass: Tensor, scale: ImageScale) -> Tensor:
     """Image cache, prototype and Gaussian (3, n, C) from views; `mass` (n, C) or (C,), 0 where a class has no keys."""
     present = mass > 0
-    cache = F.class_log_evidence(views.key, values, mass, scale.beta)
+    cache = F.class_log_evidence(views.key, support.labels, support.weights, mass, scale.beta)
     scores = torch.stack([cache, views.prototype, views.gaussian / scale.gaussian])
     return F.fill_absent(scores, present)
 
 
 def query_image_scores(support: MetricSupport, scale: ImageScale, queries: Tensor) -> Tensor:
     """Image scores (3, n, C) of new pictures that the metric has mapped (n, R)."""
-    return image_scores(view(support, queries), support.values, support.mass, scale)
+    return image_scores(view(support, queries), support, support.mass, scale)
+
+
+def leave_out_mass(support: MetricSupport, rows: Tensor, lone: Tensor) -> Tensor:
+    """Mass of each class (n, C) without the sample that asks; that of a lone sample's class is 0."""
+    labels = support.labels[rows]
+    rest = torch.where(lone, 0.0, support.mass[labels] - support.weights[rows])
+    return support.mass.repeat(len(rows), 1).scatter_(1, labels[:, None], rest[:, None])
 
 
 def support_image_scores(
-    support: MetricSupport, leave_out: float, beta: float | None, leave_one_out: bool = True
+    support: MetricSupport,
+    leave_out: float,
+    beta: float | None,
+    leave_one_out: bool = True,
+    rows: Tensor | None = None,
+    scale: ImageScale | None = None,
 ) -> tuple[Scores, ImageScale]:
-    """Leave-one-out scores of the support set in one metric, and the scale that new pictures will be scored with.
+    """Leave-one-out scores of support samples in one metric, and the scale that new pictures will be scored with.
 
     Parameters
     ----------
@@ -88,42 +100,51 @@ def support_image_scores(
         Sharpness; None takes 2/σ.
     leave_one_out : bool
         False lets samples retrieve themselves, to see what that would cost.
+    rows : integer Tensor of shape (n,), optional
+        Which samples; all by default.
+    scale : ImageScale, optional
+        A scale that was found already; `beta` is not read then.
     """
-    sigma = support.sigma
-    beta = SHARPNESS / sigma if beta is None else beta
-    labels, n, n_classes = support.labels, len(support.labels), len(support.mass)
-    values = support.values
-    counts = torch.bincount(labels, minlength=n_classes)
-    lone = (counts[labels] == 1) & leave_one_out
-    blocks = []
-    for rows in torch.arange(n, device=labels.device).split(max(1, BLOCK_ENTRIES // n)):
-        if not leave_one_out:
-            views = view(support, support.keys[rows])
-            blocks.append((image_scores(views, values, support.mass, ImageScale(beta, 1.0)), views.gaussian))
-            continue
-        views = leave_one_out_view(support, leave_out, rows)
-        mass = support.mass.repeat(len(rows), 1)
-        mass[torch.arange(len(rows), device=rows.device), labels[rows]] -= support.weights[rows]
-        mass[torch.arange(len(rows), device=rows.device)[lone[rows]], labels[rows][lone[rows]]] = 0
-        blocks.append((image_scores(views, values, mass, ImageScale(beta, 1.0)), views.gaussian))
+    rows = torch.arange(len(support.labels), device=support.labels.device) if rows is None else rows
+    labels = support.labels[rows]
+    lone = (torch.bincount(support.labels, minlength=len(support.mass))[labels] == 1) & leave_one_out
+    if scale is None:
+        known_beta, known_spread = SHARPNESS / support.sigma if beta is None else beta, None
+    else:
+        known_beta, known_spread = scale.beta, scale.gaussian
+    blocks, unscaled = [], ImageScale(known_beta, 1.0)
+    for some in torch.arange(len(rows), device=rows.device).split(max(1, BLOCK_ENTRIES // len(support.keys))):
+        if leave_one_out:
+            views = leave_one_out_view(support, leave_out, rows[some])
+            mass = leave_out_mass(support, rows[some], lone[some])
+        else:
+            views, mass = view(support, support.keys[rows[some]]), support.mass
+        blocks.append((image_scores(views, support, mass, unscaled), views.gaussian))
     scores = torch.cat([block for block, _ in blocks], dim=1)
-    raw = torch.cat([block for _, block in blocks])
-    keep = torch.ones_like(raw, dtype=torch.bool)
-    keep[torch.arange(n, device=labels.device)[lone], labels[lone]] = False
-    keep &= (support.mass > 0)[None, :]
-    seen = raw[keep]
-    gaussian = float(seen.std(correction=0)) if len(seen) > 1 else 0.0
-    scale = ImageScale(beta, gaussian if gaussian > F.EPS else 1.0)
-    scores[2] /= scale.gaussian
-    return _with_own(scores, support, lone, sigma, scale), scale
+    if known_spread is None:
+        known_spread = gaussian_spread(torch.cat([raw for _, raw in blocks]), labels, lone, support.mass > 0)
+    scores[2] /= known_spread
+    scale = ImageScale(known_beta, known_spread)
+    return _with_own(scores, support, rows, lone, scale), scale
 
 
-def _with_own(scores: Tensor, support: MetricSupport, lone: Tensor, sigma: float, scale: ImageScale) -> Scores:
+def gaussian_spread(scores: Tensor, labels: Tensor, lone: Tensor, present: Tensor) -> float:
+    """Deviation of the Gaussian scores (n, C) that stand for something, 1 where there is none.
+
+    Classes without support (`present` (C,) is False) and the own class of lone samples do not count.
+    """
+    keep = present.expand_as(scores).scatter(1, labels[:, None], (present[labels] & ~lone)[:, None])
+    seen = scores[keep]
+    spread = float(seen.std(correction=0)) if len(seen) > 1 else 0.0
+    return spread if spread > F.EPS else 1.0
+
+
+def _with_own(scores: Tensor, support: MetricSupport, rows: Tensor, lone: Tensor, scale: ImageScale) -> Scores:
     """Attach the own-class scores at the nodes: simulated for lone samples, as they are for the others."""
-    nodes, weights = (torch.as_tensor(a, dtype=scores.dtype, device=scores.device) for a in lone_nodes(sigma))
-    labels = support.labels
+    nodes, weights = (torch.as_tensor(a, dtype=scores.dtype, device=scores.device) for a in lone_nodes(support.sigma))
+    labels = support.labels[rows]
     own = scores.gather(2, labels[None, :, None].expand(len(scores), -1, 1)).repeat(1, 1, len(nodes))
-    squared = support.keys[lone].square().sum(1)[:, None]
+    squared = support.keys[rows[lone]].square().sum(1)[:, None]
     own[0, lone] = torch.log(torch.exp(scale.beta * (nodes - 1)) + F.EVIDENCE_FLOOR)
     own[1, lone] = nodes
     own[2, lone] = (nodes - 0.5) * squared / scale.gaussian

@@ -78,7 +78,37 @@ def cache_evidence(affinities: Tensor, values: Tensor, beta: Tensor | float) -> 
     -------
     Tensor of shape (n, C), non-negative
     """
-    return torch.exp(-beta * (1 - affinities)) @ values
+    return retrieved(affinities, beta) @ values
+
+
+def retrieved(affinities: Tensor, beta: Tensor | float) -> Tensor:
+    """What each key contributes, ``exp(−β (1 − A))``, of the shape of the affinities."""
+    return torch.exp(-beta * (1 - affinities))
+
+
+def one_hot_evidence(
+    affinities: Tensor, labels: Tensor, weights: Tensor, n_classes: int, beta: Tensor | float
+) -> Tensor:
+    """:func:`cache_evidence` of values that are one-hot labels times weights, without the product with their zeros.
+
+    Parameters
+    ----------
+    affinities : Tensor of shape (n, N)
+    labels : integer Tensor of shape (N,)
+    weights : Tensor of shape (N,)
+    n_classes : int
+    beta : float
+
+    Returns
+    -------
+    Tensor of shape (n, C)
+    """
+    if affinities.device.type != "cpu":
+        # sums by index have no fixed order there
+        values = weights.new_zeros(len(labels), n_classes).scatter_(1, labels[:, None], weights[:, None])
+        return cache_evidence(affinities, values, beta)
+    weighted = retrieved(affinities, beta) * weights
+    return weighted.new_zeros(len(affinities), n_classes).index_add(1, labels, weighted)
 
 
 def residual_logits(zero_shot_logits: Tensor, evidence: Tensor, alpha: Tensor | float) -> Tensor:
@@ -126,7 +156,7 @@ def hard_sample_weights(hardness: Tensor, strength: float) -> Tensor:
     return weights / weights.mean()
 
 
-def class_log_evidence(cosines: Tensor, values: Tensor, mass: Tensor, beta: float) -> Tensor:
+def class_log_evidence(cosines: Tensor, labels: Tensor, weights: Tensor, mass: Tensor, beta: float) -> Tensor:
     """Image-cache evidence averaged within each class, in logs: ``log(mean exp(β (cos − 1)) + 1e-8)``.
 
     The mean, unlike the sum of :func:`cache_evidence`, does not favour the class with more shots.
@@ -134,12 +164,14 @@ def class_log_evidence(cosines: Tensor, values: Tensor, mass: Tensor, beta: floa
     Parameters
     ----------
     cosines : Tensor of shape (n, N)
-    values : Tensor of shape (N, C)
-    mass : Tensor broadcastable to (n, C)
+    labels : integer Tensor of shape (N,)
+    weights : Tensor of shape (N,)
+    mass : Tensor of shape (C,) or (n, C)
         Sum of the weights that took part, a class.
     beta : float
     """
-    return torch.log(cache_evidence(cosines, values, beta) / mass.clamp_min(EPS) + EVIDENCE_FLOOR)
+    evidence = one_hot_evidence(cosines, labels, weights, mass.shape[-1], beta)
+    return torch.log(evidence / mass.clamp_min(EPS) + EVIDENCE_FLOOR)
 
 
 def fill_absent(scores: Tensor, present: Tensor) -> Tensor:

@@ -94,12 +94,6 @@ class MetricSupport:
         """Standard deviation of the cosines between different keys, see :func:`spread`."""
         return spread(self.keys)
 
-    @property
-    def values(self) -> Tensor:
-        """Cache values (N, C): one-hot labels times sample weights."""
-        values = self.keys.new_zeros(len(self.labels), len(self.mass))
-        return values.scatter_(1, self.labels[:, None], self.weights[:, None])
-
 
 @dataclass(frozen=True)
 class Views:

@@ -10,15 +10,20 @@ from torch import Tensor
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01)
 N_FOLDS = 4
 MIN_SHOTS = 2.0
-MAX_WORK = 2**31
 
 
 def stratified_folds(labels: NDArray[np.intp], n_folds: int = N_FOLDS) -> NDArray[np.intp]:
-    """Fold of each sample (N,): the samples of a class are dealt out in their order."""
-    order = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[order], labels[order])
+    """Fold of each sample (N,): the samples of a class are dealt out in their order.
+
+    The first of each class goes to the next fold than that of the class which came before, so that what the classes
+    are called plays no part.
+    """
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    turn = np.argsort(np.argsort(first))[inverse]
+    order = np.argsort(turn, kind="stable")
+    place = np.arange(len(labels)) - np.searchsorted(turn[order], turn[order])
     folds = np.empty(len(labels), dtype=np.intp)
-    folds[order] = (np.arange(len(labels)) - starts + labels[order]) % n_folds
+    folds[order] = (place + turn[order]) % n_folds
     return folds
 
 

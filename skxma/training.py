@@ -76,7 +76,9 @@ class CrossModalCache(nn.Module):
 
     def __init__(self, cache: ImageCache, text: Tensor | None, settings: PaperSettings, like_this: Tensor) -> None:
         super().__init__()
-        keys, self.labels, self.values = like(like_this, cache.keys, cache.labels, cache.values)
+        keys, self.labels, self.weights = like(like_this, cache.keys, cache.labels, cache.weights)
+        self.mass = self.weights.new_zeros(cache.n_classes).index_add(0, self.labels, self.weights)
+        self.shots = torch.bincount(self.labels, minlength=cache.n_classes)
         self.keys = nn.Parameter(keys.clone())
         self.text = text
         self.log_alpha, self.log_beta = np.log(ALPHA), np.log(BETA)
@@ -179,11 +181,11 @@ def leave_one_out_loss(
     labels = model.labels[rows]
     place = torch.arange(len(rows), device=rows.device)
     fused = F.leave_self_out(F.fuse(image, text, ratio), rows)
-    evidence = F.cache_evidence(fused, model.values, beta)
+    evidence = F.one_hot_evidence(fused, model.labels, model.weights, len(model.mass), beta)
     _, others = F.log_odds_of_own(F.residual_logits(zero_shot, evidence, alpha), labels)
     simulated = F.fuse(lone.nodes[None, :], text[place, rows][:, None], ratio)
-    mass, weight = model.values.sum(0)[labels][:, None], model.values[rows, labels][:, None]
-    alone = (torch.bincount(model.labels, minlength=model.values.shape[1])[labels] == 1)[:, None]
+    mass, weight = model.mass[labels][:, None], model.weights[rows][:, None]
+    alone = (model.shots[labels] == 1)[:, None]
     rest = torch.where(alone, 1.0, mass - weight)
     own_evidence = torch.where(
         alone, weight * torch.exp(-beta * (1 - simulated)), evidence[place, labels][:, None] * mass / rest
@@ -316,14 +318,17 @@ class TrainedScorer:
 
     def __init__(self, cache: TrainedCache, like_this: Tensor) -> None:
         self.cache = cache
-        self.text, self.keys, self.values = like(
-            like_this, cache.text, cache.image_cache.keys, cache.image_cache.values
+        image = cache.image_cache
+        self.text, self.keys, self.labels, self.weights = like(
+            like_this, cache.text, image.keys, image.labels, image.weights
         )
 
     def logits(self, features: Tensor) -> Tensor:
         """``logit_scale · f T + α exp(−β (1 − A)) L`` (n, C) of L2-normalised embeddings (n, D)."""
         fused = F.fuse(*self.affinities(features), self.cache.fusion_ratio)
-        evidence = F.cache_evidence(fused, self.values, self.cache.beta)
+        evidence = F.one_hot_evidence(
+            fused, self.labels, self.weights, self.cache.image_cache.n_classes, self.cache.beta
+        )
         zero_shot = self.cache.logit_scale * zero_shot_cosines(features, self.text)
         return F.residual_logits(zero_shot, evidence, self.cache.alpha)
 

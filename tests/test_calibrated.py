@@ -5,9 +5,11 @@ import pytest
 import torch
 from problems import make_problem
 
+from skxma import calibrated
 from skxma.caches import ImageCache
 from skxma.calibrated import Settings, fit_calibrated
 from skxma.calibrated_cache import CalibratedCache
+from skxma.calibration import fit_fusion
 from skxma.metric import vocabulary_root
 
 LIKE = torch.empty(0, dtype=torch.float64)
@@ -128,3 +130,26 @@ def test_affinities_are_cosines_and_follow_the_labels():
     assert (image.argmax(1).numpy() == position).all()
     same = cache.labels == cache.labels[0]
     assert torch.equal(text[:, same], text[:, same][:, :1].expand(-1, 3))
+
+
+def test_weights_learned_from_a_share_of_a_large_support_set_are_about_those_of_all(monkeypatch):
+    problem = make_problem(n_classes=6, shots=40, dim=24, noise=1.0, text_noise=1.0, n_test=60)
+    whole = fit(problem, 6)
+    tried = []
+    monkeypatch.setattr(calibrated, "MAX_SCORES", 6 * 240 // 2)
+    monkeypatch.setattr(calibrated, "fit_fusion", lambda *given: tried.append(given) or fit_fusion(*given))
+    part = fit(problem, 6)
+    assert {len(given[1]) for given in tried} == {120}
+    assert all(np.bincount(given[1]).tolist() == [20] * 6 for given in tried)
+    assert part.hardness.shape == part.label_noise.shape == (240,)
+    assert abs(accuracy(part, problem) - accuracy(whole, problem)) < 0.03
+    np.testing.assert_allclose(part.hardness.mean(), whole.hardness.mean(), rtol=0.2)
+
+
+def test_a_large_support_set_takes_the_best_metric_alone_and_no_residual(monkeypatch):
+    problem = make_problem(n_classes=5, shots=4, noise=1.0)
+    assert len(fit(problem, n_epochs=20).model.members) == 3
+    monkeypatch.setattr(calibrated, "MAX_WORK", 0)
+    large = fit(problem, n_epochs=20)
+    assert len(large.model.members) == 1
+    assert large.model.residual is None

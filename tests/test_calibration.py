@@ -6,6 +6,7 @@ from skxma.calibration import (
     Layout,
     LeaveOneOutLogProbability,
     fit_fusion,
+    fused_logits,
     leave_one_out_log_probability,
     mean_log_likelihood,
     weight_penalty,
@@ -71,7 +72,7 @@ def test_what_is_reported_is_what_was_minimised():
     scores, labels = make_scores()
     fusion = fit(scores, labels)
     logits = np.tensordot(fusion.weights, scores.scores.numpy(), axes=1)
-    np.testing.assert_allclose(fusion.logits, logits)
+    np.testing.assert_allclose(fused_logits(scores, fusion.weights), logits)
     shifted = logits - logits.max(1, keepdims=True)
     p = (np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True))[np.arange(len(labels)), labels]
     np.testing.assert_allclose(fusion.log_probability.exp(), p)

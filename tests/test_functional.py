@@ -33,6 +33,16 @@ def test_evidence_is_the_sum_over_the_keys_of_each_class(size):
 
 
 @given(sizes)
+def test_evidence_of_one_hot_values_is_that_of_the_product(size):
+    queries, keys, labels, n_classes = draw(size)
+    weights = torch.rand(len(keys), dtype=torch.float64) + 0.1
+    values = torch.eye(n_classes, dtype=torch.float64)[labels] * weights[:, None]
+    affinities = F.affinity(queries, keys)
+    wanted = F.cache_evidence(affinities, values, 3.0)
+    torch.testing.assert_close(F.one_hot_evidence(affinities, labels, weights, n_classes, 3.0), wanted)
+
+
+@given(sizes)
 def test_text_affinity_is_equal_within_a_class(size):
     queries, _, labels, n_classes = draw(size)
     text = F.normalise(torch.randn(n_classes, queries.shape[1], dtype=torch.float64))
@@ -115,8 +125,9 @@ def test_class_log_evidence_does_not_favour_repeated_keys(size):
     queries, keys, labels, n_classes = draw(size)
     values = torch.eye(n_classes, dtype=torch.float64)[labels]
     cosines = F.affinity(queries, keys)
-    once = F.class_log_evidence(cosines, values, values.sum(0), 4.0)
-    twice = F.class_log_evidence(cosines.repeat(1, 2), values.repeat(2, 1), 2 * values.sum(0), 4.0)
+    weights, mass = torch.ones(len(keys), dtype=torch.float64), values.sum(0)
+    once = F.class_log_evidence(cosines, labels, weights, mass, 4.0)
+    twice = F.class_log_evidence(cosines.repeat(1, 2), labels.repeat(2), weights.repeat(2), 2 * mass, 4.0)
     torch.testing.assert_close(once, twice)
 
 

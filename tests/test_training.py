@@ -78,9 +78,8 @@ def test_gradients_agree_with_finite_differences():
     cache, _ = ImageCache.build(problem.X[:5], problem.y[:5], 3)  # one lone sample
     features = torch.as_tensor(cache.keys).double()
     text = torch.as_tensor(problem.text).double()
-    labels, values = torch.as_tensor(cache.labels), torch.as_tensor(cache.values).double()
-    model = CrossModalCache(cache, text.float(), settings(), LIKE)
-    model.labels, model.values = labels, values
+    labels = torch.as_tensor(cache.labels)
+    model = CrossModalCache(cache, text.float(), settings(), LIKE.double())
     lone = LoneAffinity(torch.tensor([0.5, 0.6]).double(), torch.tensor([0.5, 0.5]).double())
     rows = torch.arange(5)
 
