@@ -134,19 +134,20 @@ class Projection:
 
     Attributes
     ----------
-    weight : ndarray of shape (D, d)
+    weight : ndarray of shape (D, d) or None
+        None stands for the identity.
     bias : ndarray of shape (d,)
     hidden : tuple of (U (D, h), a (h,), V (h, d)) or None
     """
 
-    weight: Floats
+    weight: Floats | None
     bias: Floats
     hidden: tuple[Floats, Floats, Floats] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (n, D) to L2-normalised (n, d)."""
-        weight, bias = like(x, self.weight, self.bias)
-        mapped = x @ weight + bias
+        mapped = x if self.weight is None else x @ like(x, self.weight)[0]
+        mapped = mapped + like(x, self.bias)[0]
         if self.hidden is not None:
             u, a, v = like(x, *self.hidden)
             mapped = mapped + torch.relu(x @ u + a) @ v

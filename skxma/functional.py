@@ -8,6 +8,7 @@ XMAdapter is arXiv:2404.12588, Tip-Adapter (whose image cache it shares) arXiv:2
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,16 +79,16 @@ def cache_evidence(affinities: Tensor, values: Tensor, beta: Tensor | float) -> 
     -------
     Tensor of shape (n, C), non-negative
     """
-    return retrieved(affinities, beta) @ values
-
-
-def retrieved(affinities: Tensor, beta: Tensor | float) -> Tensor:
-    """What each key contributes, ``exp(−β (1 − A))``, of the shape of the affinities."""
-    return torch.exp(-beta * (1 - affinities))
+    return torch.exp(-beta * (1 - affinities)) @ values
 
 
 def one_hot_evidence(
-    affinities: Tensor, labels: Tensor, weights: Tensor, n_classes: int, beta: Tensor | float
+    affinities: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    n_classes: int,
+    beta: Tensor | float,
+    left_out: Tensor | None = None,
 ) -> Tensor:
     """:func:`cache_evidence` of values that are one-hot labels times weights, without the product with their zeros.
 
@@ -98,17 +99,83 @@ def one_hot_evidence(
     weights : Tensor of shape (N,)
     n_classes : int
     beta : float
+    left_out : integer Tensor of shape (n,), optional
+        The key that each query is itself, which gives no evidence.
 
     Returns
     -------
     Tensor of shape (n, C)
     """
-    if affinities.device.type != "cpu":
-        # sums by index have no fixed order there
-        values = weights.new_zeros(len(labels), n_classes).scatter_(1, labels[:, None], weights[:, None])
-        return cache_evidence(affinities, values, beta)
-    weighted = retrieved(affinities, beta) * weights
-    return weighted.new_zeros(len(affinities), n_classes).index_add(1, labels, weighted)
+    beta = torch.as_tensor(beta, dtype=affinities.dtype, device=affinities.device)
+    evidence: Tensor = _OneHotEvidence.apply(affinities, beta, labels, weights, n_classes, left_out)
+    return evidence
+
+
+class _OneHotEvidence(torch.autograd.Function):
+    """The evidence with its gradient in closed form: of each (n, N) array training makes two and no more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        affinities: Tensor,
+        beta: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        n_classes: int,
+        left_out: Tensor | None,
+    ) -> Tensor:
+        contributions = (affinities - 1).mul_(beta).exp_().mul_(weights)
+        if left_out is not None:
+            contributions.scatter_(1, left_out[:, None], 0.0)
+        ctx.save_for_backward(affinities, beta, labels, contributions)
+        return sum_by_class(contributions, labels, n_classes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        affinities, beta, labels, contributions = ctx.saved_tensors
+        pull = gradients[0].index_select(1, labels).mul_(contributions)
+        towards_beta = (pull * affinities).sum() - pull.sum() if ctx.needs_input_grad[1] else None
+        return pull.mul_(beta), towards_beta, None, None, None, None
+
+
+def sum_by_class(contributions: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Sums (n, C) of what the keys of each class contribute (n, N)."""
+    if contributions.device.type == "cpu":
+        return contributions.new_zeros(len(contributions), n_classes).index_add_(1, labels, contributions)
+    # sums by index have no fixed order on other devices
+    return contributions @ contributions.new_zeros(len(labels), n_classes).scatter_(1, labels[:, None], 1.0)
+
+
+def fused_evidence(
+    image: Tensor,
+    text: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    fusion_ratio: Tensor | float,
+    beta: Tensor | float,
+    left_out: Tensor | None = None,
+) -> Tensor:
+    """Evidence of the two caches, ``exp(−β (1 − γ A_img − (1 − γ) A_txt)) L``.
+
+    Columns of ``A_txt`` are equal within a class, so the exponential splits into a sum over the images of the class
+    and a gate of its text, and no (n, N) affinity to texts is made.
+
+    Parameters
+    ----------
+    image : Tensor of shape (n, N)
+    text : Tensor of shape (n, C)
+    labels : integer Tensor of shape (N,)
+    weights : Tensor of shape (N,)
+    fusion_ratio, beta : float
+    left_out : integer Tensor of shape (n,), optional
+        The key that each query is itself, which gives no evidence.
+
+    Returns
+    -------
+    Tensor of shape (n, C)
+    """
+    of_images = one_hot_evidence(image, labels, weights, text.shape[1], beta * fusion_ratio, left_out)
+    return of_images * torch.exp(-beta * (1 - fusion_ratio) * (1 - text))
 
 
 def residual_logits(zero_shot_logits: Tensor, evidence: Tensor, alpha: Tensor | float) -> Tensor:
@@ -121,7 +188,7 @@ def leave_self_out(affinities: Tensor, rows: Tensor) -> Tensor:
     return affinities.scatter(1, rows[:, None], HELD_OUT)
 
 
-def hardness(image_affinity: Tensor, text_affinity: Tensor, labels: Tensor) -> Tensor:
+def hardness(image_affinity: Tensor, text_affinity: Tensor, own: Tensor, labels: Tensor) -> Tensor:
     """How far the two modalities disagree on the own class of each support sample.
 
     The mean of ``|A_img − A_txt|`` over the cache entries of the ground-truth class. Entries held out (see
@@ -129,15 +196,19 @@ def hardness(image_affinity: Tensor, text_affinity: Tensor, labels: Tensor) -> T
 
     Parameters
     ----------
-    image_affinity, text_affinity : Tensor of shape (N, N)
+    image_affinity : Tensor of shape (n, N)
+    text_affinity : Tensor of shape (n, C)
+    own : integer Tensor of shape (n,)
+        Labels of the samples.
     labels : integer Tensor of shape (N,)
+        Labels of the keys.
 
     Returns
     -------
-    Tensor of shape (N,), non-negative
+    Tensor of shape (n,), non-negative
     """
-    gap = (image_affinity - text_affinity).abs()
-    counts = (labels[:, None] == labels[None, :]) & (image_affinity > HELD_OUT)
+    gap = (image_affinity - text_affinity.gather(1, own[:, None])).abs()
+    counts = (own[:, None] == labels[None, :]) & (image_affinity > HELD_OUT)
     return torch.where(counts, gap, 0.0).sum(1) / counts.sum(1).clamp_min(1)
 
 

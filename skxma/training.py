@@ -1,8 +1,8 @@
 """The paper's model: keys, MetaNet, Img2TxtNet and fusion ratio trained by AdamW on leave-one-out logits.
 
-XMAdapter, arXiv:2404.12588. Depth, activation and width of the two nets are not stated there: a linear layer that
-starts as the identity (or a shared orthogonal projection) plus one hidden layer that starts at zero is our reading, so
-that an untrained model is a sound one.
+XMAdapter, arXiv:2404.12588. Depth, activation and width of the two nets are not stated there: the identity (or a shared
+orthogonal projection), a trained shift and one narrow hidden layer that starts at zero are our reading, so that an
+untrained model is a sound one and an epoch costs little more than that of the keys.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .metric import class_means
 
 ALPHA, BETA = 1.0, 5.5
 SCALAR_PENALTY = 0.04
+NARROWING = 16
 ADAM_EPS = 1e-4
 STARTS = ((0.0, 0.0, 0.0), (3.0, 0.0, 1.5))
 
@@ -45,29 +46,38 @@ class PaperSettings:
 
 
 class ProjectionNet(nn.Module):
-    """Trainable `Projection`: ``normalise(x W + b + relu(x U + a) V)``, W given, V zero at the start."""
+    """Trainable `Projection`: ``normalise(x W + b + relu(x U + a) V)``, W fixed, b and V zero at the start.
 
-    def __init__(self, weight: Tensor, generator: torch.Generator) -> None:
+    Parameters
+    ----------
+    dim : int
+    weight : Tensor of shape (D, d) or None
+        None stands for the identity.
+    generator : torch.Generator
+    like_this : Tensor
+    """
+
+    def __init__(self, dim: int, weight: Tensor | None, generator: torch.Generator, like_this: Tensor) -> None:
         super().__init__()
-        d_in, d_out = weight.shape
-        hidden = max(1, d_in // 4)
-        draw = torch.randn(d_in, hidden, generator=generator) / d_in**0.5
-        self.weight = nn.Parameter(weight.clone())
-        self.bias = nn.Parameter(weight.new_zeros(d_out))
-        self.inner = nn.Parameter(draw.to(weight))
-        self.inner_bias = nn.Parameter(weight.new_zeros(hidden))
-        self.outer = nn.Parameter(weight.new_zeros(hidden, d_out))
+        d_out, hidden = dim if weight is None else weight.shape[1], max(1, dim // NARROWING)
+        draw = torch.randn(dim, hidden, generator=generator) / dim**0.5
+        self.weight = weight
+        self.bias = nn.Parameter(like_this.new_zeros(d_out))
+        self.inner = nn.Parameter(draw.to(like_this))
+        self.inner_bias = nn.Parameter(like_this.new_zeros(hidden))
+        self.outer = nn.Parameter(like_this.new_zeros(hidden, d_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, D) to L2-normalised (n, d)."""
-        mapped = x @ self.weight + self.bias + torch.relu(x @ self.inner + self.inner_bias) @ self.outer
-        return F.normalise(mapped)
+        mapped = (x if self.weight is None else x @ self.weight) + self.bias
+        return F.normalise(mapped + torch.relu(x @ self.inner + self.inner_bias) @ self.outer)
 
     def freeze(self) -> Projection:
         """The weights as they are now, as arrays."""
-        weight, bias, inner, inner_bias, outer = (
-            p.detach().cpu().numpy().copy() for p in (self.weight, self.bias, self.inner, self.inner_bias, self.outer)
+        bias, inner, inner_bias, outer = (
+            p.detach().cpu().numpy().copy() for p in (self.bias, self.inner, self.inner_bias, self.outer)
         )
+        weight = None if self.weight is None else self.weight.cpu().numpy()
         return Projection(weight, bias, (inner, inner_bias, outer))
 
 
@@ -86,9 +96,11 @@ class CrossModalCache(nn.Module):
         self.settings = settings
         if text is not None:
             generator = torch.Generator().manual_seed(settings.seed)
-            start = shared_projection(text.shape[1], settings.text_dim, generator).to(like_this)
-            self.metanet = ProjectionNet(start, generator)
-            self.img2txt = ProjectionNet(start, generator)
+            dim = text.shape[1]
+            shared = shared_projection(dim, settings.text_dim, generator)
+            shared = None if shared is None else shared.to(like_this)
+            self.metanet = ProjectionNet(dim, shared, generator, like_this)
+            self.img2txt = ProjectionNet(dim, shared, generator, like_this)
 
     @property
     def alpha(self) -> float:
@@ -109,11 +121,12 @@ class CrossModalCache(nn.Module):
         return torch.sigmoid(self.share)
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """``A_img`` and ``A_txt`` (n, N) of queries (n, D)."""
+        """Affinities of queries (n, D) to the images (n, N) and to the text of each class (n, C)."""
         image = F.affinity(features, F.normalise(self.keys))
         if self.text is None:
-            return image, image
-        return image, F.text_affinity(self.img2txt(features), self.metanet(self.text), self.labels)
+            # the fusion ratio is 1 then
+            return image, image.new_ones(len(image), len(self.mass))
+        return image, F.affinity(self.img2txt(features), self.metanet(self.text))
 
     @torch.no_grad()
     def freeze_text(self) -> TextCache | None:
@@ -145,10 +158,10 @@ class LoneAffinity:
         return LoneAffinity(self.nodes.clamp_max(1.0), self.weights)
 
 
-def shared_projection(dim: int, text_dim: int | None, generator: torch.Generator) -> Tensor:
-    """The start (D, d) of both nets: the identity, or for another d orthonormal columns or rows."""
+def shared_projection(dim: int, text_dim: int | None, generator: torch.Generator) -> Tensor | None:
+    """What both nets start as (D, d): orthonormal columns or rows; None, the identity, where d is D."""
     if text_dim is None or text_dim == dim:
-        return torch.eye(dim)
+        return None
     return nn.init.orthogonal_(torch.empty(dim, text_dim), generator=generator)
 
 
@@ -172,7 +185,8 @@ def leave_one_out_loss(
     zero_shot : Tensor of shape (n, C)
         Zero-shot logits of the rows.
     rows : integer Tensor of shape (n,)
-    image, text : Tensor of shape (n, N)
+    image : Tensor of shape (n, N)
+    text : Tensor of shape (n, C)
         Affinities of the rows.
     scalars : alpha, beta, fusion ratio
     lone : LoneAffinity
@@ -180,10 +194,9 @@ def leave_one_out_loss(
     alpha, beta, ratio = scalars
     labels = model.labels[rows]
     place = torch.arange(len(rows), device=rows.device)
-    fused = F.leave_self_out(F.fuse(image, text, ratio), rows)
-    evidence = F.one_hot_evidence(fused, model.labels, model.weights, len(model.mass), beta)
+    evidence = F.fused_evidence(image, text, model.labels, model.weights, ratio, beta, left_out=rows)
     _, others = F.log_odds_of_own(F.residual_logits(zero_shot, evidence, alpha), labels)
-    simulated = F.fuse(lone.nodes[None, :], text[place, rows][:, None], ratio)
+    simulated = F.fuse(lone.nodes[None, :], text[place, labels][:, None], ratio)
     mass, weight = model.mass[labels][:, None], model.weights[rows][:, None]
     alone = (model.shots[labels] == 1)[:, None]
     rest = torch.where(alone, 1.0, mass - weight)
@@ -227,23 +240,27 @@ def fit_scalars(model: CrossModalCache, zero_shot: Tensor, weights: Tensor, lone
 def train(model: CrossModalCache, features: Tensor, zero_shot: Tensor, weights: Tensor) -> list[float]:
     """AdamW with cosine decay; returns the mean loss of each epoch.
 
-    Samples on which the modalities disagree weigh more (`functional.hard_sample_weights`, refreshed every epoch).
+    Samples on which the modalities disagree weigh more (`functional.hard_sample_weights`, by how far they disagreed in
+    the epoch before).
     """
     settings, n = model.settings, len(features)
     steps = -(-n // settings.batch_size)
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, eps=ADAM_EPS, weight_decay=settings.weight_decay
+        model.parameters(), lr=settings.learning_rate, eps=ADAM_EPS, weight_decay=settings.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, settings.n_epochs * steps))
     generator = torch.Generator().manual_seed(settings.seed)
-    curve = []
+    curve, hard, any_lone = [], sample_hardness(model, features), bool((model.shots == 1).any())
+    lone = current_lone(model)
     for _ in range(settings.n_epochs):
-        importance = weights * sample_hardness_weights(model, features)[1]
-        lone = current_lone(model)
+        importance = weights * F.hard_sample_weights(hard, settings.hard_sample_weight)
+        hard = torch.empty_like(hard)
+        lone = current_lone(model) if any_lone else lone
         total = 0.0
         for batch in torch.randperm(n, generator=generator).split(settings.batch_size):
             rows = batch.to(features.device)
             image, text = model.affinities(features[rows])
+            hard[rows] = hardness_of(model, rows, image.detach(), text.detach())
             scalars = (model.alpha, model.beta, model.ratio())
             loss = leave_one_out_loss(model, zero_shot[rows], rows, image, text, scalars, lone)
             loss = (importance[rows] * loss).sum() / importance[rows].sum()
@@ -264,11 +281,16 @@ def current_lone(model: CrossModalCache) -> LoneAffinity:
 
 
 @torch.no_grad()
-def sample_hardness_weights(model: CrossModalCache, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Hardness and loss weight of each support sample (N,), its own key left out."""
-    image, text = model.affinities(features)
-    hard = F.hardness(F.leave_self_out(image, torch.arange(len(image), device=image.device)), text, model.labels)
-    return hard, F.hard_sample_weights(hard, model.settings.hard_sample_weight)
+def sample_hardness(model: CrossModalCache, features: Tensor) -> Tensor:
+    """Hardness of each support sample (N,), its own key left out."""
+    return hardness_of(model, torch.arange(len(features), device=features.device), *model.affinities(features))
+
+
+def hardness_of(model: CrossModalCache, rows: Tensor, image: Tensor, text: Tensor) -> Tensor:
+    """Hardness of the rows (n,) from their affinities to images (n, N) and to texts (n, C)."""
+    if model.text is None:
+        return image.new_zeros(len(image))
+    return F.hardness(F.leave_self_out(image, rows), text, model.labels[rows], model.labels)
 
 
 def class_mean_text(features: Tensor, labels: Tensor, weights: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
@@ -325,10 +347,13 @@ class TrainedScorer:
 
     def logits(self, features: Tensor) -> Tensor:
         """``logit_scale · f T + α exp(−β (1 − A)) L`` (n, C) of L2-normalised embeddings (n, D)."""
-        fused = F.fuse(*self.affinities(features), self.cache.fusion_ratio)
-        evidence = F.one_hot_evidence(
-            fused, self.labels, self.weights, self.cache.image_cache.n_classes, self.cache.beta
-        )
+        cache = self.cache
+        image = F.affinity(features, self.keys)
+        if cache.text_cache is None:
+            text = image.new_ones(len(image), cache.image_cache.n_classes)
+        else:
+            text = cache.text_cache.class_affinity(features)
+        evidence = F.fused_evidence(image, text, self.labels, self.weights, cache.fusion_ratio, cache.beta)
         zero_shot = self.cache.logit_scale * zero_shot_cosines(features, self.text)
         return F.residual_logits(zero_shot, evidence, self.cache.alpha)
 
@@ -362,7 +387,7 @@ def fit_trained(cache: ImageCache, text: Tensor | None, settings: PaperSettings,
     model = CrossModalCache(cache, text, settings, like_this)
     fit_scalars(model, zero_shot, weights, current_lone(model))
     curve = train(model, features, zero_shot, weights)
-    hard, _ = sample_hardness_weights(model, features)
+    hard = sample_hardness(model, features)
     fitted = TrainedCache(
         replace(cache, keys=F.normalise(model.keys.detach()).float().cpu().numpy(), features=cache.keys),
         model.freeze_text(),

@@ -60,6 +60,21 @@ def test_fusion_inside_the_exponential_is_a_gate_per_class(size, ratio):
     torch.testing.assert_close((2 * fused).exp(), (2 * ratio * image).exp() * (2 * (1 - ratio) * text).exp())
 
 
+@given(sizes, st.floats(0, 1))
+def test_fused_evidence_is_that_of_the_fused_affinities(size, ratio):
+    queries, keys, labels, n_classes = draw(size)
+    weights = torch.rand(len(keys), dtype=torch.float64) + 0.1
+    class_text = F.affinity(queries, F.normalise(torch.randn(n_classes, queries.shape[1], dtype=torch.float64)))
+    image = F.affinity(queries, keys)
+    got = F.fused_evidence(image, class_text, labels, weights, ratio, 4.0)
+    fused = F.fuse(image, class_text[:, labels], ratio)
+    torch.testing.assert_close(got, F.one_hot_evidence(fused, labels, weights, n_classes, 4.0))
+    left_out = torch.randint(len(keys), (len(queries),))
+    got = F.fused_evidence(image, class_text, labels, weights, ratio, 4.0, left_out)
+    fused = F.leave_self_out(fused, left_out)
+    torch.testing.assert_close(got, F.one_hot_evidence(fused, labels, weights, n_classes, 4.0))
+
+
 def test_a_sample_left_out_retrieves_nothing_and_gradients_stay_finite():
     keys = F.normalise(torch.randn(4, 3))
     beta = torch.tensor(3.0, requires_grad=True)
@@ -81,9 +96,9 @@ def test_residual_logits_with_alpha_zero_are_zero_shot():
 def test_hardness_averages_the_gap_over_the_other_keys_of_the_own_class():
     labels = torch.tensor([0, 0, 0, 1])
     image = torch.tensor([[1.0, 0.5, 0.3, 0.9]]).repeat(4, 1)
-    text = torch.full((4, 4), 0.1)
+    text = torch.full((4, 2), 0.1)
     held = F.leave_self_out(image, torch.arange(4))
-    got = F.hardness(held, text, labels)
+    got = F.hardness(held, text, labels, labels)
     assert got[0] == pytest.approx((0.4 + 0.2) / 2)
     assert got[1] == pytest.approx((0.9 + 0.2) / 2)
     assert got[3] == 0

@@ -65,7 +65,7 @@ def test_the_loss_of_a_sample_is_that_of_a_cache_without_it_at_its_full_mass():
     got = leave_one_out_loss(model, zero_shot, rows, image, text, scalars, current_lone(model)).detach()
     for i in range(15):
         rest = np.arange(15) != i
-        fused = 0.5 * image[i, rest] + 0.5 * text[i, rest]
+        fused = 0.5 * image[i, rest] + 0.5 * text[i, cache.labels[rest]]
         evidence = torch.exp(-3 * (1 - fused)) @ torch.as_tensor(cache.values[rest])
         evidence[cache.labels[i]] *= 3 / 2
         logits = zero_shot[i] + evidence
@@ -78,14 +78,13 @@ def test_gradients_agree_with_finite_differences():
     cache, _ = ImageCache.build(problem.X[:5], problem.y[:5], 3)  # one lone sample
     features = torch.as_tensor(cache.keys).double()
     text = torch.as_tensor(problem.text).double()
-    labels = torch.as_tensor(cache.labels)
     model = CrossModalCache(cache, text.float(), settings(), LIKE.double())
     lone = LoneAffinity(torch.tensor([0.5, 0.6]).double(), torch.tensor([0.5, 0.5]).double())
     rows = torch.arange(5)
 
     def loss(keys, alpha, beta, ratio):
         image = F.affinity(features, F.normalise(keys))
-        affinity = F.text_affinity(features, text, labels)
+        affinity = F.affinity(features, text)
         return leave_one_out_loss(model, 5 * features @ text.T, rows, image, affinity, (alpha, beta, ratio), lone).sum()
 
     arguments = (features.clone(), *(torch.tensor(v).double() for v in (1.2, 3.0, 0.4)))
@@ -100,7 +99,8 @@ def test_training_lowers_the_loss_and_changes_every_part():
     model = after.model
     assert not np.allclose(before.image_cache.keys, model.image_cache.keys, atol=1e-4)
     assert not np.allclose(before.text_cache.keys, model.text_cache.keys, atol=1e-4)
-    assert not np.allclose(before.text_cache.img2txt.weight, model.text_cache.img2txt.weight, atol=1e-4)
+    assert not np.allclose(before.text_cache.img2txt.bias, model.text_cache.img2txt.bias, atol=1e-4)
+    assert not np.allclose(model.text_cache.img2txt.hidden[2], 0, atol=1e-4)
     assert before.fusion_ratio != model.fusion_ratio
     np.testing.assert_array_equal(model.image_cache.embeddings, before.image_cache.embeddings)
 
@@ -147,7 +147,7 @@ def test_projection_net_starts_as_its_weight():
     generator = torch.Generator().manual_seed(0)
     start = shared_projection(6, 3, generator)
     torch.testing.assert_close(start.T @ start, torch.eye(3), atol=1e-5, rtol=0)
-    net = ProjectionNet(start, generator)
+    net = ProjectionNet(6, start, generator, LIKE)
     x = torch.randn(4, 6)
     torch.testing.assert_close(net(x), F.normalise(x @ start))
     torch.testing.assert_close(net.freeze()(x), net(x).detach())

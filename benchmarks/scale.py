@@ -1,0 +1,127 @@
+"""Fit and predict at the size of ImageNet, what they cost as the problem grows, and training against Tip-Adapter-F.
+
+    python benchmarks/scale.py [--classes 1000] [--shots 16] [--queries 50000] [--no-growth]
+
+On made-up embeddings of 512 dimensions. Times are the processor's, so that another process does not count; predictions
+stand beside the two bare matrix products, queries by keys and affinities by one-hot values, on the same pieces.
+"""
+
+import argparse
+import resource
+import time
+
+import numpy as np
+import torch
+
+from skxma import XMAdapterClassifier
+from skxma.base import CHUNK_ENTRIES
+from skxma.baselines import TipAdapterFClassifier
+
+DIM = 512
+IMAGE_NOISE, TEXT_NOISE = 3.0, 2.0
+EPOCHS = 10
+GROWTH = {
+    "classes": [(c, 4, DIM, 10_000) for c in (50, 100, 200, 400)],
+    "shots": [(100, k, DIM, 10_000) for k in (2, 4, 8, 16)],
+    "dimensions": [(100, 4, d, 10_000) for d in (128, 256, 512, 1024)],
+    "queries": [(100, 4, DIM, q) for q in (10_000, 20_000, 40_000, 80_000)],
+}
+
+
+def problem(n_classes, shots, dim=DIM, n_queries=0, seed=0):
+    """Support set, labels, class texts and queries around random class centres."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((n_classes, dim), dtype=np.float32)
+
+    def around(labels, noise):
+        return centres[labels] + noise * rng.standard_normal((len(labels), dim), dtype=np.float32)
+
+    y, classes = np.arange(n_classes).repeat(shots), np.arange(n_classes)
+    return around(y, IMAGE_NOISE), y, around(classes, TEXT_NOISE), around(np.arange(n_queries) % n_classes, IMAGE_NOISE)
+
+
+def seconds(work, *arguments):
+    """Processor time of a call, and what it returned."""
+    start = time.process_time()
+    result = work(*arguments)
+    return time.process_time() - start, result
+
+
+def peak_gb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def bare_products(queries, keys, values):
+    """Queries by keys and affinities by values, in the pieces in which predictions are made."""
+    for piece in queries.split(max(1, CHUNK_ENTRIES // len(keys))):
+        piece @ keys.T @ values
+
+
+def fit_and_predict(n_classes, shots, n_queries):
+    X, y, text, queries = problem(n_classes, shots, n_queries=n_queries)
+    clf = XMAdapterClassifier("precomputed", text_features=text, vocabulary=text)
+    start = time.perf_counter()
+    cpu, _ = seconds(clf.fit, X, y)
+    wall = time.perf_counter() - start
+    print(f"{n_classes} classes x {shots} shots x {DIM}: fit {cpu:.0f} s of processor time, {wall:.0f} s on the clock")
+    print(f"peak memory {peak_gb():.1f} GB")
+    cpu, labels = seconds(clf.predict, queries)
+    values = torch.zeros(len(y), n_classes).scatter_(1, torch.as_tensor(y)[:, None], 1.0)
+    bare, _ = seconds(bare_products, torch.as_tensor(queries), torch.as_tensor(X), values)
+    right = 100 * (labels == np.arange(n_queries) % n_classes).mean()
+    print(
+        f"{n_queries} predictions {cpu:.1f} s, the bare products {bare:.1f} s: ratio {cpu / bare:.2f} "
+        f"({right:.1f} % right)"
+    )
+    print(f"peak memory {peak_gb():.1f} GB", flush=True)
+
+
+def epoch(estimator, X, y):
+    """Processor time of one epoch: what EPOCHS more of them add to a fit, the least of three times."""
+    estimator.set_params(n_epochs=1).fit(X, y)
+    pairs = [[seconds(estimator.set_params(n_epochs=n).fit, X, y)[0] for n in (1, 1 + EPOCHS)] for _ in range(3)]
+    return min(many - few for few, many in pairs) / EPOCHS
+
+
+def training(n_classes, shots):
+    X, y, text, _ = problem(n_classes, shots)
+    ours = epoch(XMAdapterClassifier("precomputed", text_features=text, evidence="paper", alpha=1.0, beta=5.5), X, y)
+    theirs = epoch(TipAdapterFClassifier("precomputed", text_features=text), X, y)
+    print(
+        f"an epoch of training, {n_classes} classes x {shots} shots: the paper's form {1000 * ours:.0f} ms, "
+        f"Tip-Adapter-F {1000 * theirs:.0f} ms: ratio {ours / theirs:.2f}",
+        flush=True,
+    )
+
+
+def growth():
+    print("\ngrows         classes  shots  dimensions  queries   fit s  predict s")
+    for name, cases in GROWTH.items():
+        for n_classes, shots, dim, n_queries in cases:
+            X, y, text, queries = problem(n_classes, shots, dim, n_queries)
+            clf = XMAdapterClassifier("precomputed", text_features=text)
+            fit, _ = seconds(clf.fit, X, y)
+            predict, _ = seconds(clf.predict, queries)
+            print(
+                f"{name:12s}  {n_classes:7d}  {shots:5d}  {dim:10d}  {n_queries:7d}  {fit:6.2f}  {predict:9.2f}",
+                flush=True,
+            )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--queries", type=int, default=50_000)
+    parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
+    arguments = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    fit_and_predict(arguments.classes, arguments.shots, arguments.queries)
+    for n_classes in sorted({100, arguments.classes}):
+        training(n_classes, 4)
+    if arguments.growth:
+        growth()
+
+
+if __name__ == "__main__":
+    main()
