@@ -23,7 +23,7 @@ from .metric import class_means
 
 ALPHA, BETA = 1.0, 5.5
 SCALAR_PENALTY = 0.04
-NARROWING = 16
+NARROWING, NETS_PACE = 16, 10.0
 ADAM_EPS = 1e-4
 STARTS = ((0.0, 0.0, 0.0), (3.0, 0.0, 1.5))
 
@@ -238,15 +238,18 @@ def fit_scalars(model: CrossModalCache, zero_shot: Tensor, weights: Tensor, lone
 
 
 def train(model: CrossModalCache, features: Tensor, zero_shot: Tensor, weights: Tensor) -> list[float]:
-    """AdamW with cosine decay; returns the mean loss of each epoch.
+    """AdamW with cosine decay, the nets at ten times the rate of the keys; returns the mean loss of each epoch.
 
     Samples on which the modalities disagree weigh more (`functional.hard_sample_weights`, by how far they disagreed in
     the epoch before).
     """
     settings, n = model.settings, len(features)
     steps = -(-n // settings.batch_size)
+    rate = settings.learning_rate
+    nets = [p for name, p in model.named_parameters() if name.startswith(("metanet", "img2txt"))]
+    groups = [{"params": [model.keys, model.share], "lr": rate}, {"params": nets, "lr": NETS_PACE * rate}]
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, eps=ADAM_EPS, weight_decay=settings.weight_decay, fused=True
+        groups[: 2 if nets else 1], eps=ADAM_EPS, weight_decay=settings.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, settings.n_epochs * steps))
     generator = torch.Generator().manual_seed(settings.seed)
