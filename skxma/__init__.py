@@ -10,9 +10,10 @@ _HOMES = {
     "CLIPEncoder": "encoder",
     "EmbeddingStore": "store",
     "XMAdapterClassifier": "classifier",
+    "XMAdapterSearchCV": "search",
 }
 
-__all__ = ["CLIPEncoder", "EmbeddingStore", "XMAdapterClassifier", "__version__"]
+__all__ = ["CLIPEncoder", "EmbeddingStore", "XMAdapterClassifier", "XMAdapterSearchCV", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

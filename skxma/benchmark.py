@@ -244,9 +244,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--methods", nargs="+", choices=list(METHODS), metavar="NAME", help=f"among {', '.join(METHODS)}"
     )
     parser.add_argument(
-        "--shots", nargs="+", type=_count, default=list(SHOTS), metavar="K", help="(default: 1 2 4 8 16)"
+        "--shots", nargs="+", type=positive_count, default=list(SHOTS), metavar="K", help="(default: 1 2 4 8 16)"
     )
-    parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="random support sets (default: 5)")
+    parser.add_argument("--seeds", type=positive_count, default=5, metavar="N", help="random support sets (default: 5)")
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
@@ -263,7 +263,13 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
+def positive_count(text: str) -> int:
+    """A number of the command line that counts something.
+
+    Parameters
+    ----------
+    text : str
+    """
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")

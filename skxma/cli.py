@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from . import __version__, benchmark
+from . import __version__, _cli_cache, _cli_models, benchmark
 from .errors import SkxmaError
 
 
@@ -26,6 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--out", default="skxma-demo", metavar="DIR", help="where to write (default: %(default)s)")
     demo.set_defaults(run=_demo)
+    _cli_models.add_parsers(commands)
+    _cli_cache.add_parser(commands)
     benchmark.add_parser(commands)
     return parser
 
@@ -41,14 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : int
-        0, or 1 after an error that was the input's; its message is on stderr.
+        0, or 1 after an error that was the input's, in whole or in part; its message is on stderr.
     """
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        status = arguments.run(arguments)
+        sys.stdout.flush()
     except BrokenPipeError:
         # the reader of our output has gone, as in `skxma benchmark | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (SkxmaError, OSError, ValueError) as error:
         print(f"skxma: {error}", file=sys.stderr)
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("skxma: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from .prompts import clean_name
+
 Name = str | Sequence[str]
 
 
@@ -79,7 +81,8 @@ def resolve_classes(
         )
     keys = classes.tolist()
     if named is None and classes.dtype.kind in "USO" and all(isinstance(key, str) for key in keys):
-        named = {key: key for key in keys}
+        # a label of signs alone is better than no name
+        named = {key: clean_name(key) or key for key in keys}
     indices = np.searchsorted(classes, y)
     if kept is not None:
         indices = np.where(kept, indices, 0)

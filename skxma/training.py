@@ -350,15 +350,25 @@ class TrainedScorer:
 
     def logits(self, features: Tensor) -> Tensor:
         """``logit_scale · f T + α exp(−β (1 − A)) L`` (n, C) of L2-normalised embeddings (n, D)."""
+        zero_shot, image, text = self.affinities_to_classes(features)
+        evidence = self.evidence(image, text, self.cache.fusion_ratio, self.cache.beta)
+        return F.residual_logits(zero_shot, evidence, self.cache.alpha)
+
+    def affinities_to_classes(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Zero-shot logits (n, C), affinities to the images (n, N) and to the class texts (n, C)."""
         cache = self.cache
         image = F.affinity(features, self.keys)
         if cache.text_cache is None:
+            # a gate that is open, as the fusion ratio is 1
             text = image.new_ones(len(image), cache.image_cache.n_classes)
         else:
             text = cache.text_cache.class_affinity(features)
-        evidence = F.fused_evidence(image, text, self.labels, self.weights, cache.fusion_ratio, cache.beta)
-        zero_shot = self.cache.logit_scale * zero_shot_cosines(features, self.text)
-        return F.residual_logits(zero_shot, evidence, self.cache.alpha)
+        return cache.logit_scale * zero_shot_cosines(features, self.text), image, text
+
+    def evidence(self, image: Tensor, text: Tensor, fusion_ratio: float, beta: float) -> Tensor:
+        """Evidence (n, C) of affinities to the images (n, N) and to the class texts (n, C)."""
+        ratio = 1.0 if self.cache.text_cache is None else fusion_ratio
+        return F.fused_evidence(image, text, self.labels, self.weights, ratio, beta)
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """``A_img`` and ``A_txt`` (n, N) of L2-normalised embeddings (n, D)."""
