@@ -20,11 +20,15 @@ from skxma._progress import Progress
 from skxma._views import draw_seed, random_views
 from skxma.embeddings import Embeddings
 from skxma.errors import ImageError
-from skxma.images import as_items, check_header, check_images, content_key, load_image
+from skxma.images import FileVersion, as_items, check_header, check_images, content_key, file_version, load_image
 from skxma.prompts import make_prompts
 from skxma.store import EmbeddingStore, MemoryStore, resolve_store
 
 __all__ = ["CLIPEncoder", "clear_models"]
+
+MAX_KNOWN_KEYS = 2**17
+# A search asks for the same files hundreds of times; unchanged ones are not read again.
+_known_keys: dict[FileVersion, bytes] = {}
 
 
 class CLIPEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -271,8 +275,17 @@ class CLIPEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
         def identify(index: int) -> bytes:
             item = run.items[index]
+            version = file_version(item)
+            known = None if version is None else _known_keys.get(version)
+            if known is not None:
+                return known
             check_header(item, index)
-            return content_key(item, index)
+            key = content_key(item, index)
+            if version is not None:
+                if len(_known_keys) >= MAX_KNOWN_KEYS:
+                    _known_keys.clear()
+                _known_keys[version] = key
+            return key
 
         threads = self._n_threads()
         for index, future in run_ahead(identify, range(len(run.items)), n_threads=threads, window=8 * threads):

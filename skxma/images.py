@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, cast
@@ -20,6 +21,8 @@ ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 _EXPECTED = "a path, a PIL image or a uint8 array of shape (height, width[, 1, 3 or 4])"
 _URL = re.compile(r"^([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 _N_NAMED = 5
+FileVersion: TypeAlias = tuple[str, int, int, int, int]
+SETTLED_NS = 2 * 10**9
 
 
 def check_images(X: Any) -> Sequence[ImageLike]:
@@ -300,6 +303,29 @@ def _unread_file(image: Image.Image) -> str | None:
     except Exception:  # closed already: the file's first picture is all that is left
         at_start = True
     return path if at_start else None
+
+
+def file_version(item: ImageLike) -> FileVersion | None:
+    """Tell one state of a file from another without reading it; None for what is no file or was changed just now.
+
+    Parameters
+    ----------
+    item : str, path-like, PIL image or uint8 array
+
+    Returns
+    -------
+    version : tuple of path, device, inode, size and time of the last change, or None
+        A file that is younger than the clock's coarsest tick could change again and look the same.
+    """
+    if not isinstance(item, (str, os.PathLike)):
+        return None
+    try:
+        found = Path(item).stat()
+    except OSError:
+        return None
+    if time.time_ns() - found.st_mtime_ns < SETTLED_NS:
+        return None
+    return str(Path(item).absolute()), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def content_key(item: ImageLike, index: int | None = None) -> bytes:

@@ -1,4 +1,5 @@
 import copy
+import os
 import warnings
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from skxma import CLIPEncoder
+from skxma import CLIPEncoder, encoder
+from skxma.images import content_key
 from skxma.store import MemoryStore
 
 RELAXED = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -279,3 +281,21 @@ def test_any_random_state_seeds_views(encoder, pixels, random_state):
 def test_wrong_number_of_views_is_refused(encoder, pixels, arguments, error):
     with pytest.raises(error, match="n_views"):
         encoder.encode_image([pixels], **arguments)
+
+
+def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path, monkeypatch):
+    file = tmp_path / "a.png"
+    reads = []
+    monkeypatch.setattr(encoder, "content_key", lambda *a: reads.append(a) or content_key(*a))
+
+    def encode(shade):
+        if shade is not None:
+            Image.new("RGB", (40, 40), (shade, 0, 0)).save(file)
+            os.utime(file, (1e9 + shade, 1e9 + shade))
+        return CLIPEncoder("tiny").encode_image([file])
+
+    first = encode(10)
+    np.testing.assert_array_equal(encode(None), first)
+    assert len(reads) == 1
+    assert not np.allclose(encode(200), first)
+    assert len(reads) == 2

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
 from skxma.errors import ImageError
-from skxma.images import check_header, check_images, content_key, load_image
+from skxma.images import check_header, check_images, content_key, file_version, load_image
 
 
 def as_array(item) -> np.ndarray:
@@ -378,3 +378,19 @@ def test_keys_change_with_any_pixel(array, position, change):
 def test_key_of_a_missing_file_names_it():
     with pytest.raises(ImageError, match=r"missing\.png"):
         content_key("missing.png", 2)
+
+
+def test_the_version_of_a_file_changes_with_it_and_waits_until_it_has_settled(tmp_path):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"one")
+    assert file_version(file) is None
+    os.utime(file, (1e9, 1e9))
+    before = file_version(str(file))
+    assert before == file_version(file) is not None
+    file.write_bytes(b"other")
+    os.utime(file, (1e9, 1e9))
+    assert file_version(file) != before
+    os.utime(file, (1e9, 1e9 + 1))
+    assert file_version(file) != before
+    assert file_version(tmp_path / "absent.png") is None
+    assert file_version(np.zeros((2, 2, 3), dtype=np.uint8)) is None
