@@ -15,7 +15,7 @@ from . import functional as F
 from .caches import Floats, ImageCache, TextCache
 from .experts import Scores
 
-WEIGHT_PENALTY, PENALTY_SAMPLES = 0.02, 1.0
+WEIGHT_PENALTY, PENALTY_SAMPLES, PENALTY_SHOTS = 0.02, 1.0, 0.04
 NOISE_PENALTY, NOISE_LOGIT = 0.01, -4.0
 TOLERANCES = {"maxiter": 200, "ftol": 1e-11, "gtol": 1e-6}
 DOUBLE_ENTRIES = 2**24
@@ -206,12 +206,19 @@ def mean_log_likelihood(
     return (loss_weights * likelihood).sum() / loss_weights.sum()
 
 
-def weight_penalty(n_samples: int) -> float:
+def weight_penalty(n_samples: int, n_classes: int) -> float:
     """How hard weights are pulled to their priors, against a mean over the samples.
 
-    It counts as one sample, so that it fades as they grow many, and is bounded where they are few.
+    It counts as one sample, so that it fades as they grow many, but stays where they are few a class: the cache that a
+    sample is left out of then is a worse one than that of the fit, however many classes there are.
+
+    Parameters
+    ----------
+    n_samples : int
+    n_classes : int
+        Classes with samples.
     """
-    return min(WEIGHT_PENALTY, PENALTY_SAMPLES / n_samples)
+    return min(WEIGHT_PENALTY, max(PENALTY_SAMPLES / n_samples, PENALTY_SHOTS * n_classes / n_samples))
 
 
 def fit_fusion(
@@ -243,7 +250,7 @@ def fit_fusion(
     loss_weights = loss_weights.to(dtype)
     prior = torch.as_tensor(layout.prior, dtype=dtype, device=labels.device)
     noisy = not bool(scores.lone.all())
-    pull = weight_penalty(len(labels))
+    pull = weight_penalty(len(labels), len(labels.unique()))
 
     def parts(theta: Tensor) -> tuple[Tensor, ...]:
         relative, alpha, ratio, distance = layout.relative_weights(theta[:-1])

@@ -90,7 +90,7 @@ def test_the_learned_weights_are_a_minimum():
         rate = torch.tensor(fusion.noise_rate, dtype=torch.float64)
         loss = -mean_log_likelihood(log_p, scores, rate, torch.ones(len(labels), dtype=torch.float64), 4)
         u = weights / layout.prior
-        return float(loss) + weight_penalty(len(labels)) * np.sum(u - 1 - np.log(u))
+        return float(loss) + weight_penalty(len(labels), 4) * np.sum(u - 1 - np.log(u))
 
     least = objective(fusion.weights)
     for j in range(4):
@@ -140,6 +140,12 @@ def test_another_start_reaches_the_same_minimum():
 
 
 def test_the_pull_to_the_priors_fades_with_the_samples():
-    pulls = [weight_penalty(n) for n in (1, 10, 50, 100, 1000)]
+    pulls = [weight_penalty(n, 10) for n in (10, 50, 100, 160, 1000)]
     assert pulls == sorted(pulls, reverse=True)
-    assert pulls[0] == pulls[1] == pulls[2] == 20 * pulls[4]
+    assert pulls[0] == pulls[1] == 0.02
+    assert pulls[3] == pytest.approx(1 / 160)
+
+
+def test_many_classes_of_few_shots_are_pulled_as_hard_as_few_classes():
+    assert weight_penalty(2000, 1000) == weight_penalty(20, 10) == 0.02
+    assert weight_penalty(16000, 1000) < 0.005
