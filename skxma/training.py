@@ -212,10 +212,12 @@ def fit_scalars(model: CrossModalCache, zero_shot: Tensor, weights: Tensor, lone
 
     Penalties ``0.04 (u − 1 − log u)`` on alpha over 1 and beta over 5.5, ``0.04 θ² / 2`` on the logit of the ratio.
     """
+    held = model.settings
+    if held.alpha is not None and held.beta is not None and (held.fusion_ratio is not None or model.text is None):
+        return
     rows = torch.arange(len(zero_shot), device=zero_shot.device)
     with torch.no_grad():
         image, text = model.affinities(F.normalise(model.keys))
-    held = model.settings
 
     def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         theta = torch.tensor(values, dtype=zero_shot.dtype, device=zero_shot.device, requires_grad=True)
