@@ -1,0 +1,87 @@
+import os
+import signal
+import threading
+import time
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV
+
+from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier
+from skxma.datasets import load_emoji
+
+dask = pytest.importorskip("dask")
+pytest.importorskip("distributed")
+from skxma.distributed import dask_embeddings  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def emoji():
+    return load_emoji(as_paths=True)
+
+
+def test_sequences_bags_and_arrays_give_the_embeddings_of_the_encoder(emoji):
+    import dask.array as da
+    import dask.bag as db
+
+    paths = [str(path) for path in emoji.images[:10]]
+    encoder = CLIPEncoder("tiny")
+    wanted = np.asarray(encoder.encode_image(paths))
+    given = (paths, db.from_sequence(paths, npartitions=3), da.from_array(np.array(paths, dtype=object), chunks=4))
+    for images in given:
+        lazy = dask_embeddings(encoder, images, partition_size=4)
+        np.testing.assert_allclose(lazy.compute(scheduler="synchronous"), wanted, atol=1e-6)
+    assert lazy.shape == wanted.shape
+
+
+def test_wrong_inputs_are_named(emoji):
+    with pytest.raises(ValueError, match="partition_size"):
+        dask_embeddings(CLIPEncoder("tiny"), emoji.images, partition_size=0)
+    with pytest.raises(ValueError, match="no images"):
+        dask_embeddings(CLIPEncoder("tiny"), [])
+
+
+@pytest.fixture(scope="module")
+def client():
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_nothing_but_time(emoji, client, tmp_path):
+    paths = [str(path) for path in emoji.images]
+    wanted = np.asarray(CLIPEncoder("tiny").encode_image(paths))
+    encoder = CLIPEncoder("tiny", memory=str(tmp_path / "store"), batch_size=4)
+    future = client.compute(dask_embeddings(encoder, paths, partition_size=10))
+    store = EmbeddingStore(tmp_path / "store")
+    held = []
+
+    def kill_one():
+        while not held or not held[-1]:
+            held.append(store.info()["n_embeddings"])
+            time.sleep(0.02)
+        os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    np.testing.assert_allclose(future.result(timeout=120), wanted, atol=1e-5)
+    killer.join()
+    assert 0 < held[-1] < len(paths)
+    assert store.info()["n_embeddings"] == len(paths)
+
+
+@pytest.mark.slow
+def test_a_search_runs_on_the_cluster(emoji, client):
+    X, y = CLIPEncoder("tiny").encode_image(emoji.images[:100]), emoji.target[:100]
+    clf = XMAdapterClassifier("tiny", evidence="paper", n_epochs=0)
+    search = GridSearchCV(clf, {"alpha": [1.0, 5.0], "beta": [2.0, 5.5]}, cv=2, n_jobs=2)
+    here = search.fit(X, y).cv_results_["mean_test_score"]
+    with joblib.parallel_config("dask"):
+        there = search.fit(X, y).cv_results_["mean_test_score"]
+    np.testing.assert_allclose(here, there)
