@@ -63,6 +63,7 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
 
     class_names: Any
     text_features: Any
+    dropped_classes_: NDArray[Any]
 
     @abstractmethod
     def _fit_task(self, task: Task) -> None:
@@ -114,6 +115,8 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
             weights = np.where(unread, 0.0, 1.0 if weights is None else weights)
             table = self._resolve_classes(y, weights)
             features = np.where(unread[:, None], np.float32(0), features)
+        if hasattr(self, "dropped_classes_"):
+            del self.dropped_classes_
         return self._fit_features(features, table, weights)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -146,7 +149,46 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
         fresh = np.ones(_num_samples(y)) if weights is None else weights
         weights = np.concatenate([self.sample_weight_, fresh])
         table = self._resolve_classes(np.concatenate([self.classes_[cache.labels[held]], np.asarray(y)]), weights)
+        if hasattr(self, "dropped_classes_"):
+            self.dropped_classes_ = np.setdiff1d(self.dropped_classes_, np.asarray(y))
+            table = table.without(self.dropped_classes_)
         features = np.concatenate([cache.embeddings[held], self._query_features(X)])
+        return self._fit_features(features, table, weights)
+
+    def drop(self, classes: Any) -> Self:
+        """Forget classes, their pictures and their text; nothing is encoded again.
+
+        The result is that of `fit` without them. They come back with pictures given to `partial_fit`.
+
+        Parameters
+        ----------
+        classes : array-like
+            Members of `classes_`; at least two others must stay.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            A class that the model does not know, or too few that would stay.
+        """
+        check_is_fitted(self)
+        dropped = np.atleast_1d(np.asarray(classes))
+        unknown = [label for label in dropped.tolist() if label not in self.classes_.tolist()]
+        if unknown:
+            raise ValueError(f"drop got {unknown}, of which the model knows nothing; its classes are in classes_.")
+        stay = ~np.isin(self.classes_, dropped)
+        cache, held = self.image_cache_, self.sample_position_[self.sample_position_ >= 0]
+        kept = stay[cache.labels[held]]
+        if stay.sum() < 2 or not kept.any():
+            raise ValueError(f"{int(stay.sum())} classes would stay; it takes two, one of them with pictures.")
+        features, labels = cache.embeddings[held][kept], self.classes_[cache.labels[held][kept]]
+        weights = self.sample_weight_[kept]
+        table = self._resolve_classes(labels, weights).without(dropped)
+        self.dropped_classes_ = np.union1d(getattr(self, "dropped_classes_", dropped), dropped)
         return self._fit_features(features, table, weights)
 
     def predict(self, X: Any) -> NDArray[Any]:

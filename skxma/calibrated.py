@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from . import functional as F
 from .caches import Floats, ImageCache, Integers, TextCache, like
 from .calibrated_cache import CalibratedCache, Member, StoredFrame
-from .calibration import FitReport, Fusion, Layout, fit_fusion, fused_logits
+from .calibration import FitReport, Fusion, Layout, LeftOutAnswers, fit_fusion, fused_logits
 from .experts import (
     IMAGE_EXPERTS,
     TEXT_EXPERTS,
@@ -244,8 +244,17 @@ def best_metrics(support: Support, roots: Sequence[Tensor | None], settings: Set
     return best
 
 
-def judge_all(best: Sequence[Candidate], support: Support, settings: Settings) -> tuple[Tensor, Scores]:
-    """Leave-one-out logits (N, C) of all samples under the mean of the best metrics, and their scores in the best."""
+def judge_all(best: Sequence[Candidate], support: Support, settings: Settings) -> tuple[Tensor, Tensor, Scores]:
+    """What the mean of the best metrics says of all samples, each left out.
+
+    Returns
+    -------
+    logits : Tensor of shape (N, C)
+    open_set : Tensor of shape (N, Q)
+        Open-set scores, with the own class at each node.
+    scores : Scores
+        In the best metric.
+    """
     everyone = torch.arange(len(support.labels), device=support.labels.device)
     whole = [candidate.scores for candidate in best]
     if len(support.rows) < len(everyone):
@@ -254,8 +263,11 @@ def judge_all(best: Sequence[Candidate], support: Support, settings: Settings) -
             leave_out, beta = one.metric.leave_out, settings.beta
             image, _ = support_image_scores(one.support, leave_out, beta, settings.leave_one_out, everyone, one.scale)
             whole.append(assemble(support, image, everyone))
-    logits = [fused_logits(scores, one.fusion.weights) for scores, one in zip(whole, best, strict=True)]
-    return torch.stack(logits).mean(0), whole[0]
+    pairs = list(zip(whole, best, strict=True))
+    logits = torch.stack([fused_logits(scores, one.fusion.weights) for scores, one in pairs]).mean(0)
+    own = torch.stack([fused_logits(replace(s, scores=s.own), one.fusion.weights) for s, one in pairs]).mean(0)
+    others = F.log_odds_of_own(logits, support.labels)[1][:, None].expand_as(own)
+    return logits, F.open_set_score(torch.stack([own, others], dim=2)), whole[0]
 
 
 def wrong_labels(best: Sequence[Candidate], logits: Tensor, lone: Tensor, labels: Tensor) -> tuple[float, Tensor]:
@@ -314,16 +326,17 @@ def fit_calibrated(
     support = prepare(cache, text, settings.beta, like_this)
     n, n_seen = len(cache.labels), int((cache.shots > 0).sum())
     if n_seen < 2 and text is not None:
-        return nothing_to_learn(cache, support.text_cache, settings)
+        return nothing_to_learn(cache, support, settings)
     best = best_metrics(support, roots, settings)
-    logits, scores = judge_all(best, support, settings)
+    logits, open_set, scores = judge_all(best, support, settings)
+    all_logits = logits
     noise_rate, posterior = wrong_labels(best, logits, scores.lone, support.labels)
     hard = hardness(scores, support.labels)
     wrong = doubtful(cache, posterior.cpu().numpy()) if n >= MIN_SHOTS_TO_DROP * n_seen else np.zeros(n, dtype=bool)
     if settings.drop_wrong_labels and wrong.any():
         support = prepare(cache.keep(~wrong), text, settings.beta, like_this)
         best = best_metrics(support, roots, settings)
-        logits, scores = judge_all(best, support, settings)
+        logits, open_set, scores = judge_all(best, support, settings)
         cache = cache.set_aside(wrong)
     residual, curve = fit_residual(logits, scores, support, settings)
     model = CalibratedCache(
@@ -336,13 +349,17 @@ def fit_calibrated(
         fusion_ratio=float(np.mean([candidate.fusion.fusion_ratio for candidate in best])),
         residual=residual,
     )
-    return FitReport(model, hard.float().cpu().numpy(), posterior.float().cpu().numpy(), noise_rate, curve)
+    left_out = LeftOutAnswers.of(all_logits, open_set, scores.node_weights)
+    return FitReport(model, hard.float().cpu().numpy(), posterior.float().cpu().numpy(), noise_rate, curve, left_out)
 
 
-def nothing_to_learn(cache: ImageCache, text_cache: TextCache | None, settings: Settings) -> FitReport:
+def nothing_to_learn(cache: ImageCache, support: Support, settings: Settings) -> FitReport:
     """Zero-shot as it is: with pictures of one class only, nothing tells how far to trust them."""
     model = CalibratedCache(
-        cache, text_cache, [], [], settings.logit_scale, alpha=0.0, beta=settings.beta or 1.0, fusion_ratio=1.0
+        cache, support.text_cache, [], [], settings.logit_scale, alpha=0.0, beta=settings.beta or 1.0, fusion_ratio=1.0
     )
     nothing = np.zeros(len(cache.labels), dtype=np.float32)
-    return FitReport(model, nothing, nothing, 0.0, [])
+    assert support.text_part is not None
+    logits = settings.logit_scale * support.text_part[0]
+    left_out = LeftOutAnswers.of(logits, F.open_set_score(logits)[:, None], logits.new_ones(1))
+    return FitReport(model, nothing, nothing, 0.0, [], left_out)

@@ -109,7 +109,18 @@ class CalibratedScorer:
             self.plain = see_support(self.plain_frame(self.keys), labels, weights, image.n_classes)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits (n, C) of L2-normalised embeddings (n, D): the mean over the members of their fused experts."""
+        """Logits (n, C) of L2-normalised embeddings (n, D): the fused experts and the residual."""
+        total = self.fused(features)
+        if self.cache.residual is not None:
+            total = total + F.normalise(self.plain_frame(features)) @ like(features, self.cache.residual)[0].T
+        return total
+
+    def open_set_score(self, features: Tensor) -> Tensor:
+        """How unlike all known classes each of L2-normalised embeddings (n, D) is, (n,); the residual has no say."""
+        return F.open_set_score(self.fused(features))
+
+    def fused(self, features: Tensor) -> Tensor:
+        """Mean over the members of their fused experts (n, C)."""
         first = self._first_experts(features)
         if not self.cache.members:
             return self.cache.logit_scale * first[0]
@@ -120,10 +131,7 @@ class CalibratedScorer:
             image = query_image_scores(support, ImageScale(member.beta, member.gaussian), queries)
             experts = torch.cat([first, image])[: len(member.weights)]
             total += torch.tensordot(like(features, member.weights)[0], experts, dims=1)
-        total /= len(self.cache.members)
-        if self.cache.residual is not None:
-            total += F.normalise(self.plain_frame(features)) @ like(features, self.cache.residual)[0].T
-        return total
+        return total / len(self.cache.members)
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines to the keys in the first metric, and affinities to the text of their classes; both (n, N)."""

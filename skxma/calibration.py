@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from . import functional as F
-from .caches import Floats, ImageCache, TextCache
+from .caches import Floats, ImageCache, Integers, TextCache
 from .experts import Scores
 
 WEIGHT_PENALTY, PENALTY_SAMPLES, PENALTY_SHOTS = 0.02, 1.0, 0.04
@@ -26,6 +26,9 @@ class Scorer(Protocol):
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalised embeddings (n, D)."""
+
+    def open_set_score(self, features: Tensor) -> Tensor:
+        """How unlike all known classes each of L2-normalised embeddings (n, D) is, (n,)."""
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Image and text affinities (n, N) of L2-normalised embeddings (n, D) to the keys."""
@@ -63,6 +66,42 @@ class RetrievalModel(Protocol):
 
 
 @dataclass(frozen=True)
+class LeftOutAnswers:
+    """What a fit says of its own support samples when it has not seen them.
+
+    Attributes
+    ----------
+    label : ndarray of shape (N,)
+        Class that each sample is given.
+    probability : ndarray of shape (N,)
+        Its probability.
+    open_set : ndarray of shape (N', Q)
+        Open-set scores of the N' samples in use, at the nodes where the own class is simulated.
+    node_weights : ndarray of shape (Q,)
+    """
+
+    label: Integers
+    probability: Floats
+    open_set: Floats
+    node_weights: Floats
+
+    @classmethod
+    def of(cls, logits: Tensor, open_set: Tensor, node_weights: Tensor) -> LeftOutAnswers:
+        """From leave-one-out logits (N, C), open-set scores (N', Q) and the weights of their columns (Q,)."""
+        probability, label = torch.softmax(logits, 1).max(1)
+        floats = (a.float().cpu().numpy() for a in (probability, open_set, node_weights))
+        return cls(label.cpu().numpy(), *floats)
+
+    def rejection_threshold(self, rate: float) -> float:
+        """The open-set score that a share `rate` of pictures of known classes exceeds."""
+        scores = self.open_set.ravel()
+        order = np.argsort(scores)
+        weights = np.tile(self.node_weights, len(self.open_set))[order]
+        below = np.cumsum(weights) / weights.sum()
+        return float(scores[order][min(int(np.searchsorted(below, 1 - rate)), len(scores) - 1)])
+
+
+@dataclass(frozen=True)
 class FitReport:
     """A fitted model and what the fit found out about the keys of its image cache.
 
@@ -72,6 +111,7 @@ class FitReport:
     hardness, label_noise : ndarray of shape (N,)
     noise_rate : float
     loss_curve : list of float
+    left_out : LeftOutAnswers
     """
 
     model: RetrievalModel
@@ -79,6 +119,7 @@ class FitReport:
     label_noise: Floats
     noise_rate: float
     loss_curve: list[float]
+    left_out: LeftOutAnswers
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -18,6 +19,7 @@ from .base import FewShotClassifier, Task
 from .caches import Floats, Integers, like
 from .calibrated import Settings, fit_calibrated
 from .calibration import FitReport
+from .embeddings import Embeddings
 from .inputs import class_weights, unit_rows
 from .training import PaperSettings, fit_trained
 from .vocabulary import COMMON_WORDS
@@ -90,6 +92,13 @@ class XMAdapterClassifier(FewShotClassifier):
     n_views : int, default=1
         Augmented views of each support image whose mean is its key.
 
+    false_rejection_rate : float in (0, 1) or None, default=None
+        With a number, `predict` answers `unknown_label` for pictures that are like none of the classes: more so than
+        all but this share of the support images, each judged by the model without it. None always answers a class.
+
+    unknown_label : str, int or None, default=None
+        That label; None is "unknown" among strings and -1 among numbers.
+
     device : str, default="auto"
         "auto" takes CUDA, else MPS, else the CPU.
 
@@ -123,6 +132,12 @@ class XMAdapterClassifier(FewShotClassifier):
         Probability that each label is wrong.
     noise_rate_ : float
         Estimated share of wrong labels.
+    left_out_label_ : ndarray of shape (n_samples,)
+        Class that the model gives each sample without having seen it.
+    left_out_probability_ : ndarray of shape (n_samples,)
+        The probability of that class.
+    reject_threshold_ : float
+        Open-set score above which `predict` answers `unknown_label`; infinite without a `false_rejection_rate`.
     loss_curve_ : list of float
         Training loss at each pass; empty where nothing was trained.
     text_features_ : ndarray of shape (n_classes, n_features)
@@ -162,6 +177,8 @@ class XMAdapterClassifier(FewShotClassifier):
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_views": [Interval(Integral, 1, None, closed="left")],
+        "false_rejection_rate": [Interval(Real, 0, 1, closed="neither"), None],
+        "unknown_label": [str, Integral, Real, None],
         "random_state": ["random_state"],
     }
 
@@ -184,6 +201,8 @@ class XMAdapterClassifier(FewShotClassifier):
         weight_decay: float = 1e-2,
         batch_size: int = 256,
         n_views: int = 1,
+        false_rejection_rate: float | None = None,
+        unknown_label: Any = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -206,6 +225,8 @@ class XMAdapterClassifier(FewShotClassifier):
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.n_views = n_views
+        self.false_rejection_rate = false_rejection_rate
+        self.unknown_label = unknown_label
         self.device = device
         self.precision = precision
         self.memory = memory
@@ -244,6 +265,65 @@ class XMAdapterClassifier(FewShotClassifier):
         affinities, text_affinities, found = (np.concatenate(part) for part in zip(*parts, strict=True))
         return affinities, text_affinities, self._first_samples()[found]
 
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Most probable class of each image, or `unknown_label` where that is asked for.
+
+        Parameters
+        ----------
+        X : sequence of images, or array-like of shape (n_samples, n_features)
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            Members of `classes_`, or `unknown_label`.
+        """
+        check_is_fitted(self)
+        if np.isinf(self.reject_threshold_):
+            return super().predict(X)
+        features = self._query_features(X)
+        if not self._is_precomputed():
+            features = Embeddings(features, self.encoder_fingerprint_)
+        return np.where(
+            self.open_set_score(features) > self.reject_threshold_, self._unknown(), super().predict(features)
+        )
+
+    def open_set_score(self, X: Any) -> NDArray[np.float64]:
+        """How unlike all known classes each image is: minus the log of the sum of the exponentials of its logits.
+
+        Parameters
+        ----------
+        X : sequence of images, or array-like of shape (n_samples, n_features)
+            As in `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            To be compared with each other and with `reject_threshold_`.
+        """
+        check_is_fitted(self)
+        with torch.inference_mode():
+            scorer = self.model_.on(self._like_fit())
+            parts = [scorer.open_set_score(chunk) for chunk in self._chunks(self._query_features(X))]
+        return np.concatenate([part.double().cpu().numpy() for part in parts]) if parts else np.empty(0)
+
+    def _unknown(self) -> Any:
+        """The label of what is none of the classes."""
+        if self.unknown_label is not None:
+            return self.unknown_label
+        return "unknown" if self.classes_.dtype.kind in "USO" else -1
+
+    def _check_unknown(self) -> None:
+        """Refuse a label for the unknown that is a class, or of another kind than the classes."""
+        unknown = self._unknown()
+        if unknown in self.classes_.tolist():
+            raise ValueError(f"unknown_label={unknown!r} is one of the classes; name another.")
+        if isinstance(unknown, str) != (self.classes_.dtype.kind in "USO"):
+            raise ValueError(
+                f"unknown_label={unknown!r} is of another kind than the labels ({self.classes_[0]!r}, ...); "
+                "both must be strings, or both numbers."
+            )
+
     def _first_samples(self) -> Integers:
         """For each key, the first sample given to `fit` that became it (N,)."""
         first = np.zeros(len(self.image_cache_.keys), dtype=np.intp)
@@ -253,6 +333,8 @@ class XMAdapterClassifier(FewShotClassifier):
         return first
 
     def _fit_task(self, task: Task) -> None:
+        if self.false_rejection_rate is not None:
+            self._check_unknown()
         report = self._fit_paper(task) if self.evidence == "paper" else self._fit_calibrated(task)
         model = report.model
         self.model_ = model
@@ -263,13 +345,17 @@ class XMAdapterClassifier(FewShotClassifier):
         self.hardness_ = self._per_sample(report.hardness)
         self.label_noise_ = self._per_sample(report.label_noise)
         self.set_aside_ = self._per_sample((model.image_cache.weights == 0).astype(np.float32)) > 0
+        answers, rate = report.left_out, self.false_rejection_rate
+        self.left_out_label_ = self.classes_[self._per_sample(answers.label)]
+        self.left_out_probability_ = self._per_sample(answers.probability)
+        self.reject_threshold_ = np.inf if rate is None else answers.rejection_threshold(rate)
         self.noise_rate_ = report.noise_rate
         self.loss_curve_ = report.loss_curve
 
-    def _per_sample(self, of_keys: Floats) -> Floats:
+    def _per_sample(self, of_keys: NDArray[Any]) -> NDArray[Any]:
         """Values of the keys (N,) for the samples given to `fit` (n_samples,); 0 for a sample of weight 0."""
         position = self.sample_position_
-        return np.where(position >= 0, of_keys[np.maximum(position, 0)], np.float32(0))
+        return np.where(position >= 0, of_keys[np.maximum(position, 0)], of_keys.dtype.type(0))
 
     def _fit_calibrated(self, task: Task) -> FitReport:
         settings = Settings(

@@ -278,6 +278,11 @@ def wrong_label_posterior(log_probability: Tensor, noise_rate: float, n_classes:
     return torch.exp(math.log(noise_rate / n_classes) - evidence)
 
 
+def open_set_score(logits: Tensor) -> Tensor:
+    """How unlike all known classes a picture is: the free energy ``−log Σ_c exp(logit_c)`` of its logits (..., C)."""
+    return -torch.logsumexp(logits, dim=-1)
+
+
 def log_odds_of_own(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Split logits (n, C) into the own class's entry (n,) and the log-sum-exp of the others (n,)."""
     own = scores.gather(1, labels[:, None])[:, 0]

@@ -38,6 +38,17 @@ class ClassTable:
     names: list[Name | None] | None
     text: NDArray[np.float32] | None
 
+    def without(self, dropped: NDArray[Any]) -> ClassTable:
+        """The table without some classes, of which no sample may be."""
+        stay = ~np.isin(self.classes, dropped)
+        position = np.cumsum(stay) - 1
+        return ClassTable(
+            self.classes[stay],
+            position[self.indices],
+            None if self.names is None else [name for name, kept in zip(self.names, stay, strict=True) if kept],
+            None if self.text is None else self.text[stay],
+        )
+
 
 def resolve_classes(
     y: Any, class_names: Any = None, text_features: Any = None, kept: NDArray[np.bool_] | None = None

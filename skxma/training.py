@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import functional as F
 from .caches import Floats, ImageCache, Projection, TextCache, like
-from .calibration import FitReport
+from .calibration import FitReport, LeftOutAnswers
 from .experts import lone_nodes, zero_shot_cosines
 from .metric import class_means
 
@@ -356,6 +356,10 @@ class TrainedScorer:
         evidence = self.evidence(image, text, self.cache.fusion_ratio, self.cache.beta)
         return F.residual_logits(zero_shot, evidence, self.cache.alpha)
 
+    def open_set_score(self, features: Tensor) -> Tensor:
+        """How unlike all known classes each of L2-normalised embeddings (n, D) is, (n,)."""
+        return F.open_set_score(self.logits(features))
+
     def affinities_to_classes(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Zero-shot logits (n, C), affinities to the images (n, N) and to the class texts (n, C)."""
         cache = self.cache
@@ -412,4 +416,15 @@ def fit_trained(cache: ImageCache, text: Tensor | None, settings: PaperSettings,
         float(model.ratio().detach()),
         settings.logit_scale,
     )
-    return FitReport(fitted, hard.float().cpu().numpy(), np.zeros(len(hard), dtype=np.float32), 0.0, curve)
+    logits = left_out_logits(model, features, zero_shot)
+    left_out = LeftOutAnswers.of(logits, F.open_set_score(logits)[:, None], logits.new_ones(1))
+    return FitReport(fitted, hard.float().cpu().numpy(), np.zeros(len(hard), dtype=np.float32), 0.0, curve, left_out)
+
+
+@torch.no_grad()
+def left_out_logits(model: CrossModalCache, features: Tensor, zero_shot: Tensor) -> Tensor:
+    """Logits (N, C) of the support samples whose own key retrieves nothing."""
+    rows = torch.arange(len(features), device=features.device)
+    image, text = model.affinities(features)
+    evidence = F.fused_evidence(image, text, model.labels, model.weights, model.ratio(), model.beta, left_out=rows)
+    return F.residual_logits(zero_shot, evidence, model.alpha)

@@ -1,0 +1,70 @@
+import joblib
+import numpy as np
+import pytest
+from problems import make_problem
+from sklearn.metrics import roc_auc_score
+
+from skxma import CLIPEncoder, XMAdapterClassifier
+from skxma.datasets import load_emoji
+
+
+@pytest.fixture(scope="module")
+def emoji():
+    data = load_emoji()
+    return CLIPEncoder("tiny").encode_image(data.images), data.target, data.sets
+
+
+def known_half(emoji, styles):
+    _, y, sets = emoji
+    known = np.isin(y, np.unique(y)[::2])
+    support = known & np.isin(sets, styles)
+    return support, ~np.isin(sets, styles), known
+
+
+@pytest.mark.parametrize("evidence", ["calibrated", "paper"])
+def test_things_of_no_class_score_higher(emoji, evidence):
+    X, y, sets = emoji
+    support, rest, known = known_half(emoji, np.unique(sets)[:3])
+    clf = XMAdapterClassifier("tiny", evidence=evidence).fit(X[support], y[support])
+    assert roc_auc_score(~known[rest], clf.open_set_score(X[rest])) > (0.75 if evidence == "calibrated" else 0.55)
+
+
+def test_about_the_wanted_share_of_known_things_is_rejected_and_more_of_the_others(emoji, tmp_path):
+    X, y, sets = emoji
+    support, rest, known = known_half(emoji, np.unique(sets)[:3])
+    clf = XMAdapterClassifier("tiny", false_rejection_rate=0.2).fit(X[support], y[support])
+    answers = clf.predict(X)
+    assert set(answers) <= {*clf.classes_, "unknown"}
+    rejected = answers == "unknown"
+    assert np.mean(rejected[rest & known]) == pytest.approx(0.2, abs=0.15)
+    assert np.mean(rejected[rest & ~known]) > 2 * np.mean(rejected[rest & known])
+    joblib.dump(clf, tmp_path / "m")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "m").predict(X), answers)
+    always = XMAdapterClassifier("tiny").fit(X[support], y[support])
+    np.testing.assert_array_equal(always.predict(X)[~rejected], answers[~rejected])
+
+
+def test_a_smaller_rate_rejects_less():
+    problem = make_problem(shots=6)
+    thresholds = [
+        XMAdapterClassifier("precomputed", false_rejection_rate=rate).fit(problem.X, problem.y).reject_threshold_
+        for rate in (0.5, 0.2, 0.05)
+    ]
+    assert thresholds == sorted(thresholds)
+    assert thresholds[0] < thresholds[2] < np.inf
+
+
+def test_one_shot_knows_a_threshold_too(emoji):
+    X, y, sets = emoji
+    support, rest, known = known_half(emoji, np.unique(sets)[:1])
+    clf = XMAdapterClassifier("tiny", false_rejection_rate=0.1).fit(X[support], y[support])
+    rejected = clf.predict(X) == "unknown"
+    assert np.mean(rejected[rest & known]) < 0.25
+    assert np.mean(rejected[rest & ~known]) > np.mean(rejected[rest & known])
+
+
+@pytest.mark.parametrize(("label", "said"), [(2, "one of the classes"), ("none", "another kind")])
+def test_an_unknown_label_must_be_new_and_of_the_labels_kind(label, said):
+    problem = make_problem()
+    with pytest.raises(ValueError, match=said):
+        XMAdapterClassifier("precomputed", false_rejection_rate=0.1, unknown_label=label).fit(problem.X, problem.y)
