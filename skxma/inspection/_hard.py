@@ -1,0 +1,114 @@
+"""The support images that are hardest to believe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from ._draw import QUIET, RIGHT, WRONG, pyplot, short, show
+
+
+class HardSamplesDisplay:
+    """Support images on which the two modalities disagree the most, which often are label errors.
+
+    Make it with :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    images : sequence of images, or None
+        What was given to `fit`.
+    labels, suggested : ndarray of shape (n_samples,)
+        The given label, and the class that the model gives a sample without having seen it.
+    hardness, label_noise : ndarray of shape (n_samples,)
+
+    Attributes
+    ----------
+    axes_ : ndarray of Axes of shape (n_rows, n_columns)
+    figure_ : Figure
+    """
+
+    def __init__(
+        self,
+        *,
+        images: Sequence[Any] | None,
+        labels: NDArray[Any],
+        suggested: NDArray[Any],
+        hardness: NDArray[Any],
+        label_noise: NDArray[Any],
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.suggested = suggested
+        self.hardness = hardness
+        self.label_noise = label_noise
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, images: Sequence[Any] | None = None, *, by: str = "hardness", n_samples: int = 12
+    ) -> Self:
+        """Take the hardest support images of a fitted classifier, and plot.
+
+        Parameters
+        ----------
+        estimator : XMAdapterClassifier
+            Fitted.
+        images : sequence of images, optional
+            What was given to `fit`.
+        by : {"hardness", "label_noise"}, default="hardness"
+            By how far the modalities disagree, or by the probability that the label is wrong.
+        n_samples : int, default=12
+            How many.
+
+        Returns
+        -------
+        display : HardSamplesDisplay
+        """
+        check_is_fitted(estimator)
+        position = np.maximum(estimator.sample_position_, 0)
+        display = cls(
+            images=images,
+            labels=estimator.classes_[estimator.image_cache_.labels[position]],
+            suggested=estimator.left_out_label_,
+            hardness=estimator.hardness_,
+            label_noise=estimator.label_noise_,
+        )
+        return display.plot(by=by, n_samples=n_samples)
+
+    def plot(self, *, by: str = "hardness", n_samples: int = 12, n_columns: int = 6) -> Self:
+        """Draw the hardest, row by row.
+
+        Parameters
+        ----------
+        by : {"hardness", "label_noise"}, default="hardness"
+        n_samples, n_columns : int, default=12 and 6
+
+        Returns
+        -------
+        display : HardSamplesDisplay
+
+        Raises
+        ------
+        ValueError
+            `by` is neither of the two.
+        """
+        if by not in ("hardness", "label_noise"):
+            raise ValueError(f"by must be 'hardness' or 'label_noise', got {by!r}.")
+        worst = np.argsort(-getattr(self, by), kind="stable")[:n_samples]
+        n_columns = min(n_columns, len(worst))
+        n_rows = -(-len(worst) // n_columns)
+        self.figure_, self.axes_ = pyplot().subplots(
+            n_rows, n_columns, figsize=(1.9 * n_columns, 2.4 * n_rows), squeeze=False, layout="constrained"
+        )
+        for ax in self.axes_.flat[len(worst) :]:
+            ax.set_axis_off()
+        for ax, i in zip(self.axes_.flat, worst, strict=False):
+            agrees = self.suggested[i] == self.labels[i]
+            show(ax, None if self.images is None else self.images[i], short(self.labels[i]), RIGHT if agrees else WRONG)
+            answer = "the model agrees" if agrees else f"rather {short(self.suggested[i])}"
+            numbers = f"hardness {self.hardness[i]:.1f}, wrong {self.label_noise[i]:.2f}"
+            ax.set_xlabel(f"{answer}\n{numbers}", fontsize=7, color=QUIET)
+        return self

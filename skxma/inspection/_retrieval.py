@@ -1,0 +1,157 @@
+"""What was retrieved for a query, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from ._draw import QUIET, RIGHT, WRONG, pyplot, short, show
+
+
+class RetrievalDisplay:
+    """Each query with the support images retrieved for it, their affinities in both modalities, and the probabilities.
+
+    Make it with :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    queries : sequence of images, or None
+        None where there are embeddings only.
+    support : sequence of images, or None
+        The images given to `fit`, in their order.
+    support_labels : ndarray of shape (n_samples,)
+    found : ndarray of shape (n_queries, n_neighbors)
+        Which of the support images were retrieved.
+    image_affinity, text_affinity : ndarray of shape (n_queries, n_neighbors)
+    classes : ndarray of shape (n_classes,)
+    probabilities : ndarray of shape (n_queries, n_classes)
+    labels : sequence of length n_queries, optional
+        The right answers.
+
+    Attributes
+    ----------
+    axes_ : ndarray of Axes of shape (n_queries, n_neighbors + 2)
+    figure_ : Figure
+    """
+
+    def __init__(
+        self,
+        *,
+        queries: Sequence[Any] | None,
+        support: Sequence[Any] | None,
+        support_labels: NDArray[Any],
+        found: NDArray[np.intp],
+        image_affinity: NDArray[Any],
+        text_affinity: NDArray[Any],
+        classes: NDArray[Any],
+        probabilities: NDArray[Any],
+        labels: Sequence[Any] | None = None,
+    ) -> None:
+        self.queries = queries
+        self.support = support
+        self.support_labels = support_labels
+        self.found = found
+        self.image_affinity = image_affinity
+        self.text_affinity = text_affinity
+        self.classes = classes
+        self.probabilities = probabilities
+        self.labels = labels
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Sequence[Any] | None = None,
+        *,
+        support: Sequence[Any] | None = None,
+        n_neighbors: int = 4,
+        n_classes: int = 3,
+    ) -> Self:
+        """Retrieve for some queries, and plot.
+
+        Parameters
+        ----------
+        estimator : XMAdapterClassifier
+            Fitted.
+        X : sequence of images, or array-like of shape (n_queries, n_features)
+            Queries; a handful.
+        y : sequence of length n_queries, optional
+            Their labels.
+        support : sequence of images, optional
+            What was given to `fit`, so that it can be shown.
+        n_neighbors : int, default=4
+            Support images a query.
+        n_classes : int, default=3
+            How many of the most probable classes to show.
+
+        Returns
+        -------
+        display : RetrievalDisplay
+        """
+        check_is_fitted(estimator)
+        image, text, found = estimator.kneighbors(X, n_neighbors)
+        pictures = not (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind == "f")
+        position = np.maximum(estimator.sample_position_, 0)
+        display = cls(
+            queries=X if pictures else None,
+            support=support,
+            support_labels=estimator.classes_[estimator.image_cache_.labels[position]],
+            found=found,
+            image_affinity=image,
+            text_affinity=text,
+            classes=estimator.classes_,
+            probabilities=estimator.predict_proba(X),
+            labels=y,
+        )
+        return display.plot(n_classes=n_classes)
+
+    def plot(self, *, n_classes: int = 3) -> Self:
+        """Draw a row a query.
+
+        Parameters
+        ----------
+        n_classes : int, default=3
+            How many of the most probable classes to show.
+
+        Returns
+        -------
+        display : RetrievalDisplay
+        """
+        n_queries, n_neighbors = self.found.shape
+        columns = n_neighbors + 2
+        self.figure_, self.axes_ = pyplot().subplots(
+            n_queries,
+            columns,
+            figsize=(1.7 * columns + 1, 2.1 * n_queries + 0.3),
+            squeeze=False,
+            width_ratios=[1, 1.4] + [1] * n_neighbors,
+            layout="constrained",
+        )
+        for i, row in enumerate(self.axes_):
+            truth = None if self.labels is None else self.labels[i]
+            title = f"query {i}" if truth is None else f"query: {short(truth)}"
+            show(row[0], None if self.queries is None else self.queries[i], title)
+            self._bars(row[1], i, truth, min(n_classes, len(self.classes)))
+            for ax, j, a, b in zip(row[2:], self.found[i], self.image_affinity[i], self.text_affinity[i], strict=True):
+                label = self.support_labels[j]
+                same = truth is None or label == truth
+                show(ax, None if self.support is None else self.support[j], short(label), RIGHT if same else WRONG)
+                ax.set_xlabel(f"image {a:+.2f}\ntext {b:+.2f}", fontsize=7, color=QUIET)
+        return self
+
+    def _bars(self, ax: Any, i: int, truth: Any, n_classes: int) -> None:
+        """Probabilities of the most probable classes."""
+        best = self.probabilities[i].argsort()[::-1][:n_classes][::-1]
+        colours = [RIGHT if truth is None or self.classes[c] == truth else WRONG for c in best]
+        ax.barh(range(len(best)), self.probabilities[i, best], color=colours, height=0.35)
+        for k, c in enumerate(best):
+            ax.text(0, k + 0.25, f"{short(self.classes[c])}  {self.probabilities[i, c]:.2f}", fontsize=7, va="bottom")
+        ax.set(xlim=(0, 1), ylim=(-0.5, len(best)), yticks=[], xticks=[0, 1])
+        ax.tick_params(labelsize=7)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.set_title("probability", fontsize=8)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from skxma import XMAdapterClassifier
+from skxma.baselines import ZeroShotClassifier
+from skxma.datasets import load_emoji
+from skxma.inspection import FewShotCurveDisplay, HardSamplesDisplay, RetrievalDisplay
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    emoji = load_emoji()
+    support = np.isin(emoji.sets, np.unique(emoji.sets)[:2])
+    images = [image for image, kept in zip(emoji.images, support, strict=True) if kept]
+    queries = [image for image, kept in zip(emoji.images, support, strict=True) if not kept][:60:15]
+    clf = XMAdapterClassifier("tiny").fit(images, emoji.target[support])
+    return clf, images, emoji.target[support], queries, emoji.target[~support][:60:15]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+def texts_of(figure):
+    """Boxes of all texts that show something, in pixels."""
+    figure.canvas.draw()
+    found = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text().strip() and text.get_visible()]
+    return [(text.get_text(), text.get_window_extent()) for text in found]
+
+
+def assert_no_overlap(figure):
+    boxes = texts_of(figure)
+    for i, (one, a) in enumerate(boxes):
+        for other, b in boxes[i + 1 :]:
+            inside = a.shrunk(0.9, 0.8).overlaps(b.shrunk(0.9, 0.8))
+            assert not inside, f"{one!r} lies on {other!r}"
+
+
+def test_retrieval_shows_what_kneighbors_and_predict_proba_say(fitted):
+    clf, images, labels, queries, right = fitted
+    display = RetrievalDisplay.from_estimator(clf, queries, right, support=images, n_neighbors=3)
+    assert display.axes_.shape == (4, 5)
+    image, text, found = clf.kneighbors(queries, 3)
+    ax = display.axes_[1, 2]
+    assert ax.get_title() == labels[found[1, 0]]
+    assert f"{image[1, 0]:+.2f}" in ax.get_xlabel()
+    assert f"{text[1, 0]:+.2f}" in ax.get_xlabel()
+    best = clf.predict_proba(queries).max(1)
+    assert [max(bar.get_width() for bar in row[1].patches) for row in display.axes_] == pytest.approx(best)
+    assert_no_overlap(display.figure_)
+
+
+def test_embeddings_show_labels_in_the_place_of_pictures(fitted):
+    clf, _, _, queries, _ = fitted
+    display = RetrievalDisplay.from_estimator(clf, np.asarray(clf.encode(queries[:1])), n_classes=5)
+    assert display.axes_.shape == (1, 6)
+    assert not any(ax.images for ax in display.axes_.flat)
+    assert_no_overlap(display.figure_)
+
+
+@pytest.mark.parametrize("by", ["hardness", "label_noise"])
+def test_hard_samples_come_in_their_order(fitted, by):
+    clf, images, labels, _, _ = fitted
+    display = HardSamplesDisplay.from_estimator(clf, images, by=by, n_samples=8)
+    assert display.axes_.shape == (2, 6)
+    worst = np.argsort(-getattr(clf, f"{by}_"), kind="stable")[:8]
+    assert [ax.get_title() for ax in display.axes_.flat[:8]] == [labels[i][:22] for i in worst]
+    assert_no_overlap(display.figure_)
+    with pytest.raises(ValueError, match="'hardness' or"):
+        display.plot(by="age")
+
+
+def test_the_curve_has_a_line_a_method_and_its_own_axes_or_the_callers(fitted):
+    clf, images, labels, _, _ = fitted
+    X = clf.encode(images)
+    methods = {"XMAdapter": XMAdapterClassifier("tiny"), "zero-shot": ZeroShotClassifier("tiny")}
+    display = FewShotCurveDisplay.from_estimator(methods, X, labels, shots=(1,), n_splits=2)
+    assert len(display.lines_) == 2
+    assert display.scores["XMAdapter"][1].mean() > display.scores["zero-shot"][1].mean()
+    _, ax = matplotlib.pyplot.subplots()
+    again = FewShotCurveDisplay.from_scores({"a": {1: [0.5, 0.7], 4: [0.8]}}, ax=ax)
+    assert again.ax_ is ax
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "4"]
+    np.testing.assert_allclose(np.asarray(again.lines_[0].lines[0].get_ydata(), dtype=float), [60, 80])
+    assert_no_overlap(again.figure_)
