@@ -175,4 +175,4 @@ def fetch_file(repo: str, names: Sequence[str], *, cache_dir: str | None, local_
 
 def _describe(repo: str, names: Sequence[str], reason: str) -> str:
     shown = names[0] if len(names) == 1 else f"the weights ({', '.join(names)})"
-    return f"Could not get {shown} of {repo!r}: {reason.strip()}\n{_OFFLINE_HELP.format(repo=repo)}"
+    return f"Could not get {shown} of {repo!r}: {reason.strip().rstrip('.')}.\n{_OFFLINE_HELP.format(repo=repo)}"

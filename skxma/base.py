@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted
 from torch import Tensor
 
@@ -105,7 +104,7 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
         if isinstance(X, (str, os.PathLike)):
             raise ValueError(f"X is the single path {str(X)!r}; pass a list of pictures, one for each label.")
         ready = self._support_features(X) if self._is_precomputed() or is_embeddings(X) else None
-        check_consistent_length(X, y)
+        check_one_label_each(X, y)
         weights = sample_weights(sample_weight, _num_samples(y))
         table = self._resolve_classes(y, weights)
         features = self._support_features(X) if ready is None else ready
@@ -143,7 +142,7 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
         if not hasattr(self, "classes_"):
             return self.fit(X, y, sample_weight)
         self._validate_params()
-        check_consistent_length(X, y)
+        check_one_label_each(X, y)
         weights = sample_weights(sample_weight, _num_samples(y))
         cache, held = self.image_cache_, self.sample_position_[self.sample_position_ >= 0]
         fresh = np.ones(_num_samples(y)) if weights is None else weights
@@ -330,6 +329,15 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
             score = self._scorer(self._like_fit())
             parts = [score(chunk).double().cpu().numpy() for chunk in self._chunks(features)]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes_)))
+
+
+def check_one_label_each(X: Any, y: Any) -> None:
+    """Refuse another number of labels than of samples."""
+    given, labels = _num_samples(X), _num_samples(y)
+    if given != labels:
+        raise ValueError(
+            f"X has {given} samples and y has {labels} labels: inconsistent numbers of samples. Give each one label."
+        )
 
 
 def sample_weights(given: Any, n_samples: int) -> NDArray[np.float64] | None:

@@ -271,7 +271,7 @@ def _explain(error: Exception, path: str | None) -> str:
     if path is not None and Path(path).is_file() and Path(path).stat().st_size == 0:
         return "the file is empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image in a format that Pillow reads"
+        return "not an image in a format that Pillow reads; leave it out, or convert it"
     if isinstance(error, Image.DecompressionBombError):
         return f"refused as a decompression bomb ({error}); if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
     if isinstance(error, PermissionError):

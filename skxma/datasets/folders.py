@@ -52,7 +52,10 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     elif path.is_file():
         rows = list(_read_table(path))
     else:
-        raise FileNotFoundError(f"There is no folder or table {path}.")
+        raise FileNotFoundError(
+            f"There is no folder or table {path}. Give a folder with a folder of pictures for each class, or a CSV "
+            "file with the columns path and label."
+        )
     paths, labels, groups = zip(*rows, strict=True) if rows else ((), (), ())
     names = np.unique(np.array(labels, dtype=str))
     if len(names) < 2:
