@@ -110,6 +110,7 @@ class Candidate:
     support: MetricSupport
     scale: ImageScale
     fusion: Fusion
+    prior: NDArray[np.float64]
     scores: Scores
 
 
@@ -130,6 +131,8 @@ def store(best: Sequence[Candidate]) -> tuple[list[StoredFrame], list[Member]]:
                 candidate.scale.beta,
                 candidate.scale.gaussian,
                 candidate.fusion.weights,
+                candidate.prior,
+                candidate.fusion.loss,
             )
         )
     stored = [
@@ -226,7 +229,7 @@ def try_metric(
         np.array(prior[:n_experts]), n_first - 1, n_experts - n_first, settings.alpha, settings.fusion_ratio
     )
     fusion = fit_fusion(scores, support.labels[rows], loss_weights(support, scores, rows, settings), layout, start)
-    return Candidate(metric, seen, scale, fusion, scores)
+    return Candidate(metric, seen, scale, fusion, layout.prior, scores)
 
 
 def best_metrics(support: Support, roots: Sequence[Tensor | None], settings: Settings) -> list[Candidate]:

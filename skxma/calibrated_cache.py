@@ -34,8 +34,10 @@ class Member:
     scale : ndarray of shape (R,) or None
     beta, gaussian : float
         See `experts.ImageScale`.
-    weights : ndarray of shape (J,)
-        Of the experts.
+    weights, prior : ndarray of shape (J,)
+        Of the experts, and what they are pulled to.
+    loss : float
+        Mean leave-one-out negative log-likelihood in this metric.
     """
 
     frame: int
@@ -43,6 +45,8 @@ class Member:
     beta: float
     gaussian: float
     weights: NDArray[np.float64]
+    prior: NDArray[np.float64]
+    loss: float
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 from skxma import XMAdapterClassifier
 from skxma.baselines import ZeroShotClassifier
 from skxma.datasets import load_emoji
-from skxma.inspection import FewShotCurveDisplay, HardSamplesDisplay, RetrievalDisplay
+from skxma.inspection import FewShotCurveDisplay, FusionDisplay, HardSamplesDisplay, RetrievalDisplay
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -73,6 +73,21 @@ def test_hard_samples_come_in_their_order(fitted, by):
     assert_no_overlap(display.figure_)
     with pytest.raises(ValueError, match="'hardness' or"):
         display.plot(by="age")
+
+
+def test_fusion_shows_the_weights_and_what_was_trained(fitted):
+    clf, images, labels, _, _ = fitted
+    display = FusionDisplay.from_estimator(clf)
+    assert len(display.axes_) == 1 + bool(clf.loss_curve_)
+    lengths = [bar.get_width() for bar in display.axes_[0].patches]
+    assert lengths == pytest.approx(list(display.weights.mean(0)))
+    assert display.names[0] == "zero_shot"
+    assert f"alpha {clf.alpha_:.3g}" in display.figure_.get_suptitle()
+    assert_no_overlap(display.figure_)
+    paper = XMAdapterClassifier("tiny", evidence="paper", n_epochs=3).fit(clf.encode(images), labels)
+    display = FusionDisplay.from_estimator(paper)
+    assert len(display.axes_[0].lines[0].get_ydata()) == 3
+    assert_no_overlap(display.figure_)
 
 
 def test_the_curve_has_a_line_a_method_and_its_own_axes_or_the_callers(fitted):

@@ -1,0 +1,125 @@
+"""How the kinds of evidence were weighed."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from skxma.experts import IMAGE_EXPERTS, TEXT_EXPERTS
+
+from ._draw import QUIET, RIGHT, TEXT, WRONG, pyplot
+
+
+class FusionDisplay:
+    """What the fit learned: the weight of each kind of evidence relative to its prior, and the loss of the training.
+
+    Make it with :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The experts; none in the paper's form.
+    weights : ndarray of shape (n_members, n_experts)
+        Of each metric in use, relative to the priors.
+    losses : ndarray of shape (n_members,)
+        Mean leave-one-out negative log-likelihood in each metric.
+    scalars : mapping from name to float
+        Alpha, beta, fusion ratio, logit scale, noise rate.
+    loss_curve : sequence of float
+        Training loss at each pass, empty where nothing was trained.
+
+    Attributes
+    ----------
+    axes_ : ndarray of Axes
+    figure_ : Figure
+    """
+
+    def __init__(
+        self,
+        *,
+        names: list[str],
+        weights: NDArray[Any],
+        losses: NDArray[Any],
+        scalars: dict[str, float],
+        loss_curve: list[float],
+    ) -> None:
+        self.names = names
+        self.weights = weights
+        self.losses = losses
+        self.scalars = scalars
+        self.loss_curve = loss_curve
+
+    @classmethod
+    def from_estimator(cls, estimator: Any) -> Self:
+        """Read a fitted classifier, and plot.
+
+        Parameters
+        ----------
+        estimator : XMAdapterClassifier
+            Fitted.
+
+        Returns
+        -------
+        display : FusionDisplay
+        """
+        check_is_fitted(estimator)
+        members = getattr(estimator.model_, "members", [])
+        names = ["zero_shot", *(TEXT_EXPERTS if estimator.text_cache_ is not None else ()), *IMAGE_EXPERTS]
+        weights = np.array([member.weights / member.prior for member in members])
+        return cls(
+            names=names[: weights.shape[1]] if len(members) else [],
+            weights=weights,
+            losses=np.array([member.loss for member in members]),
+            scalars={
+                "alpha": estimator.alpha_,
+                "beta": estimator.beta_,
+                "fusion ratio": estimator.fusion_ratio_,
+                "logit scale": estimator.logit_scale_,
+                "share of wrong labels": estimator.noise_rate_,
+            },
+            loss_curve=list(estimator.loss_curve_),
+        ).plot()
+
+    def plot(self) -> Self:
+        """Draw the weights, the scalars and, where there is one, the training's loss.
+
+        Returns
+        -------
+        display : FusionDisplay
+        """
+        parts = [self._bars] if len(self.weights) else []
+        parts += [self._curve] if self.loss_curve else []
+        self.figure_, axes = pyplot().subplots(
+            1, max(1, len(parts)), figsize=(5.5 * max(1, len(parts)), 3.8), squeeze=False, layout="constrained"
+        )
+        self.axes_ = axes[0]
+        if not parts:
+            self.axes_[0].set_axis_off()
+        for part, ax in zip(parts, self.axes_, strict=False):
+            part(ax)
+        said = [f"{name} {value:.3g}" for name, value in self.scalars.items()]
+        if len(self.losses):
+            said.append(f"leave-one-out loss {self.losses.mean():.3g}")
+        self.figure_.suptitle(f"{',  '.join(said[:3])}\n{',  '.join(said[3:])}", fontsize=9)
+        return self
+
+    def _bars(self, ax: Any) -> None:
+        place = np.arange(len(self.names))[::-1]
+        colours = [QUIET if n == "zero_shot" else TEXT if n in TEXT_EXPERTS else RIGHT for n in self.names]
+        ax.barh(place, self.weights.mean(0), color=colours, height=0.6)
+        for member in self.weights:
+            ax.plot(member, place, "|", color="black", markersize=12)
+        ax.axvline(1, color=WRONG, linewidth=1, linestyle="--")
+        ax.set_yticks(place, [name.replace("_", " ") for name in self.names])
+        ax.set_xlabel("weight relative to its prior (dashed); | each metric")
+        ax.spines[["top", "right"]].set_visible(False)
+
+    def _curve(self, ax: Any) -> None:
+        ax.plot(range(1, len(self.loss_curve) + 1), self.loss_curve, color=RIGHT, marker=".")
+        ax.set(xlabel="pass over the support set", ylabel="training loss")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
