@@ -45,7 +45,8 @@ class XMAdapterSearchCV(GridSearchCV):
         As in `GridSearchCV`.
 
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
-        As in `GridSearchCV`.
+        As in `GridSearchCV`. A sweep runs in this process, and a fold that cannot be fitted raises: it would fail all
+        candidates.
 
     Attributes
     ----------
