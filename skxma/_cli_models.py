@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+from ._benchmark_problem import DEFAULT_ENCODER
 from .benchmark import positive_count
 
-DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 FORMATS = ("table", "csv", "json")
 
 
@@ -81,6 +81,7 @@ def run_fit(arguments: argparse.Namespace) -> None:
         raise FileNotFoundError(f"{target.parent} is no folder to save {target.name} in; make it first.")
     from .classifier import XMAdapterClassifier
     from .datasets import load_image_folder
+    from .inspection import labels_in_question
 
     data = load_image_folder(arguments.data)
     clf = XMAdapterClassifier(
@@ -94,9 +95,9 @@ def run_fit(arguments: argparse.Namespace) -> None:
     clf.fit(data.paths, data.target)
     save(clf.set_params(verbose=0), target)
     print(f"{len(data.paths)} pictures of {len(clf.classes_)} classes; saved {target}", file=sys.stderr)
-    doubtful = [(p, path) for p, path in zip(clf.label_noise_, data.paths, strict=True) if p > 0.5]
-    for p, path in sorted(doubtful, reverse=True):
-        print(f"label in question ({p:.2f}): {path}", file=sys.stderr)
+    for found in labels_in_question(clf):
+        where = f"{data.paths[found.sample]}, rather {found.suggested}"
+        print(f"label in question ({found.probability:.2f}): {where}", file=sys.stderr)
 
 
 def save(clf: Any, target: Path) -> None:
@@ -198,6 +199,7 @@ def write(rows: Sequence[tuple[str, str, float]], form: str) -> None:
 def run_explain(arguments: argparse.Namespace) -> None:
     """Print zero-shot, the answer, and the support images retrieved with both affinities."""
     from .datasets import load_image_folder
+    from .inspection import support_labels
 
     clf = load(arguments.model)
     paths = load_image_folder(arguments.support).paths if arguments.support else None
@@ -209,7 +211,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
     print(f"{'class':24s}  answer  zero-shot")
     for c in probabilities.argsort()[::-1][:3]:
         print(f"{clf.classes_[c]!s:24s}  {100 * probabilities[c]:4.1f} %     {100 * zero_shot[c]:4.1f} %")
-    labels = clf.classes_[clf.image_cache_.labels[clf.sample_position_]]
+    labels = support_labels(clf)
     print(f"\n{'support image':24s}  {'its class':16s}  image affinity  text affinity")
     image, text, found = (part[0] for part in clf.kneighbors(query, arguments.top))
     for i, a, b in zip(found, image, text, strict=True):

@@ -3,7 +3,7 @@
 from ._curve import FewShotCurveDisplay
 from ._fusion import FusionDisplay
 from ._hard import HardSamplesDisplay
-from ._labels import LabelInQuestion, labels_in_question
+from ._labels import LabelInQuestion, labels_in_question, support_labels
 from ._retrieval import RetrievalDisplay
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "LabelInQuestion",
     "RetrievalDisplay",
     "labels_in_question",
+    "support_labels",
 ]

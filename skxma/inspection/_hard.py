@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from ._draw import QUIET, RIGHT, WRONG, pyplot, short, show
+from ._labels import support_labels
 
 
 class HardSamplesDisplay:
@@ -68,10 +69,9 @@ class HardSamplesDisplay:
         display : HardSamplesDisplay
         """
         check_is_fitted(estimator)
-        position = np.maximum(estimator.sample_position_, 0)
         display = cls(
             images=images,
-            labels=estimator.classes_[estimator.image_cache_.labels[position]],
+            labels=support_labels(estimator),
             suggested=estimator.left_out_label_,
             hardness=estimator.hardness_,
             label_noise=estimator.label_noise_,

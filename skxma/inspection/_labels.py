@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 
@@ -27,6 +28,18 @@ class LabelInQuestion(NamedTuple):
     label: Any
     probability: float
     suggested: Any
+
+
+def support_labels(clf: Any) -> NDArray[Any]:
+    """Labels of the samples given to `fit` (n_samples,); of one that had no weight, any.
+
+    Parameters
+    ----------
+    clf : XMAdapterClassifier
+        Fitted.
+    """
+    labels: NDArray[Any] = clf.classes_[clf.image_cache_.labels[np.maximum(clf.sample_position_, 0)]]
+    return labels
 
 
 def labels_in_question(clf: Any, threshold: float = 0.5) -> list[LabelInQuestion]:
@@ -66,7 +79,7 @@ def labels_in_question(clf: Any, threshold: float = 0.5) -> list[LabelInQuestion
     check_is_fitted(clf)
     if getattr(clf, "evidence", None) != "calibrated":
         raise ValueError("labels_in_question needs an XMAdapterClassifier with evidence='calibrated'.")
-    given = clf.classes_[clf.image_cache_.labels[np.maximum(clf.sample_position_, 0)]]
+    given = support_labels(clf)
     order = np.argsort(-clf.label_noise_, kind="stable")
     return [
         LabelInQuestion(int(i), given[i], float(clf.label_noise_[i]), clf.left_out_label_[i])

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from skxma.inputs import is_embeddings
+
 from ._draw import QUIET, RIGHT, WRONG, pyplot, short, show
+from ._labels import support_labels
 
 
 class RetrievalDisplay:
@@ -95,12 +98,10 @@ class RetrievalDisplay:
         """
         check_is_fitted(estimator)
         image, text, found = estimator.kneighbors(X, n_neighbors)
-        pictures = not (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind == "f")
-        position = np.maximum(estimator.sample_position_, 0)
         display = cls(
-            queries=X if pictures else None,
+            queries=None if is_embeddings(X) else X,
             support=support,
-            support_labels=estimator.classes_[estimator.image_cache_.labels[position]],
+            support_labels=support_labels(estimator),
             found=found,
             image_affinity=image,
             text_affinity=text,
