@@ -44,8 +44,8 @@ class XMAdapterClassifier(FewShotClassifier):
 
     class_names : mapping label -> name, sequence of names or None, default=None
         What the prompts call each class. A sequence is indexed by integer labels. A name may be several (a sequence
-        of synonyms), or None for a class without text. Names of classes without pictures are learned from text alone.
-        None takes string labels as names.
+        of synonyms and of descriptions, "a sleepy tabby" or whole sentences), or None for a class without text. Names
+        of classes without pictures are learned from text alone. None takes string labels as names.
 
     templates : str or sequence of str, default="simple"
         Prompt templates: "simple" (CLIP's short list of 7), "imagenet" (CLIP's 80, a little more accurate and eleven

@@ -1,5 +1,6 @@
 """From class names to prompts: templates as format strings, which pickle, and names cleaned for reading."""
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -101,6 +102,11 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
+ARTICLE = re.compile(r"(an?|the|my|some|one) ", re.IGNORECASE)
+SLOT_WITH_ARTICLE = re.compile(r"(?:\b(?:an?|the|my|one) )?\{\}")
+SENTENCE_WORDS = 4
+
+
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Return the format strings that a user's choice of templates stands for.
 
@@ -163,19 +169,22 @@ def clean_name(label: object) -> str:
 
 
 def make_prompts(name: str | Sequence[str], templates: str | Sequence[str]) -> list[str]:
-    """Fill every template with a class's name, or with each of its names.
+    """Fill every template with a class's name, or with each of its names and descriptions.
+
+    A description that brings its own article ("a sleepy tabby") takes the place of the template's. A sentence, of four
+    words or more and ending in a full stop, is a prompt already and is sent as it is, once.
 
     Parameters
     ----------
     name : str or sequence of str
-        The name, or synonyms of it ("sofa", "couch").
+        The name, synonyms of it ("sofa", "couch"), or descriptions.
     templates : str or sequence of str
         As in `resolve_templates`.
 
     Returns
     -------
-    prompts : list of str of length n_names * n_templates
-        Name by name.
+    prompts : list of str
+        Name by name: for a sentence itself, for all else one prompt a template.
 
     Raises
     ------
@@ -199,5 +208,16 @@ def make_prompts(name: str | Sequence[str], templates: str | Sequence[str]) -> l
             raise TypeError(f"A class name must be a string, got {type(one).__name__} {one!r:.80}.")
         if not one.strip():
             raise ValueError(f"A class name must not be blank, got {one!r} among {names!r:.120}.")
+    resolved = resolve_templates(templates)
+    return [prompt for one in names for prompt in _fill(one, resolved)]
+
+
+def _fill(name: str, templates: tuple[str, ...]) -> list[str]:
+    """The prompts of one name or description."""
+    if name.endswith(".") and len(name.split()) >= SENTENCE_WORDS:
+        return [name]
+    if ARTICLE.match(name):
+        # templates that differ in nothing but the article become one
+        return list(dict.fromkeys(SLOT_WITH_ARTICLE.sub(lambda _: name, template) for template in templates))
     # replace, not format: a template or a name may hold other braces
-    return [template.replace("{}", one) for one in names for template in resolve_templates(templates)]
+    return [template.replace("{}", name) for template in templates]

@@ -1,6 +1,7 @@
 import pickle
 from string import ascii_letters
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,3 +114,36 @@ def test_vocabulary_is_no_benchmark_in_disguise():
 
     shared = {word.lower() for word in COMMON_WORDS} & {name.lower() for name in open_clip.IMAGENET_CLASSNAMES}
     assert len(shared) < len(COMMON_WORDS) / 3
+
+
+def test_a_description_with_an_article_replaces_that_of_the_template():
+    assert make_prompts("a sleepy tabby", ["a photo of a {}.", "art of the {}.", "{} from above"]) == [
+        "a photo of a sleepy tabby.",
+        "art of a sleepy tabby.",
+        "a sleepy tabby from above",
+    ]
+    assert make_prompts("The Beatles", "photo") == ["a photo of The Beatles."]
+
+
+def test_templates_that_differ_in_the_article_alone_give_one_prompt_of_a_description():
+    assert make_prompts("a red car", ["a {}.", "the {}."]) == ["a red car."]
+
+
+def test_a_sentence_is_a_prompt_already():
+    sentence = "A heron stands still in shallow water."
+    assert make_prompts(["heron", sentence], ["a {}.", "the {}."]) == ["a heron.", "the heron.", sentence]
+    assert make_prompts("Acme Inc.", "photo") == ["a photo of a Acme Inc.."]
+
+
+def test_descriptions_reach_the_text_cache():
+    from skxma import XMAdapterClassifier
+    from skxma.datasets import load_emoji
+
+    emoji = load_emoji()
+    two = emoji.target_names[:2]
+    shots = np.isin(emoji.target, two)
+    images, labels = emoji.images[shots], emoji.target[shots]
+    plain = XMAdapterClassifier("tiny", vocabulary=None).fit(images, labels)
+    names = {name: [name, "a small bright sign"] for name in two.tolist()}
+    described = XMAdapterClassifier("tiny", vocabulary=None, class_names=names).fit(images, labels)
+    assert abs(plain.text_features_ - described.text_features_).max() > 0.01
