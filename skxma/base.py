@@ -322,13 +322,16 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
 
     def _predict_logits(self, X: Any) -> NDArray[np.float64]:
         """Logits (n, C) as float64."""
+        return self._score(X, self._scorer)
+
+    def _score(self, X: Any, scorer: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> NDArray[np.float64]:
+        """The rows (n, k) as float64 that a scorer, made ready once, gives of new images, chunk by chunk."""
         check_is_fitted(self)
         features = self._query_features(X)
         n_keys, width = self.image_cache_.keys.shape
         with torch.inference_mode(), threads_for(float(len(features)) * width * (n_keys + width)):
-            score = self._scorer(self._like_fit())
-            parts = [score(chunk).double().cpu().numpy() for chunk in self._chunks(features)]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.classes_)))
+            score = scorer(self._like_fit())
+            return np.concatenate([score(chunk).double().cpu().numpy() for chunk in self._chunks(features)])
 
 
 def check_one_label_each(X: Any, y: Any) -> None:

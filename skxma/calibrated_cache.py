@@ -114,14 +114,18 @@ class CalibratedScorer:
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalised embeddings (n, D): the fused experts and the residual."""
-        total = self.fused(features)
-        if self.cache.residual is not None:
-            total = total + F.normalise(self.plain_frame(features)) @ like(features, self.cache.residual)[0].T
-        return total
+        return self.with_residual(self.fused(features), features)
 
-    def open_set_score(self, features: Tensor) -> Tensor:
-        """How unlike all known classes each of L2-normalised embeddings (n, D) is, (n,); the residual has no say."""
-        return F.open_set_score(self.fused(features))
+    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, C), and how unlike all known classes each is, (n,), in which the residual has no say."""
+        fused = self.fused(features)
+        return self.with_residual(fused, features), F.open_set_score(fused)
+
+    def with_residual(self, fused: Tensor, features: Tensor) -> Tensor:
+        """Logits (n, C) of the fused experts (n, C) and the embeddings (n, D)."""
+        if self.cache.residual is None:
+            return fused
+        return fused + F.normalise(self.plain_frame(features)) @ like(features, self.cache.residual)[0].T
 
     def fused(self, features: Tensor) -> Tensor:
         """Mean over the members of their fused experts (n, C)."""

@@ -27,8 +27,8 @@ class Scorer(Protocol):
     def logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalised embeddings (n, D)."""
 
-    def open_set_score(self, features: Tensor) -> Tensor:
-        """How unlike all known classes each of L2-normalised embeddings (n, D) is, (n,)."""
+    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, C) of L2-normalised embeddings (n, D), and how unlike all known classes each of them is, (n,)."""
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Image and text affinities (n, N) of L2-normalised embeddings (n, D) to the keys."""

@@ -15,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from . import functional as F
-from .base import FewShotClassifier, Task
+from .base import Task
 from .caches import Floats, Integers, like
 from .calibrated import Settings, fit_calibrated
 from .calibration import FitReport
-from .embeddings import Embeddings
 from .inputs import class_weights, unit_rows
+from .open_set import OpenSetClassifier
 from .training import PaperSettings, fit_trained
 from .vocabulary import COMMON_WORDS
 
@@ -28,7 +28,7 @@ VOCABULARY_TEMPLATE = "photo"
 AUTO_OR_RATIO = [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})]
 
 
-class XMAdapterClassifier(FewShotClassifier):
+class XMAdapterClassifier(OpenSetClassifier):
     """Few-shot image classifier that retrieves from an image cache and a text cache on top of a frozen CLIP.
 
     The method is XMAdapter [1]_: the few labelled images make an image cache (embeddings as keys, labels as values),
@@ -164,7 +164,7 @@ class XMAdapterClassifier(FewShotClassifier):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **FewShotClassifier._parameter_constraints,
+        **OpenSetClassifier._parameter_constraints,
         "vocabulary": [str, "array-like", None],
         "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "beta": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -177,8 +177,6 @@ class XMAdapterClassifier(FewShotClassifier):
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_views": [Interval(Integral, 1, None, closed="left")],
-        "false_rejection_rate": [Interval(Real, 0, 1, closed="neither"), None],
-        "unknown_label": [str, Integral, Real, None],
         "random_state": ["random_state"],
     }
 
@@ -265,65 +263,6 @@ class XMAdapterClassifier(FewShotClassifier):
         affinities, text_affinities, found = (np.concatenate(part) for part in zip(*parts, strict=True))
         return affinities, text_affinities, self._first_samples()[found]
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Most probable class of each image, or `unknown_label` where that is asked for.
-
-        Parameters
-        ----------
-        X : sequence of images, or array-like of shape (n_samples, n_features)
-            As in `fit`.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            Members of `classes_`, or `unknown_label`.
-        """
-        check_is_fitted(self)
-        if np.isinf(self.reject_threshold_):
-            return super().predict(X)
-        features = self._query_features(X)
-        if not self._is_precomputed():
-            features = Embeddings(features, self.encoder_fingerprint_)
-        return np.where(
-            self.open_set_score(features) > self.reject_threshold_, self._unknown(), super().predict(features)
-        )
-
-    def open_set_score(self, X: Any) -> NDArray[np.float64]:
-        """How unlike all known classes each image is: minus the log of the sum of the exponentials of its logits.
-
-        Parameters
-        ----------
-        X : sequence of images, or array-like of shape (n_samples, n_features)
-            As in `fit`.
-
-        Returns
-        -------
-        scores : ndarray of shape (n_samples,)
-            To be compared with each other and with `reject_threshold_`.
-        """
-        check_is_fitted(self)
-        with torch.inference_mode():
-            scorer = self.model_.on(self._like_fit())
-            parts = [scorer.open_set_score(chunk) for chunk in self._chunks(self._query_features(X))]
-        return np.concatenate([part.double().cpu().numpy() for part in parts]) if parts else np.empty(0)
-
-    def _unknown(self) -> Any:
-        """The label of what is none of the classes."""
-        if self.unknown_label is not None:
-            return self.unknown_label
-        return "unknown" if self.classes_.dtype.kind in "USO" else -1
-
-    def _check_unknown(self) -> None:
-        """Refuse a label for the unknown that is a class, or of another kind than the classes."""
-        unknown = self._unknown()
-        if unknown in self.classes_.tolist():
-            raise ValueError(f"unknown_label={unknown!r} is one of the classes; name another.")
-        if isinstance(unknown, str) != (self.classes_.dtype.kind in "USO"):
-            raise ValueError(
-                f"unknown_label={unknown!r} is of another kind than the labels ({self.classes_[0]!r}, ...); "
-                "both must be strings, or both numbers."
-            )
-
     def _first_samples(self) -> Integers:
         """For each key, the first sample given to `fit` that became it (N,)."""
         first = np.zeros(len(self.image_cache_.keys), dtype=np.intp)
@@ -333,8 +272,7 @@ class XMAdapterClassifier(FewShotClassifier):
         return first
 
     def _fit_task(self, task: Task) -> None:
-        if self.false_rejection_rate is not None:
-            self._check_unknown()
+        self._check_unknown()
         report = self._fit_paper(task) if self.evidence == "paper" else self._fit_calibrated(task)
         model = report.model
         self.model_ = model
@@ -345,10 +283,10 @@ class XMAdapterClassifier(FewShotClassifier):
         self.hardness_ = self._per_sample(report.hardness)
         self.label_noise_ = self._per_sample(report.label_noise)
         self.set_aside_ = self._per_sample((model.image_cache.weights == 0).astype(np.float32)) > 0
-        answers, rate = report.left_out, self.false_rejection_rate
+        answers = report.left_out
         self.left_out_label_ = self.classes_[self._per_sample(answers.label)]
         self.left_out_probability_ = self._per_sample(answers.probability)
-        self.reject_threshold_ = np.inf if rate is None else answers.rejection_threshold(rate)
+        self._calibrate_rejection(answers)
         self.noise_rate_ = report.noise_rate
         self.loss_curve_ = report.loss_curve
 

@@ -356,9 +356,10 @@ class TrainedScorer:
         evidence = self.evidence(image, text, self.cache.fusion_ratio, self.cache.beta)
         return F.residual_logits(zero_shot, evidence, self.cache.alpha)
 
-    def open_set_score(self, features: Tensor) -> Tensor:
-        """How unlike all known classes each of L2-normalised embeddings (n, D) is, (n,)."""
-        return F.open_set_score(self.logits(features))
+    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, C) of L2-normalised embeddings (n, D), and how unlike all known classes each of them is, (n,)."""
+        logits = self.logits(features)
+        return logits, F.open_set_score(logits)
 
     def affinities_to_classes(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Zero-shot logits (n, C), affinities to the images (n, N) and to the class texts (n, C)."""

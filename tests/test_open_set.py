@@ -68,3 +68,26 @@ def test_an_unknown_label_must_be_new_and_of_the_labels_kind(label, said):
     problem = make_problem()
     with pytest.raises(ValueError, match=said):
         XMAdapterClassifier("precomputed", false_rejection_rate=0.1, unknown_label=label).fit(problem.X, problem.y)
+
+
+@pytest.mark.parametrize("evidence", ["calibrated", "paper"])
+def test_what_is_refused_is_what_scores_above_the_threshold(evidence):
+    problem = make_problem(shots=4)
+    clf = XMAdapterClassifier(
+        "precomputed", text_features=problem.text, evidence=evidence, n_epochs=5, false_rejection_rate=0.3
+    ).fit(problem.X, problem.y)
+    refused = clf.open_set_score(problem.X_test) > clf.reject_threshold_
+    assert 0 < refused.sum() < len(refused)
+    answers = np.where(refused, -1, clf.classes_[clf.predict_proba(problem.X_test).argmax(1)])
+    np.testing.assert_array_equal(clf.predict(problem.X_test), answers)
+
+
+def test_refusing_passes_over_the_pictures_once(emoji, monkeypatch):
+    X, y, sets = emoji
+    support, rest, _ = known_half(emoji, np.unique(sets)[:2])
+    clf = XMAdapterClassifier("tiny", false_rejection_rate=0.2).fit(X[support], y[support])
+    passes = []
+    once = XMAdapterClassifier._chunks
+    monkeypatch.setattr(XMAdapterClassifier, "_chunks", lambda self, f: passes.append(len(f)) or once(self, f))
+    clf.predict(X[rest])
+    assert passes == [rest.sum()]
