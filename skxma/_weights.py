@@ -21,7 +21,7 @@ _CHECKPOINT_NAMES = (
 )
 _OFFLINE_HELP = (
     "Without a network: on a connected machine download the repository's open_clip_config.json and its weights "
-    "(huggingface-cli download {repo}), copy the folder, and pass model='local-dir:/path/to/folder'; or copy the hub's "
+    "(hf download {repo}), copy the folder, and pass model='local-dir:/path/to/folder'; or copy the hub's "
     "cache and point HF_HOME (or cache_dir) at it and pass local_files_only=True; or use the bundled model='tiny'."
 )
 

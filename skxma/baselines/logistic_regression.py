@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -99,7 +100,10 @@ class LogisticRegressionProbe(Baseline):
         if len(seen) < 2:
             return
         probe = LogisticRegression(C=self.C, max_iter=self.max_iter)
-        probe.fit(cache.keys.astype(np.float64), cache.labels, sample_weight=cache.weights.astype(np.float64))
+        with warnings.catch_warnings():
+            # few shots of many classes look like a regression to scikit-learn
+            warnings.filterwarnings("ignore", message="The number of unique classes")
+            probe.fit(cache.keys.astype(np.float64), cache.labels, sample_weight=cache.weights.astype(np.float64))
         self.n_iter_ = int(probe.n_iter_.max())
         # of two classes scikit-learn fits one row, the log-odds of the second
         self.coef_[seen] = probe.coef_ if len(seen) > 2 else np.r_[-probe.coef_, probe.coef_] / 2

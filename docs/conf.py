@@ -1,0 +1,106 @@
+"""Sphinx's settings: guide, reference and gallery in one `sphinx-build docs docs/_build/html`."""
+
+import os
+import warnings
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+import skxma
+
+# the examples run on the weights of the bundled encoder; nothing is to be fetched
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
+
+project = "skxma"
+author = "The skxma developers"
+copyright = author
+version = release = skxma.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "_templates", "auto_examples/**/*.ipynb"]
+nitpicky = False
+default_role = "py:obj"
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autosummary_imported_members = False
+autodoc_typehints = "none"
+autodoc_member_order = "groupwise"
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+# All of numpydoc's checks but these: an extended summary, See Also, examples and notes are written where they help (ES01,
+# SA01, EX01, YD01), a summary may be a noun phrase of more than one line (SS05, SS06), the description of a parameter that
+# its name and type explain may be left out (PR07, RT03), and text starts below the quotes or beside them (GL01, GL02).
+numpydoc_validation_checks = {
+    "all", "ES01", "EX01", "GL01", "GL02", "PR07", "RT03", "SA01", "SS05", "SS06", "YD01",
+}  # fmt: skip
+# what scikit-learn and numpy wrote
+numpydoc_validation_exclude = {
+    r"\.get_params$", r"\.set_params$", r"\.get_metadata_routing$", r"\.set_\w+_request$", r"\.score$",
+    r"\.set_output$", r"\.get_feature_names_out$", r"\.fit_transform$",
+}  # fmt: skip
+
+here = Path(__file__).parent
+sphinx_gallery_conf = {
+    "examples_dirs": str(here.parent / "examples"),
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"plot_\w+\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "doc_module": ("skxma",),
+    "backreferences_dir": "generated/backreferences",
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 1,
+    "matplotlib_animations": False,
+    "abort_on_example_error": False,
+    "reference_url": {"skxma": None},
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"skxma {release}"
+html_static_path = ["_static"]
+html_css_files = ["skxma.css"]
+html_show_sourcelink = False
+templates_path = ["_templates"]
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "navbar_end": ["theme-switcher"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+
+
+def math_inline(translator, node):
+    """Write a formula as MathML, which browsers draw without a script or a network."""
+    translator.body.append(tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def math_block(translator, node):
+    """Write a displayed formula likewise."""
+    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>\n')
+    raise nodes.SkipNode
+
+
+def setup(app):
+    """Register the writer of formulas."""
+    app.add_html_math_renderer("mathml", inline_renderers=(math_inline, None), block_renderers=(math_block, None))
+
+
+html_math_renderer = "mathml"
