@@ -80,7 +80,12 @@ for (left, right), photograph in zip(axes, photographs, strict=True):
         vmin=-0.5,
         vmax=len(clf.classes_) - 0.5,
         alpha=0.75,
-        extent=(SIDE / 2 - STEP / 2, lefts[-1] + SIDE / 2 + STEP / 2, tops[-1] + SIDE / 2 + STEP / 2, SIDE / 2 - STEP / 2),
+        extent=(
+            SIDE / 2 - STEP / 2,
+            lefts[-1] + SIDE / 2 + STEP / 2,
+            tops[-1] + SIDE / 2 + STEP / 2,
+            SIDE / 2 - STEP / 2,
+        ),
     )
     right.set_axis_off()
 bar = fig.colorbar(shown, ax=axes[:, 1], ticks=range(len(clf.classes_)))

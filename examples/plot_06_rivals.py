@@ -33,7 +33,10 @@ display = FewShotCurveDisplay.from_estimator(methods, X, emoji.target, shots=(1,
 # ± is the standard error over three random support sets. In numbers:
 
 for name, scores in display.scores.items():
-    print(f"{name:20s}" + "".join(f"  {k}: {100 * s.mean():.1f} ± {100 * s.std() / 2**0.5:.1f}" for k, s in scores.items()))
+    print(
+        f"{name:20s}"
+        + "".join(f"  {k}: {100 * s.mean():.1f} ± {100 * s.std() / 2**0.5:.1f}" for k, s in scores.items())
+    )
 
 # %%
 # The text of this encoder is weak: zero-shot is right one time in four. Tip-Adapter-F and CLAP, which start from it, stay

@@ -37,7 +37,9 @@ for i, a, b in zip(indices[0], image_affinity[0], text_affinity[0], strict=True)
 
 zero_shot, fused = clf.zero_shot(queries[[wrong]])[0], clf.predict_proba(queries[[wrong]])[0]
 for what, p in (("text alone", zero_shot), ("fused", fused)):
-    print(f"{what:10s}: {clf.classes_[p.argmax()]} {p.max():.2f}; the right class {p[clf.classes_ == truth[wrong]][0]:.2f}")
+    print(
+        f"{what:10s}: {clf.classes_[p.argmax()]} {p.max():.2f}; the right class {p[clf.classes_ == truth[wrong]][0]:.2f}"
+    )
 
 # %%
 # How the kinds of evidence were weighed is the same for all queries, and was learned: a bar of 1 is the weight that a kind has

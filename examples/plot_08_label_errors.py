@@ -27,7 +27,9 @@ found = labels_in_question(clf)
 print(f"{len(found)} labels in question; estimated share of wrong ones {clf.noise_rate_:.1%}, true {12 / 200:.1%}")
 for one in found:
     truth = "was flipped" if one.sample in flipped else "was not"
-    print(f"{one.probability:.2f}  {one.label:22s} rather {one.suggested:22s} ({truth}; it is {emoji.target[one.sample]})")
+    print(
+        f"{one.probability:.2f}  {one.label:22s} rather {one.suggested:22s} ({truth}; it is {emoji.target[one.sample]})"
+    )
 
 # %%
 # Below the threshold of ½ the order still counts: it is the order in which to look at pictures again. Of the first n,
@@ -53,7 +55,10 @@ train, test = emoji.sets != "noto-v1", emoji.sets == "noto-v1"
 labels = emoji.target[train].copy()
 for i in rng.choice(len(labels), len(labels) // 5, replace=False):
     labels[i] = rng.choice(emoji.target_names[emoji.target_names != labels[i]])
-for name, method in (("XMAdapter", XMAdapterClassifier("tiny")), ("logistic regression", LogisticRegressionProbe("tiny"))):
+for name, method in (
+    ("XMAdapter", XMAdapterClassifier("tiny")),
+    ("logistic regression", LogisticRegressionProbe("tiny")),
+):
     clean = method.fit(emoji.images[train], emoji.target[train]).score(emoji.images[test], emoji.target[test])
     noisy = method.fit(emoji.images[train], labels).score(emoji.images[test], emoji.target[test])
     print(f"{name:20s} {clean:.1%} with right labels, {noisy:.1%} with a fifth of them wrong")

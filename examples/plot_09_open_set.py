@@ -57,9 +57,7 @@ ax.legend(frameon=False, loc="upper left")
 accepted = strangers & (clf.open_set_score(X) < np.quantile(outside, 0.03))
 fig, axes = plt.subplots(1, accepted.sum(), figsize=(1.9 * accepted.sum(), 2.5), layout="constrained", squeeze=False)
 answers = clf.set_params(false_rejection_rate=None).fit(X[support], emoji.target[support]).predict(X[accepted])
-for ax, picture, label, answer in zip(
-    axes.flat, emoji.images[accepted], emoji.target[accepted], answers, strict=True
-):
+for ax, picture, label, answer in zip(axes.flat, emoji.images[accepted], emoji.target[accepted], answers, strict=True):
     ax.imshow(picture)
     ax.set(xticks=[], yticks=[])
     ax.set_title(label, fontsize=8)

@@ -45,6 +45,10 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     path : path-like
         A results file; without one there are no rows.
 
+    Returns
+    -------
+    rows : list of dict from column to str
+
     Raises
     ------
     ValueError
@@ -181,6 +185,10 @@ def format_table(summary: Sequence[SummaryRow], *, per_dataset: bool = True) -> 
     summary : sequence of SummaryRow
     per_dataset : bool, default=True
         Whether each data set gets its table too.
+
+    Returns
+    -------
+    text : str
     """
     blocks = []
     for protocol in dict.fromkeys(row.protocol for row in summary):

@@ -276,6 +276,10 @@ def validation_score(fitted: Any, X: Any, y: Any) -> tuple[float, float]:
         A fitted classifier that knows all labels.
     X, y
         Images and their labels.
+
+    Returns
+    -------
+    accuracy, log_probability : float
     """
     probabilities, labels = fitted.predict_proba(X), np.asarray(y)
     own = probabilities[np.arange(len(labels)), np.searchsorted(fitted.classes_, labels)]

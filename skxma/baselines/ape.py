@@ -50,7 +50,7 @@ class APEClassifier(Baseline):
         Share of the channels that are kept.
 
     similarity_weight : float in [0, 1], default=0.7
-        w.
+        The w of the formula.
 
     encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
         As in :class:`~skxma.XMAdapterClassifier`.

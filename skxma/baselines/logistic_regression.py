@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 import warnings
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np

@@ -37,6 +37,10 @@ def support_labels(clf: Any) -> NDArray[Any]:
     ----------
     clf : XMAdapterClassifier
         Fitted.
+
+    Returns
+    -------
+    labels : ndarray of shape (n_samples,)
     """
     labels: NDArray[Any] = clf.classes_[clf.image_cache_.labels[np.maximum(clf.sample_position_, 0)]]
     return labels
