@@ -38,10 +38,11 @@ autodoc_typehints = "none"
 autodoc_member_order = "groupwise"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
-# All of numpydoc's checks but these. See Also, examples, notes and an extended summary are written where they help (ES01,
-# SA01, EX01, YD01); a summary may be a noun phrase of more than one line (SS05, SS06) beside the quotes (GL01, GL02); what
-# a name and a type explain needs no description (PR07, RT03). A return value has a name (RT02), and parameters that many
-# classes share are listed together, after a class's own, with a link to where they are described (PR03, PR04).
+# All of numpydoc's checks but these. See Also, examples, notes and an extended summary are written where they help
+# (ES01, SA01, EX01, YD01); a summary may be a noun phrase of more than one line (SS05, SS06) beside the quotes (GL01,
+# GL02); what a name and a type explain needs no description (PR07, RT03). A return value has a name (RT02), and
+# parameters that many classes share are listed together, after a class's own, with a link to where they are described
+# (PR03, PR04).
 numpydoc_validation_checks = {
     "all", "ES01", "EX01", "GL01", "GL02", "PR03", "PR04", "PR07", "RT02", "RT03", "SA01", "SS05", "SS06", "YD01",
 }  # fmt: skip

@@ -32,8 +32,8 @@ for ax, thing in zip(axes[0], things, strict=True):
     ax.set_title(thing.replace(" ", "\n", 1), fontsize=9)
 
 # %%
-# A classifier is made and fitted like any of scikit-learn's. Pictures go in as they are: arrays here, paths or PIL images
-# elsewhere. The labels are words, so the text encoder knows what they mean.
+# A classifier is made and fitted like any of scikit-learn's. Pictures go in as they are: arrays here, paths or PIL
+# images elsewhere. The labels are words, so the text encoder knows what they mean.
 
 from skxma import XMAdapterClassifier
 

@@ -2,8 +2,9 @@
 scikit-learn's digits, as pictures
 ==================================
 
-The 8 × 8 digits that come with scikit-learn are usually fed to a classifier as 64 numbers. Here they are pictures, for an
-encoder that was trained on emoji and never on handwriting. The question: does it help with few labelled digits?
+The 8 × 8 digits that come with scikit-learn are usually fed to a classifier as 64 numbers. Here they are pictures,
+for an encoder that was trained on emoji and never on handwriting. The question: does it help with few labelled
+digits?
 """
 
 import matplotlib.pyplot as plt
@@ -16,8 +17,8 @@ from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma.model_selection import FewShotSplit
 
 # %%
-# An array of shape (n, height, width) of ``uint8`` is a stack of grey pictures, of whatever size. Ink is dark on white
-# paper, as in most drawings.
+# An array of shape (n, height, width) of ``uint8`` is a stack of grey pictures, of whatever size. Ink is dark on
+# white paper, as in most drawings.
 
 digits = load_digits()
 pictures = (255 - digits.images / 16 * 255).astype(np.uint8)
@@ -30,11 +31,11 @@ for ax, picture, label in zip(axes, pictures, digits.target, strict=False):
     ax.set_axis_off()
 
 # %%
-# The labels are integers, which say nothing to a text encoder; ``class_names`` does: a sequence of names that the labels
-# index.
+# The labels are integers, which say nothing to a text encoder; ``class_names`` does: a sequence of names that the
+# labels index.
 #
-# The pictures are encoded before the comparison. ``CLIPEncoder`` is a transformer, and its embeddings may be given to the
-# classifier in the place of pictures.
+# The pictures are encoded before the comparison. ``CLIPEncoder`` is a transformer, and its embeddings may be given to
+# the classifier in the place of pictures.
 
 names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 embeddings = CLIPEncoder("tiny").fit_transform(pictures)

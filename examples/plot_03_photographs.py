@@ -2,8 +2,8 @@
 Photographs: what is where in scikit-learn's sample images
 ==========================================================
 
-scikit-learn brings two photographs. A handful of small crops of each, named in words, make a classifier; applied to every
-place of the photographs it draws a map.
+scikit-learn brings two photographs. A handful of small crops of each, named in words, make a classifier; applied to
+every place of the photographs it draws a map.
 """
 
 # sphinx_gallery_thumbnail_number = 2
@@ -51,17 +51,17 @@ for ax, name in zip(axes[0], regions, strict=True):
     ax.set_title(name)
 
 # %%
-# The bundled encoder has seen drawings only, never a photograph. What its words say of these crops is worth little; what
-# the crops say of each other is worth a lot. The classifier learns that from the support set.
+# The bundled encoder has seen drawings only, never a photograph. What its words say of these crops is worth little;
+# what the crops say of each other is worth a lot. The classifier learns that from the support set.
 
 clf = XMAdapterClassifier("tiny").fit(train, train_labels)
 zero_shot = (clf.classes_[clf.zero_shot(test).argmax(1)] == test_labels).mean()
 print(f"zero-shot {zero_shot:.0%}, with {N_SHOTS} crops a class {clf.score(test, test_labels):.0%}")
 
 # %%
-# The map: a window slides over both photographs, and each place takes the colour of the answer. Test crops overlap with
-# the places of the support crops, and all are of the same two photographs, so this is easier than photographs of other
-# temples and flowers would be.
+# The map: a window slides over both photographs, and each place takes the colour of the answer. Test crops overlap
+# with the places of the support crops, and all are of the same two photographs, so this is easier than photographs of
+# other temples and flowers would be.
 
 STEP = 14
 palette = ListedColormap(["#D55E00", "#009E73", "#56B4E9", "#F0E442", "#CC79A7", "#0072B2"])

@@ -17,8 +17,8 @@ from skxma.datasets import load_emoji
 from skxma.model_selection import FewShotSplit
 
 # %%
-# After PCA the embeddings are no longer the encoder's, so its text does not fit them. ``encoder="precomputed"`` takes any
-# numbers; without ``text_features`` the class means stand for the text.
+# After PCA the embeddings are no longer the encoder's, so its text does not fit them. ``encoder="precomputed"`` takes
+# any numbers; without ``text_features`` the class means stand for the text.
 
 emoji = load_emoji()
 pipeline = make_pipeline(CLIPEncoder("tiny"), PCA(32), XMAdapterClassifier("precomputed"))
@@ -26,8 +26,8 @@ pipeline.fit(emoji.images[emoji.sets != "noto"], emoji.target[emoji.sets != "not
 print(pipeline.predict(emoji.images[emoji.sets == "noto"])[:4])
 
 # %%
-# A cross-validation over the whole pipeline encodes each picture once, however many folds and candidates there are: the
-# encoder remembers what it has seen, by content.
+# A cross-validation over the whole pipeline encodes each picture once, however many folds and candidates there are:
+# the encoder remembers what it has seen, by content.
 
 cv = FewShotSplit(4, random_state=0)
 dimensions = (4, 8, 16, 32, 64, 128)
@@ -49,8 +49,8 @@ ax.set(xlabel="dimensions kept", ylabel="accuracy (%), 4 shots")
 ax.legend(frameon=False, loc="lower right")
 
 # %%
-# Few dimensions are enough for most of it. It is not a way to be more accurate: the classifier finds the directions that
-# matter by itself, with the labels, and PCA takes the words away.
+# Few dimensions are enough for most of it. It is not a way to be more accurate: the classifier finds the directions
+# that matter by itself, with the labels, and PCA takes the words away.
 
 for d, mean in zip(dimensions, means, strict=True):
     print(f"{d:4d} dimensions {mean:.1f} %")

@@ -2,8 +2,8 @@
 Searching alpha and beta
 ========================
 
-The papers search the residual ratio ``alpha`` and the sharpness ``beta`` on a validation set. Here is that search, with
-scikit-learn's ``GridSearchCV`` and with ``XMAdapterSearchCV``, and then what the classifier finds by itself.
+The papers search the residual ratio ``alpha`` and the sharpness ``beta`` on a validation set. Here is that search,
+with scikit-learn's ``GridSearchCV`` and with ``XMAdapterSearchCV``, and then what the classifier finds by itself.
 """
 
 import time
@@ -22,8 +22,8 @@ X = CLIPEncoder("tiny").fit_transform(emoji.images)
 y = emoji.target
 
 # %%
-# The plain form of the method, of which nothing is trained, has three numbers to choose. Its accuracy on the validation
-# part of three splits, for each pair of ``alpha`` and ``beta``:
+# The plain form of the method, of which nothing is trained, has three numbers to choose. Its accuracy on the
+# validation part of three splits, for each pair of ``alpha`` and ``beta``:
 
 grid = {"alpha": [1, 3, 10, 30, 100, 300, 1000], "beta": [0.2, 0.5, 1, 2, 5.5, 10]}
 cv = FewShotSplit(2, n_splits=3, random_state=0)
@@ -40,7 +40,8 @@ print("the same scores:", np.allclose(search.cv_results_["mean_test_score"], swe
 print("best:", swept.best_params_)
 
 # %%
-# ``XMAdapterSearchCV`` computes the similarities of a fold once and all candidates from them; ``GridSearchCV`` fits each.
+# ``XMAdapterSearchCV`` computes the similarities of a fold once and all candidates from them; ``GridSearchCV`` fits
+# each.
 
 table = 100 * swept.cv_results_["mean_test_score"].reshape(len(grid["alpha"]), len(grid["beta"]))
 fig, ax = plt.subplots(figsize=(6, 4.6), layout="constrained")

@@ -39,11 +39,11 @@ for name, scores in display.scores.items():
     )
 
 # %%
-# The text of this encoder is weak: zero-shot is right one time in four. Tip-Adapter-F and CLAP, which start from it, stay
-# near it. Logistic regression sees no text and is ahead at one shot; so is ``CrossModalLinearProbe``, which is left out here
-# only because a fit takes seconds. The default weighs the text by what it is worth on the support set. On an encoder with
-# good text the order is another: the page of :doc:`results </results>` has both kinds, all methods and five seeds, and
-# says where rivals are ahead.
+# The text of this encoder is weak: zero-shot is right one time in four. Tip-Adapter-F and CLAP, which start from it,
+# stay near it. Logistic regression sees no text and is ahead at one shot; so is ``CrossModalLinearProbe``, which is
+# left out here only because a fit takes seconds. The default weighs the text by what it is worth on the support set.
+# On an encoder with good text the order is another: the page of :doc:`results </results>` has both kinds, all methods
+# and five seeds, and says where rivals are ahead.
 #
 # Accuracy is not all. The mean probability that a method gives to its answers, against how often they are right:
 

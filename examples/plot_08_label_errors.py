@@ -2,8 +2,8 @@
 Find label errors
 =================
 
-Twelve of two hundred labels are made wrong on purpose. The fit judges every support picture by the model without it, and
-lists those whose label is probably wrong.
+Twelve of two hundred labels are made wrong on purpose. The fit judges every support picture by the model without it,
+and lists those whose label is probably wrong.
 """
 
 import numpy as np
@@ -46,8 +46,9 @@ for n in (6, 12, 24, 48):
 HardSamplesDisplay.from_estimator(clf, emoji.images, by="label_noise")
 
 # %%
-# A fit sets aside the samples that are more likely mislabelled than not, and goes on without them, so wrong labels cost little.
-# Asking for the test: one set of drawings is held out, and a fifth of the labels of the others are wrong.
+# A fit sets aside the samples that are more likely mislabelled than not, and goes on without them, so wrong labels
+# cost little. Asking for the test: one set of drawings is held out, and a fifth of the labels of the others are
+# wrong.
 
 from skxma.baselines import LogisticRegressionProbe
 

@@ -21,8 +21,8 @@ queries, strangers = known & (emoji.sets == "noto"), ~known
 
 # %%
 # The rate is a price: this share of the pictures that do belong to the classes is refused, as far as the support set
-# can tell. The threshold is that quantile of the scores of the support pictures, each judged by the model without it, so
-# no picture of anything unknown is needed.
+# can tell. The threshold is that quantile of the scores of the support pictures, each judged by the model without it,
+# so no picture of anything unknown is needed.
 
 print("price  refused: known  unknown   right answers")
 for rate in (0.02, 0.05, 0.1, 0.2, 0.3):
@@ -36,8 +36,8 @@ for rate in (0.02, 0.05, 0.1, 0.2, 0.3):
 # %%
 # With only 20 pictures of known things to ask for, one picture is 5 %.
 #
-# ``open_set_score`` orders all pictures by how unlike the known classes they are. The area under the ROC curve is the chance
-# that a stranger scores above a known one.
+# ``open_set_score`` orders all pictures by how unlike the known classes they are. The area under the ROC curve is the
+# chance that a stranger scores above a known one.
 
 inside, outside = clf.open_set_score(X[queries]), clf.open_set_score(X[strangers])
 area = roc_auc_score(np.repeat([0, 1], [len(inside), len(outside)]), np.concatenate([inside, outside]))

@@ -2,8 +2,8 @@
 Grow and shrink a fitted model
 ==============================
 
-Pictures and classes come and go. ``partial_fit`` adds them and ``drop`` forgets them; nothing is encoded twice, and the
-result is that of a fit on what remains.
+Pictures and classes come and go. ``partial_fit`` adds them and ``drop`` forgets them; nothing is encoded twice, and
+the result is that of a fit on what remains.
 """
 
 import time
@@ -19,8 +19,8 @@ X = CLIPEncoder("tiny").fit_transform(emoji.images)
 support, test = emoji.sets != "noto", emoji.sets == "noto"
 
 # %%
-# Start with ten things and add ten at a time. Accuracy is measured on all classes known so far, and on the first ten alone:
-# nothing is forgotten, there only is more to confuse them with.
+# Start with ten things and add ten at a time. Accuracy is measured on all classes known so far, and on the first ten
+# alone: nothing is forgotten, there only is more to confuse them with.
 
 first = emoji.target_names[:10]
 clf, known, of_all, of_first = XMAdapterClassifier("tiny"), [], [], []
@@ -57,8 +57,8 @@ after = clf.drop(["snail"]).predict(X[of_it])
 print(f"{before[0]} -> {after[0]}; {len(clf.classes_)} classes left")
 
 # %%
-# A class needs no picture to be known: its name in ``class_names`` is enough for a start, as good as the encoder's text
-# is.
+# A class needs no picture to be known: its name in ``class_names`` is enough for a start, as good as the encoder's
+# text is.
 
 few = support & np.isin(emoji.target, emoji.target_names[:30])
 named = XMAdapterClassifier("tiny", class_names=list(emoji.target_names)).fit(X[few], emoji.target[few])

@@ -2,8 +2,8 @@
 Save and load
 =============
 
-A fitted model is small, for the encoder stays out of it: what is saved is the caches and a few weights, and the encoder's
-name and fingerprint. Two ways to a file: joblib, and skops, which opens no file that would run code.
+A fitted model is small, for the encoder stays out of it: what is saved is the caches and a few weights, and the
+encoder's name and fingerprint. Two ways to a file: joblib, and skops, which opens no file that would run code.
 """
 
 import tempfile
@@ -32,8 +32,8 @@ print(f"joblib: {(folder / 'emoji.joblib').stat().st_size / 1e6:.2f} MB")
 print("same answers:", np.array_equal(answers, again.predict_proba(emoji.images[test])))
 
 # %%
-# skops writes no pickle. It lists the types in a file that it does not know; loading takes the list of those you trust,
-# and refuses all else.
+# skops writes no pickle. It lists the types in a file that it does not know; loading takes the list of those you
+# trust, and refuses all else.
 
 skops.io.dump(clf, folder / "emoji.skops")
 types = skops.io.get_untrusted_types(file=folder / "emoji.skops")
