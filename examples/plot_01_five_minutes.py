@@ -55,14 +55,13 @@ for top, bottom, picture, label, row in zip(*axes, queries, truth, probabilities
     top.set_title(label, fontsize=9)
     top.set_axis_off()
     best = row.argsort()[::-1][:3]
-    bottom.barh([2, 1, 0], row[best], color=["#0072B2" if clf.classes_[c] == label else "#D55E00" for c in best])
+    colours = ["#0072B2" if clf.classes_[c] == label else "#D55E00" for c in best]
+    bottom.barh([2, 1, 0], row[best], height=0.3, color=colours)
     for place, c in zip([2, 1, 0], best, strict=True):
-        bottom.text(0.02, place + 0.42, clf.classes_[c], fontsize=8, va="bottom")
-    bottom.set(xlim=(0, 1), ylim=(-0.5, 3.2), yticks=[])
+        bottom.text(0, place + 0.2, clf.classes_[c], fontsize=8, va="bottom")
+    bottom.set(xlim=(0, 1), ylim=(-0.3, 2.8), yticks=[], xticks=[0, 0.5, 1])
     bottom.spines[["top", "right"]].set_visible(False)
     bottom.tick_params(labelsize=8)
-    for bar in bottom.patches:
-        bar.set_height(0.35)
 
 # %%
 # More drawings of each thing make it better. ``FewShotSplit`` draws random support sets of so many shots, and

@@ -59,7 +59,12 @@ from skxma.inspection import FewShotCurveDisplay
 FewShotCurveDisplay.from_scores(scores)
 
 # %%
-# What the words bring here is in ``zero_shot``: a guess is right one time in ten.
+# Up to eight digits of each, the three are within each other's errors; at sixteen the retrieval is ahead. An encoder
+# of coloured drawings has little to say of handwriting, and does no harm.
+
+# %%
+# What the words alone bring is in ``zero_shot``; a guess would be right one time in ten. The evidence that is added to
+# it is mostly the image's, and that share was learned.
 
 clf = methods["XMAdapter"][0].fit(embeddings[:100], digits.target[:100])
 print(f"zero-shot {(clf.zero_shot(embeddings[100:]).argmax(1) == digits.target[100:]).mean():.1%}")

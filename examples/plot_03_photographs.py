@@ -64,29 +64,20 @@ print(f"zero-shot {zero_shot:.0%}, with {N_SHOTS} crops a class {clf.score(test,
 # other temples and flowers would be.
 
 STEP = 14
-palette = ListedColormap(["#D55E00", "#009E73", "#56B4E9", "#F0E442", "#CC79A7", "#0072B2"])
-fig, axes = plt.subplots(2, 2, figsize=(9.5, 6.8), layout="constrained")
+palette = ListedColormap(["#D55E00", "#0072B2", "#F0E442", "#56B4E9", "#CC79A7", "#009E73"])
+fig, axes = plt.subplots(2, 2, figsize=(9.5, 6.2), layout="constrained")
 for (left, right), photograph in zip(axes, photographs, strict=True):
     height, width, _ = photograph.shape
     tops, lefts = range(0, height - SIDE + 1, STEP), range(0, width - SIDE + 1, STEP)
     windows = [photograph[r : r + SIDE, c : c + SIDE] for r in tops for c in lefts]
     answers = np.searchsorted(clf.classes_, clf.predict(windows)).reshape(len(tops), len(lefts))
     left.imshow(photograph)
+    right.imshow(photograph.mean(2), cmap="gray")
+    near, far = (SIDE - STEP) / 2, (SIDE + STEP) / 2
+    extent = (near, lefts[-1] + far, tops[-1] + far, near)
+    shown = right.imshow(answers, cmap=palette, vmin=-0.5, vmax=len(regions) - 0.5, alpha=0.7, extent=extent)
+    right.set(xlim=left.get_xlim(), ylim=left.get_ylim())
     left.set_axis_off()
-    right.imshow(photograph)
-    shown = right.imshow(
-        answers,
-        cmap=palette,
-        vmin=-0.5,
-        vmax=len(clf.classes_) - 0.5,
-        alpha=0.75,
-        extent=(
-            SIDE / 2 - STEP / 2,
-            lefts[-1] + SIDE / 2 + STEP / 2,
-            tops[-1] + SIDE / 2 + STEP / 2,
-            SIDE / 2 - STEP / 2,
-        ),
-    )
     right.set_axis_off()
-bar = fig.colorbar(shown, ax=axes[:, 1], ticks=range(len(clf.classes_)))
+bar = fig.colorbar(shown, ax=axes, ticks=range(len(regions)), shrink=0.8)
 bar.ax.set_yticklabels(clf.classes_)

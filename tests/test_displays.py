@@ -49,7 +49,7 @@ def test_retrieval_shows_what_kneighbors_and_predict_proba_say(fitted):
     ax = display.axes_[1, 2]
     assert ax.get_title() == labels[found[1, 0]]
     assert f"{image[1, 0]:+.2f}" in ax.get_xlabel()
-    assert f"{text[1, 0]:+.2f}" in ax.get_xlabel()
+    assert f"“{labels[found[1, 0]]}” {text[1, 0]:+.2f}" in ax.get_xlabel()
     best = clf.predict_proba(queries).max(1)
     assert [max(bar.get_width() for bar in row[1].patches) for row in display.axes_] == pytest.approx(best)
     assert_no_overlap(display.figure_)

@@ -34,6 +34,8 @@ class RetrievalDisplay:
     probabilities : ndarray of shape (n_queries, n_classes)
     labels : sequence of length n_queries, optional
         The right answers.
+    texts : sequence of length n_samples, optional
+        What the prompts call the class of each support image, None for one without text.
 
     Attributes
     ----------
@@ -53,6 +55,7 @@ class RetrievalDisplay:
         classes: NDArray[Any],
         probabilities: NDArray[Any],
         labels: Sequence[Any] | None = None,
+        texts: Sequence[str | None] | None = None,
     ) -> None:
         self.queries = queries
         self.support = support
@@ -63,6 +66,7 @@ class RetrievalDisplay:
         self.classes = classes
         self.probabilities = probabilities
         self.labels = labels
+        self.texts = texts
 
     @classmethod
     def from_estimator(
@@ -98,16 +102,18 @@ class RetrievalDisplay:
         """
         check_is_fitted(estimator)
         image, text, found = estimator.kneighbors(X, n_neighbors)
+        labels = support_labels(estimator)
         display = cls(
             queries=None if is_embeddings(X) else X,
             support=support,
-            support_labels=support_labels(estimator),
+            support_labels=labels,
             found=found,
             image_affinity=image,
             text_affinity=text,
             classes=estimator.classes_,
             probabilities=estimator.predict_proba(X),
             labels=y,
+            texts=class_texts(estimator, labels),
         )
         return display.plot(n_classes=n_classes)
 
@@ -133,6 +139,7 @@ class RetrievalDisplay:
             width_ratios=[1, 1.4] + [1] * n_neighbors,
             layout="constrained",
         )
+        self.figure_.get_layout_engine().set(h_pad=0.08)
         for i, row in enumerate(self.axes_):
             truth = None if self.labels is None else self.labels[i]
             title = f"query {i}" if truth is None else f"query: {short(truth)}"
@@ -142,8 +149,13 @@ class RetrievalDisplay:
                 label = self.support_labels[j]
                 same = truth is None or label == truth
                 show(ax, None if self.support is None else self.support[j], short(label), RIGHT if same else WRONG)
-                ax.set_xlabel(f"image {a:+.2f}\ntext {b:+.2f}", fontsize=7, color=QUIET)
+                ax.set_xlabel(f"image {a:+.2f}\n{self._text(j)} {b:+.2f}", fontsize=7, color=QUIET)
         return self
+
+    def _text(self, j: int) -> str:
+        """What the text affinity of a support image is to."""
+        name = None if self.texts is None else self.texts[j]
+        return "text" if name is None else f"“{short(name, 18)}”"
 
     def _bars(self, ax: Any, i: int, truth: Any, n_classes: int) -> None:
         """Probabilities of the most probable classes."""
@@ -156,3 +168,10 @@ class RetrievalDisplay:
         ax.tick_params(labelsize=7)
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.set_title("probability", fontsize=8)
+
+
+def class_texts(clf: Any, labels: NDArray[Any]) -> list[str | None]:
+    """What the prompts call the class of each label, the first of several names; None for a class without text."""
+    names = clf.class_names_ or [None] * len(clf.classes_)
+    firsts = [name if name is None or isinstance(name, str) else next(iter(name)) for name in names]
+    return [firsts[c] for c in np.searchsorted(clf.classes_, labels)]
