@@ -32,6 +32,7 @@ default_role = "py:obj"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
+toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autosummary_imported_members = False
 autodoc_typehints = "none"
@@ -56,7 +57,7 @@ numpydoc_validation_exclude = {
 
 here = Path(__file__).parent
 sphinx_gallery_conf = {
-    "examples_dirs": str(here.parent / "examples"),
+    "examples_dirs": str(here.parent / "examples" / "gallery"),
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"plot_\w+\.py$",
     "within_subsection_order": "FileNameSortKey",
@@ -77,11 +78,13 @@ html_static_path = ["_static"]
 html_css_files = ["skxma.css"]
 html_show_sourcelink = False
 templates_path = ["_templates"]
+html_sidebars = {page: [] for page in ("index", "start", "faq")}
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "show_prev_next": True,
     "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["search-button"],
     "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
@@ -98,7 +101,7 @@ def math_inline(translator, node):
 
 def math_block(translator, node):
     """Write a displayed formula likewise."""
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>\n')
+    translator.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>\n')
     raise nodes.SkipNode
 
 
