@@ -65,6 +65,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",
     "download_all_examples": False,
     "show_memory": False,
+    "capture_repr": (),
     "show_signature": False,
     "min_reported_time": 1,
     "matplotlib_animations": False,
@@ -78,7 +79,7 @@ html_static_path = ["_static"]
 html_css_files = ["skxma.css"]
 html_show_sourcelink = False
 templates_path = ["_templates"]
-html_sidebars = {page: [] for page in ("index", "start", "faq")}
+html_sidebars = {page: [] for page in ("index", "start", "faq", "results", "errors")}
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,

@@ -63,8 +63,8 @@ FewShotCurveDisplay.from_scores(scores)
 # of coloured drawings has little to say of handwriting, and does no harm.
 
 # %%
-# What the words alone bring is in ``zero_shot``; a guess would be right one time in ten. The evidence that is added to
-# it is mostly the image's, and that share was learned.
+# What the words alone bring is in ``zero_shot``; a guess would be right one time in ten. The evidence that is added
+# to it is mostly the image's, and that share was learned.
 
 clf = methods["XMAdapter"][0].fit(embeddings[:100], digits.target[:100])
 print(f"zero-shot {(clf.zero_shot(embeddings[100:]).argmax(1) == digits.target[100:]).mean():.1%}")

@@ -44,7 +44,7 @@ area = roc_auc_score(np.repeat([0, 1], [len(inside), len(outside)]), np.concaten
 print(f"area under the ROC curve {area:.2f}")
 
 fig, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
-bins = np.histogram_bin_edges(np.concatenate([inside, outside]), 24)
+bins = np.histogram_bin_edges(np.concatenate([inside, outside]), 14)
 ax.hist(inside, bins, density=True, color="#0072B2", alpha=0.75, label="of the known things")
 ax.hist(outside, bins, density=True, histtype="step", color="#D55E00", linewidth=2, label="of other things")
 ax.axvline(clf.reject_threshold_, color="black", linestyle="--", label=f"threshold at a price of {rate}")

@@ -57,10 +57,15 @@ after = clf.drop(["snail"]).predict(X[of_it])
 print(f"{before[0]} -> {after[0]}; {len(clf.classes_)} classes left")
 
 # %%
-# A class needs no picture to be known: its name in ``class_names`` is enough for a start, as good as the encoder's
-# text is.
+# A class needs no picture to be known; its name in ``class_names`` makes it one of the answers. How far that goes is
+# a matter of the encoder's text, and that of the bundled one is weak: ten things of which there is no picture all
+# lose to things with pictures. Among themselves the ten are told apart better than by a guess, which is right one
+# time in ten.
 
 few = support & np.isin(emoji.target, emoji.target_names[:30])
 named = XMAdapterClassifier("tiny", class_names=list(emoji.target_names)).fit(X[few], emoji.target[few])
 unseen = test & ~np.isin(emoji.target, emoji.target_names[:30])
 print(f"{len(named.classes_)} classes; those with no picture: {named.score(X[unseen], emoji.target[unseen]):.0%} right")
+ten = np.flatnonzero(~np.isin(named.classes_, emoji.target_names[:30]))
+best = named.classes_[ten[named.predict_proba(X[unseen])[:, ten].argmax(1)]]
+print(f"among the ten alone: {np.mean(best == emoji.target[unseen]):.0%} right")

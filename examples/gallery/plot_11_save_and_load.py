@@ -49,6 +49,26 @@ again = skops.io.load(folder / "emoji.skops", trusted=types)
 print("same answers:", np.array_equal(answers, again.predict_proba(emoji.images[test])))
 
 # %%
+# The sizes beside that of the encoder, which is left out. This one is tiny; a ViT-B/32 has 605 MB.
+
+import matplotlib.pyplot as plt
+
+import skxma
+
+weights = Path(skxma.__file__).parent / "models" / "tiny" / "open_clip_model.safetensors"
+files = {
+    "model, skops": folder / "emoji.skops",
+    "model, joblib": folder / "emoji.joblib",
+    'weights of "tiny"': weights,
+}
+sizes = [file.stat().st_size / 1e6 for file in files.values()]
+fig, ax = plt.subplots(figsize=(6, 2.2), layout="constrained")
+bars = ax.barh(list(files), sizes, color=["#0072B2", "#0072B2", "#E69F00"], height=0.6)
+ax.bar_label(bars, fmt="%.2f MB", padding=4)
+ax.set(xlabel="MB", xlim=(0, 1.2 * max(sizes)))
+ax.spines[["top", "right"]].set_visible(False)
+
+# %%
 # A loaded model encodes with the encoder that it names, and refuses the embeddings of another.
 
 from skxma.embeddings import Embeddings

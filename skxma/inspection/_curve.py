@@ -104,8 +104,10 @@ class FewShotCurveDisplay:
         -------
         display : FewShotCurveDisplay
         """
+        outside: dict[str, Any] = {}
         if ax is None:
-            _, ax = pyplot().subplots(figsize=(6, 4), layout="constrained")
+            _, ax = pyplot().subplots(figsize=(7, 4), layout="constrained")
+            outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
         self.ax_, self.figure_, self.lines_ = ax, ax.figure, []
         for i, (name, by_shots) in enumerate(self.scores.items()):
             shots = sorted(by_shots)
@@ -119,5 +121,5 @@ class FewShotCurveDisplay:
         ax.minorticks_off()
         ax.set(xlabel="shots (labelled images a class)", ylabel="accuracy (%)")
         ax.grid(alpha=0.3)
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, **outside)
         return self
