@@ -67,6 +67,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "capture_repr": (),
     "show_signature": False,
+    "write_computation_times": False,
     "min_reported_time": 1,
     "matplotlib_animations": False,
     "abort_on_example_error": False,
