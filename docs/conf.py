@@ -26,7 +26,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "_templates", "auto_examples/**/*.ipynb"]
-nitpicky = False
+smartquotes = False  # messages and names stay as they are typed
 default_role = "py:obj"
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]

@@ -58,7 +58,12 @@ def page():
         try:
             call()
         except Exception as error:
-            message = " ".join(str(error).split()).replace("|", "\\|").replace(str(Path.cwd()), "/your/folder")
+            message = (
+                " ".join(str(error).split())
+                .replace("|", "\\|")
+                .replace("<", "\\<")
+                .replace(str(Path.cwd()), "/your/folder")
+            )
             rows.append(f"| {wrong} | `{type(error).__name__}` | {message} |")
         else:
             raise AssertionError(f"{wrong}: no error")

@@ -49,7 +49,7 @@ ax.hist(inside, bins, density=True, color="#0072B2", alpha=0.75, label="of the k
 ax.hist(outside, bins, density=True, histtype="step", color="#D55E00", linewidth=2, label="of other things")
 ax.axvline(clf.reject_threshold_, color="black", linestyle="--", label=f"threshold at a price of {rate}")
 ax.set(xlabel="open_set_score", ylabel="density", yticks=[])
-ax.legend(frameon=False, loc="upper left")
+ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 
 # %%
 # Which strangers are refused least? Those that look like something known.

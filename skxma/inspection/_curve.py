@@ -14,6 +14,7 @@ from skxma.model_selection import FewShotSplit
 from ._draw import LINES, pyplot
 
 MARKERS = "os^DvPX"
+LEGEND_LETTERS = 76
 
 
 class FewShotCurveDisplay:
@@ -104,10 +105,9 @@ class FewShotCurveDisplay:
         -------
         display : FewShotCurveDisplay
         """
-        outside: dict[str, Any] = {}
-        if ax is None:
-            _, ax = pyplot().subplots(figsize=(7, 4), layout="constrained")
-            outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+        own_figure = ax is None
+        if own_figure:
+            _, ax = pyplot().subplots(figsize=(6, 4.5), layout="constrained")
         self.ax_, self.figure_, self.lines_ = ax, ax.figure, []
         for i, (name, by_shots) in enumerate(self.scores.items()):
             shots = sorted(by_shots)
@@ -121,5 +121,10 @@ class FewShotCurveDisplay:
         ax.minorticks_off()
         ax.set(xlabel="shots (labelled images a class)", ylabel="accuracy (%)")
         ax.grid(alpha=0.3)
-        ax.legend(frameon=False, **outside)
+        if own_figure:
+            # below the axes, where no line is
+            n_columns = max(1, LEGEND_LETTERS // (max(map(len, map(str, self.scores)), default=0) + 6))
+            self.figure_.legend(loc="outside lower center", ncols=n_columns, frameon=False)
+        else:
+            ax.legend(frameon=False)
         return self
