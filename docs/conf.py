@@ -1,7 +1,6 @@
 """Sphinx's settings: guide, reference and gallery in one `sphinx-build docs docs/_build/html`."""
 
 import os
-import warnings
 from pathlib import Path
 
 from docutils import nodes
@@ -11,7 +10,6 @@ import skxma
 
 # the examples run on the weights of the bundled encoder; nothing is to be fetched
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
 
 project = "skxma"
 author = "The skxma developers"
@@ -34,11 +32,9 @@ myst_heading_anchors = 3
 
 toc_object_entries_show_parents = "hide"
 autosummary_generate = True
-autosummary_imported_members = False
 autodoc_typehints = "none"
 autodoc_member_order = "groupwise"
 numpydoc_show_class_members = False
-numpydoc_xref_param_type = False
 # All of numpydoc's checks but these. See Also, examples, notes and an extended summary are written where they help
 # (ES01, SA01, EX01, YD01); a summary may be a noun phrase of more than one line (SS05, SS06) beside the quotes (GL01,
 # GL02); what a name and a type explain needs no description (PR07, RT03). A return value has a name (RT02), and
@@ -55,9 +51,8 @@ numpydoc_validation_exclude = {
     r"^skxma\.functional\.",
 }  # fmt: skip
 
-here = Path(__file__).parent
 sphinx_gallery_conf = {
-    "examples_dirs": str(here.parent / "examples" / "gallery"),
+    "examples_dirs": str(Path(__file__).parent.parent / "examples" / "gallery"),
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"plot_\w+\.py$",
     "within_subsection_order": "FileNameSortKey",
@@ -69,11 +64,10 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "write_computation_times": False,
     "min_reported_time": 1,
-    "matplotlib_animations": False,
-    "abort_on_example_error": False,
     "reference_url": {"skxma": None},
 }
 
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = f"skxma {release}"
 html_static_path = ["_static"]
@@ -110,6 +104,3 @@ def math_block(translator, node):
 def setup(app):
     """Register the writer of formulas."""
     app.add_html_math_renderer("mathml", inline_renderers=(math_inline, None), block_renderers=(math_block, None))
-
-
-html_math_renderer = "mathml"

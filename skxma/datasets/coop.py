@@ -82,7 +82,7 @@ def load_coop(name: str, root: str | os.PathLike[str], *, classes: Literal["all"
         template : str
             The prompt that CoOp and its followers use.
         name : str
-            `name`, with "/base" or "/novel" after it.
+            `name`, with "/base" or "/novel" after it where only those classes are taken.
 
     Raises
     ------
