@@ -13,7 +13,7 @@ from torch import Tensor
 from . import functional as F
 from .caches import Floats, ImageCache, Integers, TextCache, like
 from .calibrated_cache import CalibratedCache, Member, StoredFrame
-from .calibration import FitReport, Fusion, Layout, LeftOutAnswers, fit_fusion, fused_logits
+from .calibration import FitReport, Fusion, Layout, LeftOutAnswers, fit_fusion, fused_logits, missing_shot
 from .experts import (
     IMAGE_EXPERTS,
     TEXT_EXPERTS,
@@ -31,6 +31,7 @@ from .metric import (
     MetricSupport,
     metrics,
     see_support,
+    text_root,
     vocabulary_root,
     weighted_mean,
 )
@@ -96,6 +97,12 @@ class Support:
     plain: Scores | None
 
     @property
+    def counts(self) -> Integers:
+        """Samples of each class (C,)."""
+        counts: Integers = torch.bincount(self.labels, minlength=self.n_classes).cpu().numpy()
+        return counts
+
+    @property
     def large(self) -> bool:
         """See the attributes."""
         n, width = self.features.shape
@@ -104,12 +111,16 @@ class Support:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A metric that was tried, with its leave-one-out scores of the support's `rows`."""
+    """A metric that was tried, with its leave-one-out scores of the support's `rows`.
+
+    `fusion` was learned on these; `whole` weighs for new pictures, which see all shots.
+    """
 
     metric: Metric
     support: MetricSupport
     scale: ImageScale
     fusion: Fusion
+    whole: Fusion
     prior: NDArray[np.float64]
     scores: Scores
 
@@ -130,7 +141,7 @@ def store(best: Sequence[Candidate]) -> tuple[list[StoredFrame], list[Member]]:
                 None if scale is None else scale.float().cpu().numpy(),
                 candidate.scale.beta,
                 candidate.scale.gaussian,
-                candidate.fusion.weights,
+                candidate.whole.weights,
                 candidate.prior,
                 candidate.fusion.loss,
             )
@@ -229,11 +240,20 @@ def try_metric(
         np.array(prior[:n_experts]), n_first - 1, n_experts - n_first, settings.alpha, settings.fusion_ratio
     )
     fusion = fit_fusion(scores, support.labels[rows], loss_weights(support, scores, rows, settings), layout, start)
-    return Candidate(metric, seen, scale, fusion, layout.prior, scores)
+    whole = layout.with_more_image(fusion, missing_shot(support.counts))
+    return Candidate(metric, seen, scale, fusion, whole, layout.prior, scores)
+
+
+def metric_roots(vocabulary: Tensor | None, text: Tensor | None, large: bool) -> list[Tensor | None]:
+    """Roots to try: of the vocabulary, of the class texts, none; with a large support set two of the three."""
+    of_words = None if vocabulary is None else vocabulary_root(vocabulary)
+    of_classes = None if text is None else text_root(text)
+    known = [root for root in (of_words, of_classes) if root is not None]
+    return [*known[: 1 if large else None], None]
 
 
 def best_metrics(support: Support, roots: Sequence[Tensor | None], settings: Settings) -> list[Candidate]:
-    """The metrics with the least leave-one-out loss; at one shot only the first root, with nothing whitened."""
+    """The metrics with the least leave-one-out loss."""
     best: list[Candidate] = []
     candidate = None
     for root in roots:
@@ -242,8 +262,6 @@ def best_metrics(support: Support, roots: Sequence[Tensor | None], settings: Set
             candidate = try_metric(support, metric, settings, None if candidate is None else candidate.fusion.theta)
             best = sorted([*best, candidate], key=lambda one: one.fusion.loss)
             del best[1 if support.large else settings.members :]
-        if candidate is not None and candidate.metric.scale is None:
-            break
     return best
 
 
@@ -254,7 +272,7 @@ def judge_all(best: Sequence[Candidate], support: Support, settings: Settings) -
     -------
     logits : Tensor of shape (N, C)
     open_set : Tensor of shape (N, Q)
-        Open-set scores, with the own class at each node.
+        Open-set scores by the weights that new pictures get, with the own class at each node.
     scores : Scores
         In the best metric.
     """
@@ -268,8 +286,9 @@ def judge_all(best: Sequence[Candidate], support: Support, settings: Settings) -
             whole.append(assemble(support, image, everyone))
     pairs = list(zip(whole, best, strict=True))
     logits = torch.stack([fused_logits(scores, one.fusion.weights) for scores, one in pairs]).mean(0)
-    own = torch.stack([fused_logits(replace(s, scores=s.own), one.fusion.weights) for s, one in pairs]).mean(0)
-    others = F.log_odds_of_own(logits, support.labels)[1][:, None].expand_as(own)
+    as_new = torch.stack([fused_logits(scores, one.whole.weights) for scores, one in pairs]).mean(0)
+    own = torch.stack([fused_logits(replace(s, scores=s.own), one.whole.weights) for s, one in pairs]).mean(0)
+    others = F.log_odds_of_own(as_new, support.labels)[1][:, None].expand_as(own)
     return logits, F.open_set_score(torch.stack([own, others], dim=2)), whole[0]
 
 
@@ -324,9 +343,8 @@ def fit_calibrated(
     like_this : Tensor
         Gives the device and the precision of the computation.
     """
-    root = None if vocabulary is None else vocabulary_root(vocabulary)
-    roots = [None] if root is None else [root, None]
     support = prepare(cache, text, settings.beta, like_this)
+    roots = metric_roots(vocabulary, text, support.large)
     n, n_seen = len(cache.labels), int((cache.shots > 0).sum())
     if n_seen < 2 and text is not None:
         return nothing_to_learn(cache, support, settings)
@@ -346,10 +364,10 @@ def fit_calibrated(
         cache,
         support.text_cache,
         *store(best),
-        logit_scale=float(np.mean([candidate.fusion.weights[0] for candidate in best])),
-        alpha=float(np.mean([candidate.fusion.alpha for candidate in best])),
+        logit_scale=float(np.mean([candidate.whole.weights[0] for candidate in best])),
+        alpha=float(np.mean([candidate.whole.alpha for candidate in best])),
         beta=float(np.mean([candidate.scale.beta for candidate in best])),
-        fusion_ratio=float(np.mean([candidate.fusion.fusion_ratio for candidate in best])),
+        fusion_ratio=float(np.mean([candidate.whole.fusion_ratio for candidate in best])),
         residual=residual,
     )
     left_out = LeftOutAnswers.of(all_logits, open_set, scores.node_weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -194,6 +194,36 @@ class Layout:
         text, image = alpha * n * (1 - ratio) * torch.exp(log_text), alpha * n * ratio * torch.exp(log_image)
         relative = torch.cat([torch.exp(log_zero)[None], text, image])
         return relative, alpha, ratio, relative.sum() - logs
+
+    def with_more_image(self, fusion: Fusion, factor: float) -> Fusion:
+        """A fusion whose image experts weigh `factor` times as much beside the text, half of it taken from the text.
+
+        Few samples leave weights too large rather than too small. Where alpha or the ratio are held nothing changes.
+        """
+        if self.alpha is not None or self.fusion_ratio is not None:
+            return fusion
+        weights = fusion.weights / np.sqrt(factor)
+        weights[1 + self.n_text :] *= factor
+        relative = (weights / self.prior)[1:]
+        ratio = float(relative[self.n_text :].sum() / relative.sum())
+        return replace(fusion, weights=weights, alpha=float(relative.mean()), fusion_ratio=ratio)
+
+
+def missing_shot(counts: Integers) -> float:
+    """By what weights of image evidence fall short that were learned with one shot of the own class left out.
+
+    A class mean of n pictures misses the class by ``1 + 1/n`` times the variance within it, that of the n − 1 others
+    by ``1 + 1/(n − 1)``: evidence by the whole class deserves ``n² / (n² − 1)`` times the weight. Lone samples are
+    scored as one shot scores, and stand as they are. The mean over the samples is returned.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (C,)
+        Samples of each class.
+    """
+    n = counts[counts > 0].astype(float)
+    factors = np.where(n > 1, n**2 / np.maximum(n**2 - 1, 1), 1.0)
+    return float((n * factors).sum() / n.sum())
 
 
 class LeaveOneOutLogProbability(torch.autograd.Function):

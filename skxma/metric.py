@@ -16,7 +16,8 @@ from torch import Tensor
 from .functional import EPS, leave_self_out
 
 VOCABULARY_SHRINKAGE = 0.01
-SHRINKAGES = (0.1, 0.3, 0.6, 0.9)
+TEXT_SHRINKAGE = 0.1
+SHRINKAGES = (0.1, 0.3, 0.6, 0.9, 1.0)
 MIN_SPREAD = 0.05
 ALONE = 1e-6
 
@@ -128,6 +129,15 @@ def vocabulary_root(words: Tensor, shrinkage: float = VOCABULARY_SHRINKAGE) -> T
     return ((vectors * spectrum**0.25) @ vectors.T).to(words.dtype)
 
 
+def text_root(text: Tensor) -> Tensor | None:
+    """The root of the class texts (C, D) in the place of a vocabulary: what tells just these classes apart.
+
+    Rows of zeros are classes without text. Which text belongs to which class plays no part.
+    """
+    known = text[text.any(1)]
+    return vocabulary_root(known, TEXT_SHRINKAGE) if len(known) > 1 else None
+
+
 def metrics(
     features: Tensor,
     labels: Tensor,
@@ -149,7 +159,7 @@ def metrics(
     root : Tensor of shape (D, D) or None
         ``B``; None stands for the identity.
     shrinkages : tuple of float
-        ρ of ``P = ((1 − ρ) S_W / (tr S_W / D) + ρ I)^(−1/2)``.
+        ρ of ``P = ((1 − ρ) S_W / (tr S_W / D) + ρ I)^(−1/2)``; 1 whitens nothing.
     """
     unwhitened = Frame(weighted_mean(features, weights), root)
     x = unwhitened(features)

@@ -9,6 +9,7 @@ from skxma.calibration import (
     fused_logits,
     leave_one_out_log_probability,
     mean_log_likelihood,
+    missing_shot,
     weight_penalty,
 )
 from skxma.experts import Scores
@@ -149,3 +150,25 @@ def test_the_pull_to_the_priors_fades_with_the_samples():
 def test_many_classes_of_few_shots_are_pulled_as_hard_as_few_classes():
     assert weight_penalty(2000, 1000) == weight_penalty(20, 10) == 0.02
     assert weight_penalty(16000, 1000) < 0.005
+
+
+def test_the_missing_shot_counts_less_the_more_there_are():
+    assert missing_shot(np.array([2, 2, 0])) == pytest.approx(4 / 3)
+    assert missing_shot(np.array([1, 1])) == 1.0
+    assert missing_shot(np.array([16, 16])) == pytest.approx(256 / 255)
+    assert missing_shot(np.array([1, 3])) == pytest.approx((1 + 3 * 9 / 8) / 4)
+
+
+def test_more_image_shifts_the_weights_and_what_is_told_of_them():
+    scores, labels = make_scores()
+    layout = Layout(PRIOR, 1, 2)
+    before = fit_fusion(scores, labels, torch.ones(len(labels)), layout)
+    after = layout.with_more_image(before, 4 / 3)
+    np.testing.assert_allclose(after.weights[2:] / before.weights[2:], (4 / 3) ** 0.5)
+    np.testing.assert_allclose(after.weights[:2] / before.weights[:2], (3 / 4) ** 0.5)
+    relative = after.weights[1:] / PRIOR[1:]
+    assert after.alpha == pytest.approx(relative.mean())
+    assert after.fusion_ratio == pytest.approx(relative[1:].sum() / relative.sum())
+    held = Layout(PRIOR, 1, 2, alpha=0.5)
+    fixed = fit_fusion(scores, labels, torch.ones(len(labels)), held)
+    assert held.with_more_image(fixed, 4 / 3) is fixed

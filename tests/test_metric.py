@@ -12,6 +12,7 @@ from skxma.metric import (
     metrics,
     see_support,
     spread,
+    text_root,
     view,
     vocabulary_root,
 )
@@ -131,3 +132,14 @@ def test_spread_is_the_deviation_of_the_cosines_between_different_keys(n, dim):
 def test_a_metric_centres_turns_and_stretches():
     metric = Metric(Frame(torch.ones(3), torch.eye(3)[:, [1, 0, 2]]), torch.tensor([1.0, 2.0, 3.0]))
     assert metric(torch.tensor([[2.0, 3.0, 4.0]])).tolist() == [[2.0, 2.0, 9.0]]
+
+
+def test_the_root_of_the_class_texts_knows_no_order_and_no_absent_text():
+    text = torch.as_tensor(make_problem().text, dtype=torch.float64)
+    root = text_root(text)
+    with_absent = torch.cat([text.flip(0), torch.zeros(2, text.shape[1], dtype=torch.float64)])
+    torch.testing.assert_close(text_root(with_absent), root)
+    assert text_root(text[:1]) is None
+    directions = torch.linalg.svd(text - text.mean(0), full_matrices=False).Vh[: len(text) - 1]
+    seen = torch.linalg.norm(directions @ root, dim=1)
+    assert seen.min() > torch.linalg.eigvalsh(root)[0]
