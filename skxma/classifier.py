@@ -339,7 +339,7 @@ class XMAdapterClassifier(OpenSetClassifier):
                     "vocabulary holds words, which encoder='precomputed' cannot encode; pass their embeddings."
                 )
             return class_weights(self._make_encoder(), list(words), VOCABULARY_TEMPLATE)
-        rows = check_array(words, dtype=np.float32, input_name="vocabulary")
+        rows = check_array(words, dtype=[np.float64, np.float32], input_name="vocabulary")
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"vocabulary has {rows.shape[1]} columns, the embeddings have {self.n_features_in_}; "

@@ -167,7 +167,7 @@ class EncodedInput(BaseEstimator):
 
     def _class_text(self, table: ClassTable) -> Floats | None:
         """L2-normalised text features (C, D) of the classes, zero rows for those without; None if no class has any."""
-        text = table.text
+        text: NDArray[Any] | None = table.text
         if text is None and not self._is_precomputed():
             if table.names is None:
                 warnings.warn(
@@ -186,8 +186,8 @@ class EncodedInput(BaseEstimator):
                 f"text_features has {text.shape[1]} columns, the embeddings have {self.n_features_in_}; "
                 "both must come from one encoder."
             )
-        text = unit_rows(text)
-        return text if text.any() else None
+        rows = unit_rows(text)
+        return rows if rows.any() else None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out of a fitted model an encoder that carries weights; names and `CLIPEncoder` carry none."""
