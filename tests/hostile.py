@@ -1,15 +1,53 @@
-"""The nastiest few-shot problems that are still finite, for hypothesis to draw and to shrink."""
+"""The nastiest few-shot problems that are still finite, for hypothesis to draw, and every classifier to face them."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from numpy.random import Generator
+
+from skxma import XMAdapterClassifier, baselines
+from skxma.baselines import (
+    APETClassifier,
+    CLAPClassifier,
+    CLIPAdapterClassifier,
+    CrossModalLinearProbe,
+    LPPlusPlusClassifier,
+    MultiModalAdapterClassifier,
+    TaskResClassifier,
+    TipAdapterFClassifier,
+)
+from skxma.baselines._base import Baseline
 
 LARGEST = 1.7e308
 SUBNORMAL = 5e-324
 SHAPES = ("random", "constant columns", "equal rows", "axes", "sparse", "small integers", "two rows")
 SCALES = ("one", "row by row", "huge", "tiny", "subnormal", "float32")
+EVIDENCES = {
+    "calibrated": {"evidence": "calibrated"},
+    "paper": {"evidence": "paper", "n_epochs": 3},
+    "training-free": {"evidence": "paper", "n_epochs": 0},
+}
+RIVALS = [getattr(baselines, name) for name in baselines.__all__]
+SHORT = {
+    APETClassifier: {"n_epochs": 3},
+    CLAPClassifier: {"n_epochs": 5},
+    CLIPAdapterClassifier: {"n_epochs": 5},
+    CrossModalLinearProbe: {"n_steps": 5},
+    LPPlusPlusClassifier: {"n_epochs": 20},
+    MultiModalAdapterClassifier: {"width": 16, "n_epochs": 3},
+    TaskResClassifier: {"n_epochs": 5},
+    TipAdapterFClassifier: {"n_epochs": 3},
+}
+PROPERTY = [
+    pytest.mark.property,
+    # scikit-learn's own check of the input adds up numbers of 1e308
+    pytest.mark.filterwarnings("ignore:invalid value encountered in reduce"),
+    pytest.mark.filterwarnings("ignore:overflow encountered in reduce"),
+]
+each_evidence = pytest.mark.parametrize("evidence", EVIDENCES)
+each_rival = pytest.mark.parametrize("kind", RIVALS, ids=lambda kind: kind.__name__)
 seeds = st.integers(0, 2**31 - 1)
 
 
@@ -97,3 +135,12 @@ def hostile_problems(
         queries=rows(n_queries),
         n_classes=len(shots) + unseen,
     )
+
+
+def ours(problem, evidence: str, **parameters) -> XMAdapterClassifier:
+    given = {"text_features": problem.text, "vocabulary": problem.words, **EVIDENCES[evidence], **parameters}
+    return XMAdapterClassifier("precomputed", random_state=0, **given)
+
+
+def rival(kind: type[Baseline], text) -> Baseline:
+    return kind(encoder="precomputed", random_state=0, text_features=text, **SHORT.get(kind, {}))

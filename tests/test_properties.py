@@ -3,50 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from hostile import Hostile, hostile_problems
+from hostile import PROPERTY, Hostile, each_evidence, each_rival, hostile_problems, ours, rival
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import make_problem
 
-from skxma import XMAdapterClassifier, baselines
 from skxma.base import FewShotClassifier
-from skxma.baselines import (
-    APETClassifier,
-    CLAPClassifier,
-    CLIPAdapterClassifier,
-    CrossModalLinearProbe,
-    LPPlusPlusClassifier,
-    MultiModalAdapterClassifier,
-    TaskResClassifier,
-    TipAdapterFClassifier,
-)
-from skxma.baselines._base import Baseline
 
 TOLERANCE = 1e-5
-EVIDENCES = {
-    "calibrated": {"evidence": "calibrated"},
-    "paper": {"evidence": "paper", "n_epochs": 3},
-    "training-free": {"evidence": "paper", "n_epochs": 0},
-}
-RIVALS = [getattr(baselines, name) for name in baselines.__all__]
-SHORT = {
-    APETClassifier: {"n_epochs": 3},
-    CLAPClassifier: {"n_epochs": 5},
-    CLIPAdapterClassifier: {"n_epochs": 5},
-    CrossModalLinearProbe: {"n_steps": 5},
-    LPPlusPlusClassifier: {"n_epochs": 20},
-    MultiModalAdapterClassifier: {"width": 16, "n_epochs": 3},
-    TaskResClassifier: {"n_epochs": 5},
-    TipAdapterFClassifier: {"n_epochs": 3},
-}
-pytestmark = [
-    pytest.mark.property,
-    # scikit-learn's own check of the input adds up numbers of 1e308
-    pytest.mark.filterwarnings("ignore:invalid value encountered in reduce"),
-    pytest.mark.filterwarnings("ignore:overflow encountered in reduce"),
-]
-each_evidence = pytest.mark.parametrize("evidence", EVIDENCES)
-each_rival = pytest.mark.parametrize("kind", RIVALS, ids=lambda kind: kind.__name__)
+pytestmark = PROPERTY
 numbers = st.fixed_dictionaries(
     {},
     optional={
@@ -56,15 +21,6 @@ numbers = st.fixed_dictionaries(
         "hard_sample_weight": st.sampled_from([0.0, 1.0, 100.0]),
     },
 )
-
-
-def ours(problem, evidence: str, **parameters) -> XMAdapterClassifier:
-    given = {"text_features": problem.text, "vocabulary": problem.words, **EVIDENCES[evidence], **parameters}
-    return XMAdapterClassifier("precomputed", random_state=0, **given)
-
-
-def rival(kind: type[Baseline], text) -> Baseline:
-    return kind(encoder="precomputed", random_state=0, text_features=text, **SHORT.get(kind, {}))
 
 
 def check_answers(clf: FewShotClassifier, queries: np.ndarray) -> np.ndarray:
