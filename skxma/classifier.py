@@ -333,7 +333,7 @@ class XMAdapterClassifier(OpenSetClassifier):
             if words != "common":
                 raise ValueError(f"vocabulary={words!r} is none that skxma knows; pass 'common' or a list of words.")
             words = COMMON_WORDS
-        if all(isinstance(word, str) for word in words):
+        if len(words) and all(isinstance(word, str) for word in words):
             if self._is_precomputed():
                 raise ValueError(
                     "vocabulary holds words, which encoder='precomputed' cannot encode; pass their embeddings."

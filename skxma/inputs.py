@@ -103,6 +103,9 @@ class EncodedInput(BaseEstimator):
     def _check_embeddings(self, X: Any, reset: bool) -> Floats:
         """Validate embeddings as scikit-learn does and scale their rows to unit length; zero rows stay zero."""
         made_by = getattr(X, "fingerprint", None)
+        if np.ma.is_masked(X):
+            # scikit-learn would go on with what is under the mask
+            raise ValueError("Input X holds masked values; leave these rows out, or fill them.")
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
         if reset:
             self.encoder_fingerprint_ = made_by

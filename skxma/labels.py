@@ -69,9 +69,10 @@ def resolve_classes(
     Raises
     ------
     ValueError
-        A label without a name or a row, or fewer than two classes.
+        A label without a name or a row, one that is missing or of another kind, or fewer than two classes.
     """
     y = column_or_1d(y, warn=True)
+    refuse_unordered(y)
     with warnings.catch_warnings():
         # few shots of many classes look like a regression to scikit-learn
         warnings.filterwarnings("ignore", message="The number of unique classes")
@@ -103,6 +104,20 @@ def resolve_classes(
         None if named is None else [named.get(key) for key in keys],
         None if rows is None else _stack(rows, keys),
     )
+
+
+def refuse_unordered(y: NDArray[Any]) -> None:
+    """Refuse labels that are missing or of several kinds, which have no order."""
+    try:
+        np.unique(y)
+    except TypeError as error:
+        missing = [i for i, label in enumerate(y.tolist()) if label is None or label != label]
+        if missing:
+            raise ValueError(f"y holds no label for sample {missing[0]}, but {y[missing[0]]!r}.") from error
+        kinds = sorted({type(label).__name__ for label in y.tolist()})
+        raise ValueError(
+            f"y holds labels of several kinds ({', '.join(kinds)}); make all of them str, or int."
+        ) from error
 
 
 def _by_label(given: Any, seen: NDArray[Any], parameter: str) -> dict[Any, Any]:
