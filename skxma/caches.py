@@ -83,6 +83,9 @@ class ImageCache:
         """
         weights = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
         kept = np.flatnonzero(weights > 0)
+        # their sum must not overflow; a power of two changes no digit
+        exponent = np.frexp(weights.max())[1]
+        weights = np.ldexp(weights, -exponent)
         # -0.0 and 0.0 are the same picture
         rows = np.ascontiguousarray(features[kept], dtype=np.float32) + np.float32(0)
         as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
@@ -95,8 +98,14 @@ class ImageCache:
         position[kept] = np.argsort(order)[inverse]
         chosen, merged = kept[first[order]], merged[order]
         unit = float(merged.mean())
-        keys = features[chosen].astype(np.float32)
-        return cls(keys, labels[chosen].astype(np.intp), (merged / unit).astype(np.float32), n_classes, unit), position
+        made = cls(
+            features[chosen].astype(np.float32),
+            labels[chosen].astype(np.intp),
+            (merged / unit).astype(np.float32),
+            n_classes,
+            weight_unit=float(np.ldexp(unit, exponent)),
+        )
+        return made, position
 
     @property
     def values(self) -> Floats:
