@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from skxma._device import PRECISIONS
 from skxma._torchvision import ensure_importable
+from skxma._views import middle_of_strip
 from skxma._weights import TINY_FOLDER, FolderIdentity, fetch_checkpoint, fetch_folder, identify_folder
 from skxma.errors import EncoderNotFoundError, WeightsError
 
@@ -359,8 +360,13 @@ def _geometry(transform: Any) -> Callable[[Image.Image], Image.Image]:
     """Keep the resizing and cropping of open_clip's transform; the rest is done a batch at a time on the device."""
     on_tensors = {"MaybeConvertMode", "MaybeToTensor", "Normalize"}
     steps = [step for step in transform.transforms if type(step).__name__ not in on_tensors]
+    keeps_shape = any(
+        type(step).__name__ == "ResizeKeepRatio" or isinstance(getattr(step, "size", None), int) for step in steps
+    )
 
     def apply(image: Image.Image) -> Image.Image:
+        if keeps_shape:
+            image = middle_of_strip(image)
         for step in steps:
             image = step(image)
         return image

@@ -1,4 +1,4 @@
-"""Random views of an image, seeded by its content."""
+"""Parts of an image: random views seeded by its content, and the middle of a strip."""
 
 import math
 from numbers import Integral
@@ -11,6 +11,7 @@ from PIL import Image
 _SCALE = (0.5, 1.0)
 _LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
 _N_TRIALS = 10
+MAX_ASPECT = 50
 
 
 def draw_seed(random_state: Any) -> int | None:
@@ -82,3 +83,22 @@ def _draw_box(rng: np.random.Generator, width: int, height: int) -> tuple[int, i
             left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
             return left, top, left + w, top + h
     return 0, 0, width, height
+
+
+def middle_of_strip(image: Image.Image) -> Image.Image:
+    """Cut from a strip that is more than 50 times as long as wide the middle 50 squares; else the image as it is.
+
+    Resized until its short side is right, a picture of 1 x 10000 pixels would take gigabytes, of which a crop keeps the
+    middle square; resized until its long side is right, nothing would be left of its short one.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+
+    Returns
+    -------
+    image : PIL.Image.Image
+    """
+    width, height = image.size
+    across, down = (max(0, side - MAX_ASPECT * min(width, height)) // 2 for side in (width, height))
+    return image.crop((across, down, width - across, height - down)) if across or down else image

@@ -26,6 +26,7 @@ LOGIT_SCALE = 100.0
 DOUBLE_ENTRIES = 2**16
 CHUNK_ENTRIES = 2**22
 FIT_PASSES = 1000
+TIE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -278,7 +279,7 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
         """Fit from embeddings, once everything else is settled."""
         text = self._class_text(table)
         n_classes = len(table.classes)
-        cache, self.sample_position_ = ImageCache.build(features, table.indices, n_classes, weights)
+        cache, self.sample_position_ = ImageCache.build(features, table.indices, n_classes, weights, text)
         self.sample_weight_ = np.ones(len(features)) if weights is None else weights[weights > 0]
         scale = LOGIT_SCALE
         if not self._is_precomputed():
@@ -322,7 +323,7 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
 
     def _predict_logits(self, X: Any) -> NDArray[np.float64]:
         """Logits (n, C) as float64."""
-        return self._score(X, self._scorer)
+        return settle_ties(self._score(X, self._scorer))
 
     def _score(self, X: Any, scorer: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> NDArray[np.float64]:
         """The rows (n, k) as float64 that a scorer, made ready once, gives of new images, chunk by chunk."""
@@ -351,6 +352,15 @@ def sample_weights(given: Any, n_samples: int) -> NDArray[np.float64] | None:
         given, np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
     )
     return weights
+
+
+def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits (n, C) where what falls short of the row's best by less than its probability shows is the best too.
+
+    Otherwise the most probable class could be another one for the logits than for the probabilities.
+    """
+    best = logits.max(axis=1, keepdims=True)
+    return np.where(logits > best - TIE, best, logits)
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -54,12 +54,17 @@ class ImageCache:
 
     @classmethod
     def build(
-        cls, features: Floats, labels: Integers, n_classes: int, sample_weight: NDArray[Any] | None = None
+        cls,
+        features: Floats,
+        labels: Integers,
+        n_classes: int,
+        sample_weight: NDArray[Any] | None = None,
+        text: Floats | None = None,
     ) -> tuple[ImageCache, Integers]:
         """Make a cache of N' samples: equal pictures with equal labels become one key with the sum of their weights.
 
         A picture that stands twice would otherwise retrieve itself when it is left out. Samples of weight 0 are not
-        kept.
+        kept. Neither the order of the samples nor what their classes are called has a part in the order of the keys.
 
         Parameters
         ----------
@@ -67,6 +72,8 @@ class ImageCache:
         labels : ndarray of shape (N',)
         n_classes : int
         sample_weight : ndarray of shape (N',), optional
+        text : ndarray of shape (C, D), optional
+            Tells classes apart that hold the same pictures.
 
         Returns
         -------
@@ -76,17 +83,29 @@ class ImageCache:
         """
         weights = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
         kept = np.flatnonzero(weights > 0)
-        rows = np.ascontiguousarray(np.c_[features[kept], labels[kept]].astype(np.float32))
-        rows += 0.0  # -0.0 and 0.0 are the same picture
+        # their sum must not overflow; a power of two changes no digit
+        exponent = np.frexp(weights.max())[1]
+        weights = np.ldexp(weights, -exponent)
+        # -0.0 and 0.0 are the same picture
+        rows = np.ascontiguousarray(features[kept], dtype=np.float32) + np.float32(0)
         as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
-        _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
+        _, picture = np.unique(as_bytes, return_inverse=True)
+        pairs, first, inverse = np.unique(picture * n_classes + labels[kept], return_index=True, return_inverse=True)
         merged = np.bincount(inverse, weights=weights[kept], minlength=len(first))
+        ranks = class_ranks(*np.divmod(pairs, n_classes), merged, n_classes, text)
+        order = np.lexsort((ranks[pairs % n_classes], pairs // n_classes))
         position = np.full(len(labels), -1, dtype=np.intp)
-        position[kept] = inverse
-        chosen = kept[first]
+        position[kept] = np.argsort(order)[inverse]
+        chosen, merged = kept[first[order]], merged[order]
         unit = float(merged.mean())
-        keys = features[chosen].astype(np.float32)
-        return cls(keys, labels[chosen].astype(np.intp), (merged / unit).astype(np.float32), n_classes, unit), position
+        made = cls(
+            features[chosen].astype(np.float32),
+            labels[chosen].astype(np.intp),
+            (merged / unit).astype(np.float32),
+            n_classes,
+            weight_unit=float(np.ldexp(unit, exponent)),
+        )
+        return made, position
 
     @property
     def values(self) -> Floats:
@@ -109,6 +128,17 @@ class ImageCache:
         labels, weights = like(queries, self.labels, self.weights)
         return F.one_hot_evidence(self.affinity(queries), labels, weights, self.n_classes, beta)
 
+    def class_order(self, text: Tensor | None) -> Integers:
+        """The classes (C,) by their first key, then by their text (C, D): what they are called has no part in it."""
+        first = np.full(self.n_classes, len(self.labels))
+        np.minimum.at(first, self.labels, np.arange(len(self.labels)))
+        rows = [[]] * self.n_classes if text is None else text.tolist()
+        return np.array(sorted(range(self.n_classes), key=lambda c: (first[c], rows[c])), dtype=np.intp)
+
+    def rename_classes(self, names: Integers) -> ImageCache:
+        """The cache in which class c is called ``names[c]``."""
+        return replace(self, labels=names[self.labels])
+
     def keep(self, chosen: NDArray[np.bool_]) -> ImageCache:
         """The cache with only the keys where `chosen` (N,) is True; the classes stay."""
         weights = self.weights[chosen]
@@ -126,6 +156,29 @@ class ImageCache:
         weights = np.where(chosen, np.float32(0), self.weights)
         unit = weights[~chosen].mean()
         return replace(self, weights=weights / unit, weight_unit=self.weight_unit * float(unit))
+
+
+def class_ranks(
+    pictures: Integers, labels: Integers, weights: NDArray[Any], n_classes: int, text: Floats | None
+) -> Integers:
+    """Order the classes (C,) by their pictures, these pictures' weights and their text, so not by what they are called.
+
+    Parameters
+    ----------
+    pictures : ndarray of shape (N,)
+        Number of each key's picture, ascending.
+    labels, weights : ndarray of shape (N,)
+    n_classes : int
+    text : ndarray of shape (C, D) or None
+    """
+    held = [np.flatnonzero(labels == c) for c in range(n_classes)]
+    contents = [
+        (pictures[keys].tolist(), weights[keys].tolist(), [] if text is None else text[c].tolist())
+        for c, keys in enumerate(held)
+    ]
+    ranks = np.empty(n_classes, dtype=np.intp)
+    ranks[sorted(range(n_classes), key=contents.__getitem__)] = np.arange(n_classes)
+    return ranks
 
 
 @dataclass(frozen=True)

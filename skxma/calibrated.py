@@ -343,6 +343,28 @@ def fit_calibrated(
     like_this : Tensor
         Gives the device and the precision of the computation.
     """
+    # the fit sees the classes in an order of its own, for rounding is amplified where the fusion is ill-conditioned
+    order = cache.class_order(text)
+    place = np.argsort(order)
+    ordered = None if text is None else text[torch.as_tensor(order, device=text.device)]
+    report = fit_in_order(cache.rename_classes(place), ordered, vocabulary, settings, like_this)
+    model = report.model
+    assert isinstance(model, CalibratedCache)
+    text_cache = model.text_cache
+    named = replace(
+        model,
+        image_cache=model.image_cache.rename_classes(order),
+        text_cache=None if text_cache is None else replace(text_cache, keys=text_cache.keys[place]),
+        residual=None if model.residual is None else model.residual[place],
+    )
+    left_out = replace(report.left_out, label=order[report.left_out.label])
+    return replace(report, model=named, left_out=left_out)
+
+
+def fit_in_order(
+    cache: ImageCache, text: Tensor | None, vocabulary: Tensor | None, settings: Settings, like_this: Tensor
+) -> FitReport:
+    """:func:`fit_calibrated` with the classes in an order that depends on their content alone."""
     support = prepare(cache, text, settings.beta, like_this)
     roots = metric_roots(vocabulary, text, support.large)
     n, n_seen = len(cache.labels), int((cache.shots > 0).sum())

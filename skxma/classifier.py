@@ -333,13 +333,13 @@ class XMAdapterClassifier(OpenSetClassifier):
             if words != "common":
                 raise ValueError(f"vocabulary={words!r} is none that skxma knows; pass 'common' or a list of words.")
             words = COMMON_WORDS
-        if all(isinstance(word, str) for word in words):
+        if len(words) and all(isinstance(word, str) for word in words):
             if self._is_precomputed():
                 raise ValueError(
                     "vocabulary holds words, which encoder='precomputed' cannot encode; pass their embeddings."
                 )
             return class_weights(self._make_encoder(), list(words), VOCABULARY_TEMPLATE)
-        rows = check_array(words, dtype=np.float32, input_name="vocabulary")
+        rows = check_array(words, dtype=[np.float64, np.float32], input_name="vocabulary")
         if rows.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"vocabulary has {rows.shape[1]} columns, the embeddings have {self.n_features_in_}; "

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from . import __version__, _cli_cache, _cli_models, benchmark
 from .errors import SkxmaError
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 1 after an error that was the input's, in whole or in part; its message is on stderr.
     """
     arguments = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # a file's name goes out as the bytes that it is
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         status = arguments.run(arguments)
         sys.stdout.flush()

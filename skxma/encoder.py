@@ -21,7 +21,7 @@ from skxma._views import draw_seed, random_views
 from skxma.embeddings import Embeddings
 from skxma.errors import ImageError
 from skxma.images import FileVersion, as_items, check_header, check_images, content_key, file_version, load_image
-from skxma.prompts import make_prompts
+from skxma.prompts import SURROGATE, make_prompts
 from skxma.store import EmbeddingStore, MemoryStore, resolve_store
 
 __all__ = ["CLIPEncoder", "clear_models"]
@@ -192,6 +192,8 @@ class CLIPEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         ------
         TypeError
             If `prompts` is a single string, or holds anything but strings.
+        ValueError
+            If a prompt is no text, as file names can be that are not UTF-8.
         """
         self._validate_params()
         if isinstance(prompts, str):
@@ -200,6 +202,8 @@ class CLIPEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"prompt {index} must be a string, got {type(text).__name__} {text!r:.80}.")
+            if SURROGATE.search(text):
+                raise ValueError(f"prompt {index} is no text, but holds stray bytes: {text!r:.80}.")
         return self._encode_groups([[text] for text in texts], "text")
 
     def zero_shot_weights(self, class_names: Sequence[Any], templates: str | Sequence[str] = "simple") -> Embeddings:

@@ -155,7 +155,8 @@ def _with_own(scores: Tensor, support: MetricSupport, rows: Tensor, lone: Tensor
 def ridge_img2txt(features: Tensor, targets: Tensor, weights: Tensor) -> tuple[Projection, Tensor]:
     """Img2TxtNet in closed form: ``f + b + (f − mean f) A`` towards the text of the class.
 
-    b is the mean of ``T_y − f`` over the samples, A the ridge regression (λ = 1) of what is left.
+    b is the mean of ``T_y − f`` over the samples, A the ridge regression (λ = 1) of what is left; both are 0 where no
+    sample has a weight.
 
     Parameters
     ----------
@@ -171,8 +172,9 @@ def ridge_img2txt(features: Tensor, targets: Tensor, weights: Tensor) -> tuple[P
         L2-normalised outputs for the samples, each by the A that did not see it (hat matrix).
     """
     x, y, v = features.double(), targets.double(), weights.double()[:, None]
-    mean = (v * x).sum(0) / v.sum()
-    shift = (v * (y - x)).sum(0) / v.sum()
+    total = v.sum().clamp_min(F.EPS)
+    mean = (v * x).sum(0) / total
+    shift = (v * (y - x)).sum(0) / total
     centred, rest = x - mean, y - x - shift
     gram = centred.T @ (v * centred)
     gram.diagonal().add_(RIDGE)
@@ -188,10 +190,14 @@ def ridge_img2txt(features: Tensor, targets: Tensor, weights: Tensor) -> tuple[P
 def centres(features: Tensor, labels: Tensor, weights: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     """Where the two modalities lie: the means (D,) of images and of texts, over the classes that have both.
 
-    Every class counts the same, so that neither frequent classes nor a text near all pictures pulls.
+    Every class counts the same, so that neither frequent classes nor a text near all pictures pulls. Where no class has
+    both, each mean is over the classes that have the one.
     """
     means, mass = class_means(features, labels, weights, len(text))
-    both = (mass > 0) & text.any(1)
+    seen, told = mass > 0, text.any(1)
+    both = seen & told
+    if not bool(both.any()):
+        return means[seen].mean(0), text[told].mean(0)
     return means[both].mean(0), text[both].mean(0)
 
 

@@ -5,7 +5,8 @@ import math
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, cast
 
@@ -23,6 +24,8 @@ _URL = re.compile(r"^([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 _N_NAMED = 5
 FileVersion: TypeAlias = tuple[str, int, int, int, int]
 SETTLED_NS = 2 * 10**9
+# Pillow hands these to Ghostscript and to Windows
+_PROGRAMS = {"EPS", "WMF"}
 
 
 def check_images(X: Any) -> Sequence[ImageLike]:
@@ -161,6 +164,11 @@ def _path_problem(item: str | os.PathLike[Any]) -> str | None:
             return None
         if Path(path).is_dir():
             return "a directory; expected a file: list its files, e.g. sorted(Path(folder).glob('*.jpg'))"
+        if Path(path).exists():
+            # to read one could take forever
+            return "a pipe, socket or device; expected a file"
+        if Path(path).is_symlink():
+            return "a symbolic link that leads to no file"
     except (OSError, ValueError) as error:  # a name too long, or with a null byte
         return f"not a usable path ({error})"
     return "no such file" + ("" if Path(path).is_absolute() else f" (relative to {Path.cwd()})")
@@ -228,8 +236,9 @@ def load_image(item: ImageLike, index: int | None = None) -> Image.Image:
     if problem is None:
         try:
             return _read(item)
-        except MemoryError:
-            raise
+        except MemoryError as error:
+            place = _place(index, path_of(item))
+            raise MemoryError(f"{place}: too large for the memory that is left; leave it out or shrink it") from error
         # Pillow's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error and more
         except Exception as error:
             problem = _explain(error, path_of(item))
@@ -257,7 +266,7 @@ def check_header(item: ImageLike, index: int | None = None) -> None:
     problem = find_problem(item)
     if problem is None:
         try:
-            with Image.open(item):
+            with _open(item):
                 return
         except Exception as error:
             problem = _explain(error, path_of(item))
@@ -284,13 +293,22 @@ def _read(item: ImageLike) -> Image.Image:
         array = item[..., 0] if item.ndim == 3 and item.shape[-1] == 1 else item
         return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
     if not isinstance(item, Image.Image):
-        with Image.open(item) as opened:
+        with _open(item) as opened:
             return to_rgb(opened)
     source = _unread_file(item)
     if source is not None:
-        with Image.open(source) as opened:
+        with _open(source) as opened:
             return to_rgb(opened)
     return to_rgb(item)
+
+
+@contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open a file as a picture, refusing before any pixel is decoded what Pillow would hand to a program."""
+    with Image.open(path) as image:
+        if image.format in _PROGRAMS:
+            raise ImageError(f"{image.format} is run by another program, not read; convert it, for instance to PNG")
+        yield image
 
 
 def _unread_file(image: Image.Image) -> str | None:

@@ -103,6 +103,9 @@ class EncodedInput(BaseEstimator):
     def _check_embeddings(self, X: Any, reset: bool) -> Floats:
         """Validate embeddings as scikit-learn does and scale their rows to unit length; zero rows stay zero."""
         made_by = getattr(X, "fingerprint", None)
+        if np.ma.is_masked(X):
+            # scikit-learn would go on with what is under the mask
+            raise ValueError("Input X holds masked values; leave these rows out, or fill them.")
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
         if reset:
             self.encoder_fingerprint_ = made_by
@@ -167,7 +170,7 @@ class EncodedInput(BaseEstimator):
 
     def _class_text(self, table: ClassTable) -> Floats | None:
         """L2-normalised text features (C, D) of the classes, zero rows for those without; None if no class has any."""
-        text = table.text
+        text: NDArray[Any] | None = table.text
         if text is None and not self._is_precomputed():
             if table.names is None:
                 warnings.warn(
@@ -186,8 +189,8 @@ class EncodedInput(BaseEstimator):
                 f"text_features has {text.shape[1]} columns, the embeddings have {self.n_features_in_}; "
                 "both must come from one encoder."
             )
-        text = unit_rows(text)
-        return text if text.any() else None
+        rows = unit_rows(text)
+        return rows if rows.any() else None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out of a fitted model an encoder that carries weights; names and `CLIPEncoder` carry none."""

@@ -29,14 +29,14 @@ class ClassTable:
         Position of each sample's label in `classes`.
     names : list of (str, sequence of str or None), or None
         What the prompts say of each class; None where nothing is known of any.
-    text : ndarray of shape (C, n_features) or None
+    text : ndarray of shape (C, n_features), float64, or None
         The caller's text features in the order of `classes`; a zero row is a class without text.
     """
 
     classes: NDArray[Any]
     indices: NDArray[np.intp]
     names: list[Name | None] | None
-    text: NDArray[np.float32] | None
+    text: NDArray[np.float64] | None
 
     def without(self, dropped: NDArray[Any]) -> ClassTable:
         """The table without some classes, of which no sample may be."""
@@ -69,9 +69,10 @@ def resolve_classes(
     Raises
     ------
     ValueError
-        A label without a name or a row, or fewer than two classes.
+        A label without a name or a row, one that is missing or of another kind, or fewer than two classes.
     """
     y = column_or_1d(y, warn=True)
+    refuse_unordered(y)
     with warnings.catch_warnings():
         # few shots of many classes look like a regression to scikit-learn
         warnings.filterwarnings("ignore", message="The number of unique classes")
@@ -105,6 +106,20 @@ def resolve_classes(
     )
 
 
+def refuse_unordered(y: NDArray[Any]) -> None:
+    """Refuse labels that are missing or of several kinds, which have no order."""
+    try:
+        np.unique(y)
+    except TypeError as error:
+        missing = [i for i, label in enumerate(y.tolist()) if label is None or label != label]
+        if missing:
+            raise ValueError(f"y holds no label for sample {missing[0]}, but {y[missing[0]]!r}.") from error
+        kinds = sorted({type(label).__name__ for label in y.tolist()})
+        raise ValueError(
+            f"y holds labels of several kinds ({', '.join(kinds)}); make all of them str, or int."
+        ) from error
+
+
 def _by_label(given: Any, seen: NDArray[Any], parameter: str) -> dict[Any, Any]:
     """A table label -> item from a mapping, or from a sequence that integers index and strings are members of."""
     if isinstance(given, str):
@@ -129,7 +144,8 @@ def _text_by_label(given: Any, seen: NDArray[Any], named: dict[Any, Any] | None)
     """The same for text features, whose rows follow the class names where there are any."""
     if isinstance(given, Mapping):
         return dict(given)
-    array = check_array(given, dtype=np.float32, input_name="text_features")
+    # float64 stays: what overflows float32 has a direction all the same
+    array = check_array(given, dtype=[np.float64, np.float32], input_name="text_features")
     labels = seen.tolist()
     order = labels
     if named is not None:
@@ -157,16 +173,18 @@ def _refuse_missing(labels: list[Any], table: dict[Any, Any], parameter: str) ->
         raise ValueError(f"{parameter} says nothing of {_some(missing)}, which y holds; it knows {_some(list(table))}.")
 
 
-def _stack(rows: dict[Any, Any], keys: list[Any]) -> NDArray[np.float32]:
-    known = [np.asarray(row, dtype=np.float32) for row in rows.values() if row is not None]
+def _stack(rows: dict[Any, Any], keys: list[Any]) -> NDArray[np.float64]:
+    known = {key: np.asarray(row, dtype=np.float64) for key, row in rows.items() if row is not None}
     if not known:
         raise ValueError("text_features holds no vector; leave the parameter out instead.")
-    shapes = {row.shape for row in known}
+    shapes = {row.shape for row in known.values()}
     if len(shapes) > 1 or len(next(iter(shapes))) != 1:
         raise ValueError(f"text_features must hold vectors of one length, not of shapes {sorted(shapes)}.")
-    empty = np.zeros_like(known[0])
-    found = (rows.get(key) for key in keys)
-    return np.stack([empty if row is None else np.asarray(row, dtype=np.float32) for row in found])
+    for key, row in known.items():
+        if not np.isfinite(row).all():
+            raise ValueError(f"text_features of {key!r} contains NaN or infinity; pass None for a class without text.")
+    empty = np.zeros(next(iter(shapes)))
+    return np.stack([known.get(key, empty) for key in keys])
 
 
 def _some(items: list[Any], most: int = 5) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from .base import FewShotClassifier
+from .base import FewShotClassifier, settle_ties
 from .calibration import LeftOutAnswers, RetrievalModel
 
 
@@ -79,7 +79,7 @@ class OpenSetClassifier(FewShotClassifier):
             return rows
 
         found = self._score(X, both)
-        return found[:, :-1], found[:, -1]
+        return settle_ties(found[:, :-1]), found[:, -1]
 
     def _calibrate_rejection(self, left_out: LeftOutAnswers) -> None:
         """Set `reject_threshold_` to what the wanted share of the support images exceeds, each left out."""

@@ -105,6 +105,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 ARTICLE = re.compile(r"(an?|the|my|some|one) ", re.IGNORECASE)
 SLOT_WITH_ARTICLE = re.compile(r"(?:\b(?:an?|the|my|one) )?\{\}")
 SENTENCE_WORDS = 4
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
@@ -189,7 +190,7 @@ def make_prompts(name: str | Sequence[str], templates: str | Sequence[str]) -> l
     Raises
     ------
     ValueError
-        If there is no name or one is blank, or a template is wrong.
+        If there is no name, one is blank or no text, or a template is wrong.
     TypeError
         If a name or a template is not a string.
     """
@@ -208,6 +209,11 @@ def make_prompts(name: str | Sequence[str], templates: str | Sequence[str]) -> l
             raise TypeError(f"A class name must be a string, got {type(one).__name__} {one!r:.80}.")
         if not one.strip():
             raise ValueError(f"A class name must not be blank, got {one!r} among {names!r:.120}.")
+        if SURROGATE.search(one):
+            raise ValueError(
+                f"A class name must be text, got {one!r:.80}, which holds bytes of another encoding than the file "
+                "system's; rename the folder, or say with class_names what the class is called."
+            )
     resolved = resolve_templates(templates)
     return [prompt for one in names for prompt in _fill(one, resolved)]
 

@@ -19,7 +19,7 @@ from sklearn.utils import _safe_indexing, check_consistent_length, indexable
 from torch import Tensor
 
 from . import functional as F
-from .base import softmax
+from .base import settle_ties, softmax
 from .classifier import XMAdapterClassifier
 from .embeddings import Embeddings
 from .inputs import is_embeddings
@@ -201,7 +201,7 @@ def sweep_logits(clf: XMAdapterClassifier, X: Any, numbers: Sequence[Sequence[fl
                 F.residual_logits(zero_shot, evidence, alpha)
                 for (zero_shot, _, _), evidence in zip(pieces, known[1], strict=True)
             ]
-            yield torch.cat(logits).double().cpu().numpy()
+            yield settle_ties(torch.cat(logits).double().cpu().numpy())
 
 
 @dataclass

@@ -19,7 +19,7 @@ from . import functional as F
 from .caches import Floats, ImageCache, Projection, TextCache, like
 from .calibration import FitReport, LeftOutAnswers
 from .experts import lone_nodes, zero_shot_cosines
-from .metric import class_means
+from .metric import ALONE, class_means
 
 ALPHA, BETA = 1.0, 5.5
 SCALAR_PENALTY = 0.04
@@ -88,7 +88,10 @@ class CrossModalCache(nn.Module):
         super().__init__()
         keys, self.labels, self.weights = like(like_this, cache.keys, cache.labels, cache.weights)
         self.mass = self.weights.new_zeros(cache.n_classes).index_add(0, self.labels, self.weights)
-        self.shots = torch.bincount(self.labels, minlength=cache.n_classes)
+        own_mass = self.mass[self.labels]
+        self.rest = own_mass - self.weights
+        # what rounding leaves beside a weight that outweighs all others of its class is no sample
+        self.lone = self.rest <= ALONE * own_mass
         self.keys = nn.Parameter(keys.clone())
         self.text = text
         self.log_alpha, self.log_beta = np.log(ALPHA), np.log(BETA)
@@ -198,8 +201,8 @@ def leave_one_out_loss(
     _, others = F.log_odds_of_own(F.residual_logits(zero_shot, evidence, alpha), labels)
     simulated = F.fuse(lone.nodes[None, :], text[place, labels][:, None], ratio)
     mass, weight = model.mass[labels][:, None], model.weights[rows][:, None]
-    alone = (model.shots[labels] == 1)[:, None]
-    rest = torch.where(alone, 1.0, mass - weight)
+    alone = model.lone[rows][:, None]
+    rest = torch.where(alone, 1.0, model.rest[rows][:, None])
     own_evidence = torch.where(
         alone, weight * torch.exp(-beta * (1 - simulated)), evidence[place, labels][:, None] * mass / rest
     )
@@ -255,7 +258,7 @@ def train(model: CrossModalCache, features: Tensor, zero_shot: Tensor, weights: 
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, settings.n_epochs * steps))
     generator = torch.Generator().manual_seed(settings.seed)
-    curve, hard, any_lone = [], sample_hardness(model, features), bool((model.shots == 1).any())
+    curve, hard, any_lone = [], sample_hardness(model, features), bool(model.lone.any())
     lone = current_lone(model)
     for _ in range(settings.n_epochs):
         importance = weights * F.hard_sample_weights(hard, settings.hard_sample_weight)

@@ -18,6 +18,15 @@ torch.set_num_threads(1)
 # Tests import open_clip themselves, to compare with it.
 ensure_importable()
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what hypothesis drives, so that it can be run and counted as a kind."""
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("property")
+
+
 MODEL_CONFIG = {
     "model_cfg": {
         "embed_dim": 32,

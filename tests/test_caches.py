@@ -90,3 +90,28 @@ def test_a_projection_with_a_hidden_layer():
 def test_present_tells_classes_without_text():
     net = Projection(np.eye(2, dtype=np.float32), np.zeros(2, dtype=np.float32))
     assert TextCache(np.array([[1, 0], [0, 0]], dtype=np.float32), net).present.tolist() == [True, False]
+
+
+@given(st.permutations(range(4)), st.booleans())
+def test_the_order_of_the_keys_is_not_that_of_the_class_names(order, with_text):
+    problem = make_problem(n_classes=4, shots=3, dim=4)
+    problem.X[3:6] = problem.X[:3]  # the second class holds the pictures of the first
+    problem.X[7] = problem.X[1]
+    order, text = np.array(order), problem.text if with_text else None
+    weights = np.ones(12) if with_text else np.arange(1.0, 13.0)
+    a, _ = ImageCache.build(problem.X, problem.y, 4, weights, text)
+    named = np.argsort(order)[problem.y]
+    b, position = ImageCache.build(problem.X, named, 4, weights, text[order] if with_text else None)
+    np.testing.assert_array_equal(a.keys, b.keys)
+    np.testing.assert_array_equal(a.weights, b.weights)
+    np.testing.assert_array_equal(a.labels, order[b.labels])
+    np.testing.assert_array_equal(b.labels[position], named)
+
+
+def test_classes_are_ordered_by_their_first_key_and_then_by_their_text():
+    labels = np.array([2, 0, 2, 0])
+    cache = ImageCache(np.zeros((4, 1), np.float32), labels, np.ones(4, np.float32), 5)
+    text = torch.tensor([[9.0], [3.0], [9.0], [1.0], [2.0]])
+    assert cache.class_order(text).tolist() == [2, 0, 3, 4, 1]
+    assert cache.class_order(None).tolist() == [2, 0, 1, 3, 4]
+    assert cache.rename_classes(np.array([4, 3, 2, 1, 0])).labels.tolist() == [2, 4, 2, 4]

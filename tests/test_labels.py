@@ -80,3 +80,14 @@ def test_indices_point_back_to_the_labels(y):
     if len(set(y)) > 1:
         table = resolve_classes(y)
         assert table.classes[table.indices].tolist() == y
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_text_features_of_a_mapping_that_are_no_numbers_are_named(value):
+    with pytest.raises(ValueError, match="text_features of 'bee' contains NaN or infinity"):
+        resolve_classes(["ant", "bee"], text_features={"ant": [1.0, 0.0], "bee": [value, 1.0]})
+
+
+def test_text_features_beyond_single_precision_keep_their_direction():
+    table = resolve_classes([0, 1], text_features=[[1e300, 1e300], [0.0, -1e-300]])
+    assert table.text.tolist() == [[1e300, 1e300], [0.0, -1e-300]]
