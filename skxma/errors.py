@@ -39,3 +39,7 @@ class WeightsError(SkxmaError, OSError):
 
 class EncoderMismatchError(SkxmaError, ValueError):
     """Embeddings or weights come from another encoder than the one the model was fitted with."""
+
+
+class ModelFileError(SkxmaError, ValueError):
+    """A model that a model file cannot hold, or a file that is none, is damaged or needs a later release."""
