@@ -357,7 +357,7 @@ def _hub_offline(local_files_only: bool) -> Iterator[None]:
 
 def _geometry(transform: Any) -> Callable[[Image.Image], Image.Image]:
     """Keep the resizing and cropping of open_clip's transform; the rest is done a batch at a time on the device."""
-    on_tensors = {"MaybeConvertMode", "MaybeToTensor", "Normalize"}
+    on_tensors = {"MaybeConvertMode", "MaybeToTensor", "ToTensor", "Normalize"}
     steps = [step for step in transform.transforms if type(step).__name__ not in on_tensors]
 
     def apply(image: Image.Image) -> Image.Image:

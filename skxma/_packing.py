@@ -193,10 +193,10 @@ class Unpacker:
             return [self.unpack(item, where) for item in packed]
         if not isinstance(packed, dict):
             return packed
-        make = getattr(self, f"_make_{packed['kind']}", None) if packed.get("kind") in _KINDS else None
-        if make is None:
-            raise ModelFileError(f"{where} is of the kind {packed.get('kind')!r}, which this release does not know.")
-        return make(packed, where)
+        kind = packed.get("kind")
+        if not isinstance(kind, str) or kind not in _KINDS:
+            raise ModelFileError(f"{where} is of the kind {kind!r}, which this release does not know.")
+        return getattr(self, f"_make_{kind}")(packed, where)
 
     def _make_float(self, packed: dict[str, Any], where: str) -> float:
         return float(packed["value"])

@@ -113,6 +113,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:
 def _check_start(file: Path) -> None:
     """Refuse what does not start as a safetensors file, and say what it looks like."""
     size = file.stat().st_size
+    if not size:
+        raise ModelFileError(f"{file} is empty.")
     with file.open("rb") as stream:
         start = stream.read(64)
     header = int.from_bytes(start[:_LENGTH_BYTES], "little")
@@ -120,15 +122,13 @@ def _check_start(file: Path) -> None:
         if header > size - _LENGTH_BYTES:
             raise ModelFileError(f"{file} is cut short: it has {size} bytes, its header alone should have {header}.")
         return
-    if not size:
-        raise ModelFileError(f"{file} is empty.")
-    if start[:1] == b"\x80" and start[1] <= 5:
+    if start[:1] == b"\x80" and b"" < start[1:2] <= b"\x05":
         raise ModelFileError(
             f"{file} is no model file of skxma but a pickle, as joblib writes. A pickle can run any code: if you trust "
             "its source, open it with joblib.load."
         )
-    look = next((look for magic, look in _LOOKS if start.startswith(magic)), "no safetensors file")
-    raise ModelFileError(f"{file} is no model file of skxma; it looks like {look}.")
+    look = next((f"; it looks like {look}" for magic, look in _LOOKS if start.startswith(magic)), "")
+    raise ModelFileError(f"{file} is no model file of skxma{look}.")
 
 
 def _check_version(file: Path, metadata: dict[str, str]) -> None:

@@ -6,9 +6,11 @@ import re
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from ._packing import Arrays, Packer, Unpacker, dataclasses_in
+from ._packing import Arrays, Packer, Unpacker, dataclasses_in, fits
+from .caches import Floats, ImageCache
 from .calibrated_cache import CalibratedCache
 from .errors import ModelFileError
 from .inputs import DetachedEncoder
@@ -132,18 +134,15 @@ def _unpack_encoder(packed: dict[str, Any], unpacker: Unpacker) -> str | BaseEst
 
 def _check_sizes(estimator: Any) -> None:
     """Refuse classes, labels and widths that do not fit together, before anything is allocated by them."""
-    n_classes, width = len(estimator.classes_), estimator.n_features_in_
-    caches = [estimator.image_cache_]
-    if hasattr(estimator, "model_"):
-        caches.append(estimator.model_.image_cache)
+    classes, width, text = estimator.classes_, estimator.n_features_in_, estimator.text_features_
+    caches = [estimator.image_cache_, *([estimator.model_.image_cache] if hasattr(estimator, "model_") else [])]
+    if not (fits(classes, NDArray[Any]) and fits(width, int) and fits(text, Floats) and fits(caches, list[ImageCache])):
+        raise ModelFileError("Its classes, texts or caches are not what they should be.")
     for cache in caches:
         keys, labels = cache.keys, cache.labels
         sized = keys.ndim == 2 and keys.shape[1] == width and labels.shape == cache.weights.shape == keys.shape[:1]
-        if (
-            not sized
-            or cache.n_classes != n_classes
-            or (len(labels) and not 0 <= labels.min() <= labels.max() < n_classes)
-        ):
+        known = not len(labels) or 0 <= labels.min() <= labels.max() < len(classes)
+        if not (sized and known and cache.n_classes == len(classes)):
             raise ModelFileError("The keys, labels and classes of its cache do not fit together.")
-    if estimator.text_features_.shape != (n_classes, width):
+    if text.shape != (len(classes), width):
         raise ModelFileError("Its text features are not one row a class.")
