@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -16,13 +17,18 @@ from .embeddings import Embeddings
 from .errors import ModelFileError
 
 Arrays = dict[str, NDArray[Any]]
-Types = Mapping[str, type[Any]]
+Types = Mapping[str, Any]
 
 _NUMBERS = frozenset(
     {"bool", "float16", "float32", "float64", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64))}
 )
 _LAST_CODE_POINT = 0x10FFFF
 _MT19937_WORDS = 624
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def dataclasses_in(*hints: Any) -> dict[str, type[Any]]:
@@ -41,7 +47,7 @@ def dataclasses_in(*hints: Any) -> dict[str, type[Any]]:
     def visit(hint: Any) -> None:
         if is_dataclass(hint) and isinstance(hint, type) and hint.__name__ not in found:
             found[hint.__name__] = hint
-            for inner in get_type_hints(hint).values():
+            for inner in _hints(hint).values():
                 visit(inner)
         for argument in get_args(hint):
             visit(argument)
@@ -244,7 +250,7 @@ class Unpacker:
         cls = self.types.get(packed["type"])
         if cls is None:
             raise ModelFileError(f"{where} is a {packed['type']!r}, which this release does not know.")
-        hints, given = get_type_hints(cls), packed["fields"]
+        hints, given = _hints(cls), packed["fields"]
         # fields that a later release added are none of ours
         values = {f.name: self.unpack(given[f.name], f"{where}.{f.name}") for f in fields(cls) if f.name in given}
         for name in _misfits(values, hints):

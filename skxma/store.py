@@ -6,10 +6,10 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from skxma._memory_store import DTYPES, Floats, MemoryStore, check_batch, defaul
 __all__ = ["EmbeddingStore", "MemoryStore", "default_folder", "default_memory_store", "resolve_store"]
 
 _GIB = 2**30
+T = TypeVar("T")
 
 
 def resolve_store(memory: object) -> "MemoryStore | EmbeddingStore | None":
@@ -98,6 +99,7 @@ SET dtype = excluded.dtype, value = excluded.value, used = excluded.used, checks
 """
 # id, key, dtype, value, used, checksum
 _Row: TypeAlias = tuple[int, bytes, str, bytes, float, int]
+_COUNT = "SELECT namespace, COUNT(*) FROM embeddings GROUP BY namespace"
 _EVICT = "DELETE FROM embeddings WHERE id IN (SELECT id FROM embeddings ORDER BY used, id LIMIT ?)"
 
 
@@ -146,9 +148,7 @@ class EmbeddingStore:
         if not (self._readable and keys and self.file.exists()):
             return {}
         try:
-            with self._connection() as connection:
-                rows = _select(connection, keys, namespace)
-                self._touch(connection, rows)
+            rows = self._read(lambda connection: self._touch(connection, _select(connection, keys, namespace)))
         except (sqlite3.Error, OSError) as error:
             self._give_up("read", error)
             return {}
@@ -203,11 +203,8 @@ class EmbeddingStore:
         n_bytes = 0
         if self.file.exists():
             try:
-                with self._connection() as connection:
-                    namespaces = dict(
-                        connection.execute("SELECT namespace, COUNT(*) FROM embeddings GROUP BY namespace")
-                    )
-                    n_bytes = _bytes_used(connection)
+                namespaces = self._read(lambda connection: dict(connection.execute(_COUNT)))
+                n_bytes = self._read(_bytes_used)
             except (sqlite3.Error, OSError) as error:
                 self._give_up("read", error)
         return {
@@ -242,6 +239,19 @@ class EmbeddingStore:
             connection.execute("PRAGMA synchronous=NORMAL")
             yield connection
 
+    def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Ask the database, as it lies where its folder may not be written: SQLite keeps a log and a lock there."""
+        try:
+            with self._connection() as connection:
+                return question(connection)
+        except sqlite3.OperationalError as error:
+            name = f"{self.file.absolute().as_uri()}?mode=ro&immutable=1"
+            try:
+                with closing(sqlite3.connect(name, uri=True)) as connection:
+                    return question(connection)
+            except sqlite3.Error:
+                raise error from None
+
     def _create(self, connection: sqlite3.Connection) -> None:
         # four or more rows a page: with the usual 4 KiB half of each page would stay empty
         connection.execute("PRAGMA page_size=16384")
@@ -249,11 +259,12 @@ class EmbeddingStore:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.executescript(f"BEGIN IMMEDIATE;{_CREATE}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
 
-    def _touch(self, connection: sqlite3.Connection, rows: Sequence[_Row]) -> None:
+    def _touch(self, connection: sqlite3.Connection, rows: list[_Row]) -> list[_Row]:
+        """Note that rows were used, where that may be written; returns them."""
         now = time.time()
         stale = [(now, row[0]) for row in rows if row[4] < now - _TOUCH_SECONDS]
         if not (stale and self._writable):
-            return
+            return rows
         try:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("UPDATE embeddings SET used = ? WHERE id = ?", stale)
@@ -262,6 +273,7 @@ class EmbeddingStore:
             # on a read-only disk what is there can still be read
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+        return rows
 
     def _evict(self, connection: sqlite3.Connection) -> bool:
         evicted = False
