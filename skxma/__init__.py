@@ -11,9 +11,10 @@ _HOMES = {
     "EmbeddingStore": "store",
     "XMAdapterClassifier": "classifier",
     "XMAdapterSearchCV": "search",
+    "load": "persistence",
 }
 
-__all__ = ["CLIPEncoder", "EmbeddingStore", "XMAdapterClassifier", "XMAdapterSearchCV", "__version__"]
+__all__ = ["CLIPEncoder", "EmbeddingStore", "XMAdapterClassifier", "XMAdapterSearchCV", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

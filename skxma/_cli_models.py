@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
+from ._atomic import check_place, replacing
 from ._benchmark_problem import DEFAULT_ENCODER
 from .benchmark import positive_count
 
 FORMATS = ("table", "csv", "json")
+OURS, PICKLES = ".skxma", (".joblib", ".pkl", ".pickle")
 
 
 def add_parsers(commands: Any) -> None:
@@ -25,10 +25,12 @@ def add_parsers(commands: Any) -> None:
         help="fit a classifier on a folder of pictures and save it",
         description="Fit on a folder with a folder of pictures for each class, or on a CSV file with the columns path "
         "and label. The names of the folders, or the labels, are the class names.",
-        epilog="example: skxma fit birds/ --model birds.joblib",
+        epilog="example: skxma fit birds/ --model birds.skxma",
     )
     fit.add_argument("data", metavar="DIR", help="folder with a folder a class, or CSV file")
-    fit.add_argument("--model", required=True, metavar="FILE", help="where to save the model")
+    fit.add_argument(
+        "--model", required=True, metavar="FILE", help="where to save the model: NAME.skxma, or NAME.joblib"
+    )
     fit.add_argument("--encoder", default=DEFAULT_ENCODER, metavar="NAME", help="(default: %(default)s)")
     fit.add_argument("--templates", default="simple", metavar="NAME", help="prompt templates (default: %(default)s)")
     fit.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
@@ -39,9 +41,9 @@ def add_parsers(commands: Any) -> None:
         "predict",
         help="classify pictures with a saved model",
         description="Print the most probable classes of each picture. Pictures that cannot be read are named on stderr "
-        "and the others answered; the status is 1. Only open models that you trust: they are pickles.",
-        epilog="example: skxma predict birds.joblib new/*.jpg --top 3 --format csv    "
-        "find new -name '*.jpg' | skxma predict birds.joblib -",
+        "and the others answered; the status is 1. A model in .joblib is a pickle: open only those you trust.",
+        epilog="example: skxma predict birds.skxma new/*.jpg --top 3 --format csv    "
+        "find new -name '*.jpg' | skxma predict birds.skxma -",
     )
     predict.add_argument("model", metavar="MODEL", help="what `skxma fit` saved")
     predict.add_argument(
@@ -49,13 +51,14 @@ def add_parsers(commands: Any) -> None:
     )
     predict.add_argument("--top", type=positive_count, default=1, metavar="N", help="classes a picture (default: 1)")
     predict.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
+    predict.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
     predict.set_defaults(run=run_predict)
 
     explain = commands.add_parser(
         "explain",
         help="show the evidence for an answer",
         description="Print what the text alone says of a picture, and which support images were retrieved for it.",
-        epilog="example: skxma explain birds.joblib new/1.jpg --support birds/",
+        epilog="example: skxma explain birds.skxma new/1.jpg --support birds/",
     )
     explain.add_argument("model", metavar="MODEL", help="what `skxma fit` saved")
     explain.add_argument("image", metavar="IMAGE")
@@ -76,9 +79,7 @@ def add_parsers(commands: Any) -> None:
 
 def run_fit(arguments: argparse.Namespace) -> None:
     """Fit on a folder or table and save the model."""
-    target = Path(arguments.model)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target.parent} is no folder to save {target.name} in; make it first.")
+    target = place_for(arguments.model)
     from .classifier import XMAdapterClassifier
     from .datasets import load_image_folder
     from .inspection import labels_in_question
@@ -100,34 +101,52 @@ def run_fit(arguments: argparse.Namespace) -> None:
         print(f"label in question ({found.probability:.2f}): {where}", file=sys.stderr)
 
 
+def place_for(path: str) -> Path:
+    """The file that is to be written, refused before long work where it cannot be."""
+    if Path(path).suffix.lower() not in (OURS, *PICKLES):
+        raise ValueError(f"--model {path}: name it {Path(path).name}{OURS}, or with {PICKLES[0]} for a pickle.")
+    check_place(path)
+    return Path(path)
+
+
 def save(clf: Any, target: Path) -> None:
-    """Write a model beside its place and move it there, so that no half of one is ever found."""
+    """Write a model as the name says, whole or not at all."""
+    if target.suffix.lower() not in PICKLES:
+        clf.save(target)
+        return
     import joblib
 
-    with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as part:
-        try:
-            joblib.dump(clf, part)
-            part.flush()
-            os.fsync(part.fileno())
-            part.close()
-            Path(part.name).replace(target)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
+    with replacing(target) as stream:
+        joblib.dump(clf, stream)
 
 
 def load(path: str) -> Any:
-    """A saved classifier."""
-    import joblib
-
+    """A saved classifier that takes pictures. Only a name that says so is opened as a pickle."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no model {path}; `skxma fit DIR --model {path}` makes one.")
+    if Path(path).suffix.lower() not in PICKLES:
+        from .persistence import load as load_ours
+
+        return taking_pictures(load_ours(path), path)
+    import joblib
+
     try:
         clf = joblib.load(path)
     except Exception as error:
         raise ValueError(f"{path} is no model of skxma, or a damaged one ({type(error).__name__}: {error}).") from error
-    if not hasattr(clf, "predict_proba") or not hasattr(clf, "classes_"):
-        raise ValueError(f"{path} holds a {type(clf).__name__}, not a fitted classifier.")
+    return taking_pictures(clf, path)
+
+
+def taking_pictures(clf: Any, path: str) -> Any:
+    """The classifier, if it is fitted, of skxma or made with one of skxma, and encodes pictures itself."""
+    from .base import FewShotClassifier
+
+    parts = clf.get_params().values() if hasattr(clf, "get_params") else ()
+    ours = [part for part in (clf, *parts) if isinstance(part, FewShotClassifier)]
+    if not ours or not hasattr(clf, "classes_"):
+        raise ValueError(f"{path} holds a {type(clf).__name__}, not a fitted classifier of skxma.")
+    if all(part._is_precomputed() for part in ours):
+        raise ValueError(f"{path} was fitted on embeddings and knows no encoder, so it cannot answer for pictures.")
     return clf
 
 
@@ -147,6 +166,8 @@ def pictures(given: Sequence[str]) -> Iterator[str]:
 def run_predict(arguments: argparse.Namespace) -> int:
     """Print the answers of a saved model; 1 where a picture could not be read."""
     clf = load(arguments.model)
+    if arguments.memory:
+        clf.set_params(memory=arguments.memory)
     asked = list(pictures(arguments.images))
     if not asked:
         raise ValueError(f"no pictures in {' '.join(arguments.images)}.")

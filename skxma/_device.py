@@ -87,5 +87,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     -------
     answer : bool
     """
-    # the CPU's allocator raises a plain RuntimeError
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # the CPU's and the MPS allocator raise a plain RuntimeError
+    told = ("can't allocate memory", "out of memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in told)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 
-_DTYPES = ("float32", "float16")
+DTYPES = ("float32", "float16")
 
 
 def check_batch(keys: Sequence[bytes], array: NDArray[Any]) -> Floats:
@@ -34,7 +34,7 @@ def check_batch(keys: Sequence[bytes], array: NDArray[Any]) -> Floats:
         If the array is of another dtype or has another number of rows.
     """
     array = np.asarray(array)
-    if array.dtype.name not in _DTYPES:
+    if array.dtype.name not in DTYPES:
         raise TypeError(f"Embeddings must be float32 or float16, got {array.dtype}.")
     if array.ndim != 2 or len(array) != len(keys):
         raise ValueError(f"Expected one row of embeddings a key: {len(keys)} keys, an array of shape {array.shape}.")

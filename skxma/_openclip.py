@@ -316,11 +316,16 @@ def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tu
             folder = source.identity.folder
         options = {}
         name = tokenizer_name = f"local-dir:{folder}"
-        if source.repo is not None and open_clip.get_model_config(name).get("text_cfg", {}).get("hf_tokenizer_name"):
-            tokenizer_name = source.name  # the tokenizer's own files are not in the folder yet
     try:
+        if source.architecture is None:
+            config = open_clip.get_model_config(name) or {}
+            _refuse_code(config, source.name)
+            if source.repo is not None and config.get("text_cfg", {}).get("hf_tokenizer_name"):
+                tokenizer_name = source.name  # the tokenizer's own files are not in the folder yet
         model = open_clip.create_model(name, device="cpu", require_pretrained=True, weights_only=True, **options)
         tokenizer = open_clip.get_tokenizer(tokenizer_name, cache_dir=cache_dir)
+    except WeightsError:
+        raise
     except Exception as error:  # unlike keys or shapes, a damaged file, a configuration that builds no model
         if "transformers" in str(error) and find_spec("transformers") is None:
             raise ImportError(f"model={source.name!r} needs transformers: pip install transformers") from error
@@ -330,6 +335,14 @@ def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tu
             "configuration."
         ) from error
     return model, tokenizer
+
+
+def _refuse_code(config: Any, model: str) -> None:
+    """Refuse a configuration that would have transformers run a repository's own code; open_clip passes that on."""
+    if isinstance(config, dict) and config.get("trust_remote_code"):
+        raise WeightsError(f"model={model!r} asks to run code that comes with it (trust_remote_code); skxma runs none.")
+    for inner in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        _refuse_code(inner, model)
 
 
 @contextmanager
@@ -358,7 +371,7 @@ def _hub_offline(local_files_only: bool) -> Iterator[None]:
 
 def _geometry(transform: Any) -> Callable[[Image.Image], Image.Image]:
     """Keep the resizing and cropping of open_clip's transform; the rest is done a batch at a time on the device."""
-    on_tensors = {"MaybeConvertMode", "MaybeToTensor", "Normalize"}
+    on_tensors = {"MaybeConvertMode", "MaybeToTensor", "ToTensor", "Normalize"}
     steps = [step for step in transform.transforms if type(step).__name__ not in on_tensors]
     keeps_shape = any(
         type(step).__name__ == "ResizeKeepRatio" or isinstance(getattr(step, "size", None), int) for step in steps

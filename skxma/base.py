@@ -15,12 +15,14 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted
 from torch import Tensor
 
+from . import model_file
 from ._device import resolve_device
 from ._threads import threads_for
 from .caches import Floats, ImageCache
 from .experts import zero_shot_cosines
 from .inputs import EncodedInput, is_embeddings, unit_rows
 from .labels import ClassTable, resolve_classes
+from .saved_state import pack_estimator
 
 LOGIT_SCALE = 100.0
 DOUBLE_ENTRIES = 2**16
@@ -271,6 +273,28 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
         embeddings : ndarray of shape (n_samples, n_features), float32
         """
         return self._query_features(X)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted classifier to a file that `skxma.load` reads: arrays and JSON, nothing that can be run.
+
+        The file is there whole or not at all. The encoder's weights stay out of it: a name and a `CLIPEncoder`'s
+        settings are kept, any other encoder object must be given back after loading (``set_params(encoder=...)``).
+        Places on disk that `memory` or `cache_dir` name stay out too.
+
+        Parameters
+        ----------
+        path : str or path-like
+            By custom it ends in ".skxma". What was there is replaced.
+
+        Raises
+        ------
+        skxma.errors.ModelFileError
+            A parameter that a model file cannot hold; says which, before anything is written.
+        OSError
+            A folder that cannot be written, or a full disk; what was there before is as it was.
+        """
+        check_is_fitted(self)
+        model_file.write(path, *pack_estimator(self))
 
     def _resolve_classes(self, y: Any, weights: NDArray[np.float64] | None) -> ClassTable:
         return resolve_classes(y, self.class_names, self.text_features, None if weights is None else weights > 0)

@@ -19,7 +19,7 @@ from skxma._pipeline import read_batches, run_ahead
 from skxma._progress import Progress
 from skxma._views import draw_seed, random_views
 from skxma.embeddings import Embeddings
-from skxma.errors import ImageError
+from skxma.errors import ImageError, OutOfMemoryError
 from skxma.images import FileVersion, as_items, check_header, check_images, content_key, file_version, load_image
 from skxma.prompts import SURROGATE, make_prompts
 from skxma.store import EmbeddingStore, MemoryStore, resolve_store
@@ -355,14 +355,27 @@ class CLIPEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             try:
                 parts.append(forward(rows[start : start + size]))
             except RuntimeError as error:
-                if self.batch_size != "auto" or size == 1 or not is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
+                if self.batch_size != "auto" or size == 1:
+                    raise self._out_of_memory(size, loaded) from error
                 loaded.max_batch = max(1, size // 2)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
             start += size
         return np.concatenate(parts)
+
+    def _out_of_memory(self, size: int, loaded: LoadedModel) -> OutOfMemoryError:
+        """What to say when a batch does not fit and may not shrink."""
+        if self.batch_size != "auto" and size > 1:
+            way = "batch_size='auto', which halves until it fits, or a smaller one"
+        else:
+            way = "a smaller encoder" if loaded.device.type == "cpu" else "device='cpu' or a smaller encoder"
+        return OutOfMemoryError(
+            f"model={self.model!r} ran out of memory on {loaded.device} with a batch of {size}; pass {way}. Finished "
+            "batches are kept, unless memory=False."
+        )
 
     def _encode_groups(self, groups: list[list[str]], kind: str) -> Embeddings:
         """Encode each group of prompts as one unit vector, equal groups once, whatever the store holds not at all."""

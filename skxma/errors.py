@@ -39,3 +39,11 @@ class WeightsError(SkxmaError, OSError):
 
 class EncoderMismatchError(SkxmaError, ValueError):
     """Embeddings or weights come from another encoder than the one the model was fitted with."""
+
+
+class OutOfMemoryError(SkxmaError, RuntimeError):
+    """The encoder's device has too little memory for a batch that cannot be made smaller."""
+
+
+class ModelFileError(SkxmaError, ValueError):
+    """A model that a model file cannot hold, or a file that is none, is damaged or needs a later release."""

@@ -314,7 +314,9 @@ def _open(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 def _unread_file(image: Image.Image) -> str | None:
     """Return the file of an image that Pillow has opened but not decoded, else None."""
     path = path_of(image)
-    if path is None or getattr(image, "_im", image) is not None or not Path(path).is_file():
+    # what is decoded lies in `im` before Pillow 11
+    decoded = next((vars(image)[name] for name in ("_im", "im") if name in vars(image)), image)
+    if path is None or decoded is not None or not Path(path).is_file():
         return None
     try:
         at_start = image.tell() == 0

@@ -5,19 +5,21 @@ import sqlite3
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._memory_store import Floats, MemoryStore, check_batch, default_memory_store
+from skxma._memory_store import DTYPES, Floats, MemoryStore, check_batch, default_memory_store
 
 __all__ = ["EmbeddingStore", "MemoryStore", "default_folder", "default_memory_store", "resolve_store"]
 
 _GIB = 2**30
+T = TypeVar("T")
 
 
 def resolve_store(memory: object) -> "MemoryStore | EmbeddingStore | None":
@@ -77,7 +79,7 @@ def default_folder() -> Path:
 # A store that can't be used is a slower run, not a failed one: each path is complained of once a process.
 _warned: set[tuple[str, str]] = set()
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _FILE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
 _BUSY_SECONDS = 30.0
 _KEYS_A_QUERY = 500
@@ -86,14 +88,18 @@ _TOUCH_SECONDS = 60.0
 _CREATE = """
 CREATE TABLE IF NOT EXISTS embeddings (
     id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, key BLOB NOT NULL, dtype TEXT NOT NULL, value BLOB NOT NULL,
-    used REAL NOT NULL, UNIQUE (namespace, key)
+    used REAL NOT NULL, checksum INTEGER NOT NULL, UNIQUE (namespace, key)
 );
 CREATE INDEX IF NOT EXISTS by_use ON embeddings (used);
 """
 _UPSERT = """
-INSERT INTO embeddings (namespace, key, dtype, value, used) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (namespace, key) DO UPDATE SET dtype = excluded.dtype, value = excluded.value, used = excluded.used
+INSERT INTO embeddings (namespace, key, dtype, value, used, checksum) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (namespace, key) DO UPDATE
+SET dtype = excluded.dtype, value = excluded.value, used = excluded.used, checksum = excluded.checksum
 """
+# id, key, dtype, value, used, checksum
+_Row: TypeAlias = tuple[int, bytes, str, bytes, float, int]
+_COUNT = "SELECT namespace, COUNT(*) FROM embeddings GROUP BY namespace"
 _EVICT = "DELETE FROM embeddings WHERE id IN (SELECT id FROM embeddings ORDER BY used, id LIMIT ?)"
 
 
@@ -102,7 +108,7 @@ class EmbeddingStore:
 
     An SQLite database in write-ahead mode: what was put is there after the process is killed. Each call opens its own
     connection, so a store may be pickled, forked and used from any thread. A disk that is full or read-only, and a
-    damaged file, are warned of once; the run then goes on without.
+    damaged file, are warned of once; the run then goes on without. A row whose checksum is wrong counts as unknown.
 
     Parameters
     ----------
@@ -142,13 +148,13 @@ class EmbeddingStore:
         if not (self._readable and keys and self.file.exists()):
             return {}
         try:
-            with self._connection() as connection:
-                rows = _select(connection, keys, namespace)
-                self._touch(connection, rows)
+            rows = self._read(lambda connection: self._touch(connection, _select(connection, keys, namespace)))
         except (sqlite3.Error, OSError) as error:
             self._give_up("read", error)
             return {}
-        return {key: np.frombuffer(value, dtype=dtype) for _, key, dtype, value, _ in rows}
+        # SQLite notices damage to its own pages, not to what is kept in them
+        sound = (row for row in rows if row[2] in DTYPES and row[5] == _checksum(row[1], row[2], row[3]))
+        return {key: np.frombuffer(value, dtype=dtype) for _, key, dtype, value, _, _ in sound}
 
     def put_many(self, namespace: str, keys: Sequence[bytes], array: NDArray[Any]) -> None:
         """Keep one row a key, in one transaction.
@@ -175,7 +181,8 @@ class EmbeddingStore:
         try:
             with self._connection() as connection:
                 connection.execute("BEGIN IMMEDIATE")
-                rows = ((namespace, key, dtype, row.tobytes(), now) for key, row in zip(keys, array, strict=True))
+                values = ((key, row.tobytes()) for key, row in zip(keys, array, strict=True))
+                rows = ((namespace, k, dtype, value, now, _checksum(k, dtype, value)) for k, value in values)
                 connection.executemany(_UPSERT, rows)
                 evicted = self._evict(connection)
                 connection.execute("COMMIT")
@@ -196,11 +203,8 @@ class EmbeddingStore:
         n_bytes = 0
         if self.file.exists():
             try:
-                with self._connection() as connection:
-                    namespaces = dict(
-                        connection.execute("SELECT namespace, COUNT(*) FROM embeddings GROUP BY namespace")
-                    )
-                    n_bytes = _bytes_used(connection)
+                namespaces = self._read(lambda connection: dict(connection.execute(_COUNT)))
+                n_bytes = self._read(_bytes_used)
             except (sqlite3.Error, OSError) as error:
                 self._give_up("read", error)
         return {
@@ -235,6 +239,19 @@ class EmbeddingStore:
             connection.execute("PRAGMA synchronous=NORMAL")
             yield connection
 
+    def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Ask the database, as it lies where its folder may not be written: SQLite keeps a log and a lock there."""
+        try:
+            with self._connection() as connection:
+                return question(connection)
+        except sqlite3.OperationalError as error:
+            name = f"{self.file.absolute().as_uri()}?mode=ro&immutable=1"
+            try:
+                with closing(sqlite3.connect(name, uri=True)) as connection:
+                    return question(connection)
+            except sqlite3.Error:
+                raise error from None
+
     def _create(self, connection: sqlite3.Connection) -> None:
         # four or more rows a page: with the usual 4 KiB half of each page would stay empty
         connection.execute("PRAGMA page_size=16384")
@@ -242,11 +259,12 @@ class EmbeddingStore:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.executescript(f"BEGIN IMMEDIATE;{_CREATE}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
 
-    def _touch(self, connection: sqlite3.Connection, rows: Sequence[tuple[int, bytes, str, bytes, float]]) -> None:
+    def _touch(self, connection: sqlite3.Connection, rows: list[_Row]) -> list[_Row]:
+        """Note that rows were used, where that may be written; returns them."""
         now = time.time()
         stale = [(now, row[0]) for row in rows if row[4] < now - _TOUCH_SECONDS]
         if not (stale and self._writable):
-            return
+            return rows
         try:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("UPDATE embeddings SET used = ? WHERE id = ?", stale)
@@ -255,6 +273,7 @@ class EmbeddingStore:
             # on a read-only disk what is there can still be read
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+        return rows
 
     def _evict(self, connection: sqlite3.Connection) -> bool:
         evicted = False
@@ -297,16 +316,18 @@ class EmbeddingStore:
         return f"EmbeddingStore({str(self.path)!r}, max_bytes={self.max_bytes})"
 
 
-def _select(
-    connection: sqlite3.Connection, keys: Sequence[bytes], namespace: str
-) -> list[tuple[int, bytes, str, bytes, float]]:
-    rows: list[tuple[int, bytes, str, bytes, float]] = []
+def _select(connection: sqlite3.Connection, keys: Sequence[bytes], namespace: str) -> list[_Row]:
+    rows: list[_Row] = []
     for start in range(0, len(keys), _KEYS_A_QUERY):
         some = keys[start : start + _KEYS_A_QUERY]
         marks = ",".join("?" * len(some))
-        query = f"SELECT id, key, dtype, value, used FROM embeddings WHERE namespace = ? AND key IN ({marks})"
+        query = f"SELECT id, key, dtype, value, used, checksum FROM embeddings WHERE namespace = ? AND key IN ({marks})"
         rows += connection.execute(query, (namespace, *some)).fetchall()
     return rows
+
+
+def _checksum(key: bytes, dtype: str, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key + dtype.encode()))
 
 
 def _bytes_used(connection: sqlite3.Connection) -> int:

@@ -24,21 +24,21 @@ def folder(tmp_path_factory):
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{name}-{style}.png").write_bytes(Path(path).read_bytes())
     (root / "bad.png").write_bytes(b"no picture")
-    assert main(["fit", str(root / "pics"), "--model", str(root / "m.joblib"), "--encoder", "tiny"]) == 0
+    assert main(["fit", str(root / "pics"), "--model", str(root / "m.skxma"), "--encoder", "tiny"]) == 0
     return root
 
 
 def test_fit_saves_a_model_alone(folder, capsys):
-    assert main(["fit", str(folder / "pics"), "--model", str(folder / "m.joblib"), "--encoder", "tiny"]) == 0
+    assert main(["fit", str(folder / "pics"), "--model", str(folder / "m.skxma"), "--encoder", "tiny"]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "12 pictures of 3 classes" in captured.err
-    assert sorted(p.name for p in folder.iterdir() if p.name.startswith((".", "m"))) == ["m.joblib"]
+    assert sorted(p.name for p in folder.iterdir() if p.name.startswith((".", "m"))) == ["m.skxma"]
 
 
 def test_predictions_as_table_csv_and_json_agree(folder, capsys):
     def run(form):
-        assert main(["predict", str(folder / "m.joblib"), str(folder / "new"), "--top", "2", "--format", form]) == 0
+        assert main(["predict", str(folder / "m.skxma"), str(folder / "new"), "--top", "2", "--format", form]) == 0
         return capsys.readouterr().out
 
     rows = list(csv.DictReader(io.StringIO(run("csv"))))
@@ -55,7 +55,7 @@ def test_predictions_as_table_csv_and_json_agree(folder, capsys):
 
 def test_a_bad_picture_is_named_and_the_others_are_answered(folder, capsys):
     asked = [str(folder / "bad.png"), *map(str, sorted((folder / "new").iterdir())), str(folder / "absent.png")]
-    assert main(["predict", str(folder / "m.joblib"), *asked]) == 1
+    assert main(["predict", str(folder / "m.skxma"), *asked]) == 1
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 3
     lines = captured.err.splitlines()
@@ -66,7 +66,7 @@ def test_a_bad_picture_is_named_and_the_others_are_answered(folder, capsys):
 
 def test_pictures_from_a_pipe_and_into_a_closed_one(folder):
     names = "\n".join(str(path) for path in (folder / "new").iterdir())
-    command = [sys.executable, "-m", "skxma.cli", "predict", str(folder / "m.joblib"), "-"]
+    command = [sys.executable, "-m", "skxma.cli", "predict", str(folder / "m.skxma"), "-"]
     done = subprocess.run(command, input=names, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 3
     shell = f"{' '.join(command[:-1])} {folder / 'new'} --top 3 | head -1"
@@ -77,7 +77,7 @@ def test_pictures_from_a_pipe_and_into_a_closed_one(folder):
 
 def test_an_answer_is_explained_by_named_pictures(folder, capsys):
     query = str(next((folder / "new").iterdir()))
-    assert main(["explain", str(folder / "m.joblib"), query, "--support", str(folder / "pics"), "--top", "4"]) == 0
+    assert main(["explain", str(folder / "m.skxma"), query, "--support", str(folder / "pics"), "--top", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "zero-shot" in lines[0]
     assert sum(str(folder / "pics") in line for line in lines) == 4
@@ -94,10 +94,10 @@ def test_prompts_show_names_as_words(folder, capsys):
     ("words", "said"),
     [
         (["predict", "{}/absent.joblib", "x.png"], "There is no model"),
-        (["predict", "{}/bad.png", "x.png"], "is no model of skxma"),
+        (["predict", "{}/bad.png", "x.png"], "is no model file of skxma"),
         (["fit", "{}/absent", "--model", "{}/n.joblib"], "no folder or table"),
         (["fit", "{}/pics", "--model", "{}/absent/n.joblib"], "make it first"),
-        (["explain", "{}/m.joblib", "{}/bad.png"], "bad.png"),
+        (["explain", "{}/m.skxma", "{}/bad.png"], "bad.png"),
     ],
 )
 def test_errors_are_a_line(folder, capsys, words, said):

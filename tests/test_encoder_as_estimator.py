@@ -15,7 +15,7 @@ from sklearn.base import clone
 import skxma._openclip as openclip_module
 from skxma import CLIPEncoder
 from skxma.encoder import clear_models
-from skxma.errors import ImageError
+from skxma.errors import ImageError, OutOfMemoryError
 from skxma.store import EmbeddingStore
 
 
@@ -210,8 +210,38 @@ def test_batches_halve_when_memory_runs_out(encoder, image_files, monkeypatch):
     np.testing.assert_allclose(other.encode_image(image_files), expected, atol=1e-5)
     assert sizes[:3] == [8, 4, 2]
     assert max(sizes[2:]) == 2
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(OutOfMemoryError, match=r"with a batch of 6; pass batch_size='auto'") as caught:
         other.set_params(batch_size=6).encode_image(image_files)
+    assert isinstance(caught.value.__cause__, torch.cuda.OutOfMemoryError)
+
+
+def test_a_device_too_small_for_one_picture_is_told_and_what_was_finished_is_kept(
+    encoder, forwarded, image_files, tmp_path, monkeypatch
+):
+    encoder.set_params(memory=EmbeddingStore(tmp_path / "store"))
+    monkeypatch.setattr(encoder._load(), "max_batch", 4)
+    forward = CLIPEncoder._forward_images
+
+    def run_out(self, batch):
+        if len(forwarded) == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CLIPEncoder, "_forward_images", run_out)
+        with pytest.raises(OutOfMemoryError, match=r"with a batch of 1; pass a smaller encoder.*are kept"):
+            encoder.encode_image(image_files)
+    encoder.encode_image(image_files)
+    assert sum(forwarded) == 12
+
+
+def test_other_errors_of_the_device_are_passed_on(encoder, image_files, monkeypatch):
+    def fail(self, batch):
+        raise RuntimeError("an illegal instruction")
+
+    monkeypatch.setattr(CLIPEncoder, "_forward_images", fail)
+    with pytest.raises(RuntimeError, match="an illegal instruction"):
+        encoder.encode_image(image_files)
 
 
 def test_an_interruption_loses_nothing_finished(encoder, forwarded, image_files, tmp_path, monkeypatch):

@@ -191,6 +191,16 @@ def test_broken_folders_raise_instead_of_staying_random(tmp_path, break_, match)
         CLIPEncoder(f"local-dir:{folder}").encode_text(["a"])
 
 
+@pytest.mark.parametrize("where", ["tokenizer_kwargs", "anything"])
+def test_a_configuration_that_would_run_code_is_refused(tmp_path, where):
+    folder = make_model_folder(tmp_path / "model", seed=0)
+    config = json.loads(json.dumps(MODEL_CONFIG))
+    config["model_cfg"]["text_cfg"] |= {"hf_tokenizer_name": "x", where: {"trust_remote_code": True}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="asks to run code"):
+        CLIPEncoder(f"local-dir:{folder}").encode_text(["a"])
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(WeightsError, match="no such folder"):
         CLIPEncoder(f"local-dir:{tmp_path / 'nowhere'}").encode_text(["a"])

@@ -138,7 +138,7 @@ def test_what_was_read_is_a_copy(pixels):
 def test_opened_images_stay_undecoded_and_closed_ones_are_read(mode_files, pixels):
     opened = Image.open(mode_files["rgb.png"])
     assert (as_array(opened) == pixels).all()
-    assert opened._im is None
+    assert next(vars(opened)[name] for name in ("_im", "im") if name in vars(opened)) is None
     with Image.open(mode_files["rgb.png"]) as closed:
         pass
     assert (as_array(closed) == pixels).all()

@@ -14,6 +14,9 @@ def make_rows(n: int, width: int = 8, seed: int = 0, dtype: str = "float32") -> 
     return [f"{seed}-{i}".encode() for i in range(n)], rng.normal(size=(n, width)).astype(dtype)
 
 
+pytestmark = pytest.mark.fault
+
+
 @pytest.fixture(autouse=True)
 def forget_warnings(monkeypatch):
     monkeypatch.setattr(store_module, "_warned", set())
@@ -46,6 +49,36 @@ def test_damage_in_the_middle_is_survived(tmp_path):
     with pytest.warns(RuntimeWarning, match="going on without it"):
         store.get_many(keys, "a")
     assert store.get_many(keys, "a") == {}
+
+
+def test_damage_inside_a_value_is_noticed_and_mended(tmp_path):
+    store = EmbeddingStore(tmp_path / "store.sqlite")
+    keys, rows = make_rows(20, width=512)
+    store.put_many("a", keys, rows)
+    with sqlite3.connect(store.file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    content = store.file.read_bytes()
+    assert content.count(rows[7].tobytes()[:200]) == 1
+    at = content.index(rows[7].tobytes()[:200]) + 100
+    store.file.write_bytes(content[:at] + bytes([content[at] ^ 64]) + content[at + 1 :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = store.get_many(keys, "a")
+        assert keys[7] not in found
+        assert len(found) == 19
+        store.put_many("a", keys[7:8], rows[7:8])
+        np.testing.assert_array_equal(store.get_many(keys, "a")[keys[7]], rows[7])
+
+
+def test_rows_that_skxma_did_not_write_are_unknown(tmp_path):
+    store = EmbeddingStore(tmp_path / "store")
+    keys, rows = make_rows(2)
+    store.put_many("a", keys, rows)
+    with sqlite3.connect(store.file) as connection:
+        connection.execute("UPDATE embeddings SET dtype = 'object' WHERE key = ?", (keys[0],))
+    connection.close()
+    assert set(store.get_many(keys, "a")) == {keys[1]}
 
 
 def test_a_full_disk_is_warned_of_once_and_what_is_there_still_read(tmp_path, monkeypatch):

@@ -1,0 +1,43 @@
+"""Model files of earlier releases are read, and answer as they did; `fixtures/make.py` writes those of this one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skxma
+from skxma.datasets import load_emoji
+
+FIXTURES = Path(__file__).parent / "fixtures"
+MODELS = sorted(FIXTURES.glob("*.skxma"))
+
+
+def test_the_fixtures_are_here():
+    assert {path.stem.rpartition("-")[0] for path in MODELS} == {"calibrated", "no-text", "paper", "pictures", "rival"}
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_a_file_of_an_earlier_release_is_read_and_answers_as_it_did(path):
+    clf = skxma.load(path)
+    expected = np.load(path.with_suffix(".npz"))
+    # another machine may differ in the last digits
+    np.testing.assert_allclose(clf.predict_proba(expected["X"]), expected["proba"], atol=1e-5)
+    np.testing.assert_array_equal(clf.predict(expected["X"]), expected["labels"])
+
+
+@pytest.mark.parametrize("path", sorted(FIXTURES.glob("pictures-*.skxma")), ids=lambda path: path.stem)
+def test_a_file_of_an_earlier_release_still_knows_its_encoder(path):
+    clf = skxma.load(path)
+    emoji = load_emoji()
+    chosen = np.isin(emoji.target, emoji.target_names[:3])
+    expected = np.load(path.with_suffix(".npz"))
+    proba = clf.predict_proba(emoji.images[chosen][9:])
+    np.testing.assert_allclose(proba, expected["proba"], atol=1e-3)
+
+
+@pytest.mark.parametrize("path", [path for path in MODELS if "pictures" not in path.stem], ids=lambda path: path.stem)
+def test_a_file_of_an_earlier_release_grows(path):
+    clf = skxma.load(path)
+    expected = np.load(path.with_suffix(".npz"))
+    clf.partial_fit(expected["X"], clf.classes_[expected["proba"].argmax(1)])
+    assert np.isfinite(clf.predict_proba(expected["X"])).all()
