@@ -44,13 +44,27 @@ MAX_SCORES = 2**22
 
 
 @dataclass(frozen=True)
+class Start:
+    """The solution of an earlier fit: weights over their priors (J,) in each metric that it chose; its noise rate."""
+
+    relative: dict[tuple[bool, float | None], NDArray[np.float64]]
+    noise_rate: float
+
+    @classmethod
+    def of(cls, model: CalibratedCache, noise_rate: float) -> Start:
+        """From a fitted model."""
+        return cls({member.choice: member.weights / member.prior for member in model.members}, noise_rate)
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a caller fixes of a calibrated fit; None is learned.
 
     The last four are for ablations: no sample is ever dropped, `shrinkages` of ``(1.0,)`` whiten nothing, one member
     is the best metric alone, and without leaving out a sample retrieves itself.
 
-    `n_epochs` bounds the training of the residual, 0 leaves it out.
+    `n_epochs` bounds the training of the residual, 0 leaves it out. With a `start` only the metrics are tried which
+    that fit chose, from its weights on in each.
     """
 
     alpha: float | None = None
@@ -63,6 +77,7 @@ class Settings:
     shrinkages: tuple[float, ...] = SHRINKAGES
     members: int = MEMBERS
     leave_one_out: bool = True
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,7 @@ def store(best: Sequence[Candidate]) -> tuple[list[StoredFrame], list[Member]]:
                 candidate.fusion.weights,
                 candidate.prior,
                 candidate.fusion.loss,
+                candidate.metric.choice,
             )
         )
     stored = [
@@ -228,16 +244,29 @@ def try_metric(
     layout = Layout(
         np.array(prior[:n_experts]), n_first - 1, n_experts - n_first, settings.alpha, settings.fusion_ratio
     )
+    before = settings.start
+    if before is not None and metric.choice in before.relative:
+        start = layout.theta_of(before.relative[metric.choice], before.noise_rate)
     fusion = fit_fusion(scores, support.labels[rows], loss_weights(support, scores, rows, settings), layout, start)
     return Candidate(metric, seen, scale, fusion, layout.prior, scores)
+
+
+def worth_trying(roots: Sequence[Tensor | None], settings: Settings) -> list[tuple[Tensor | None, tuple[float, ...]]]:
+    """Roots with their shrinkages: all, or those that the fit chose which is the start, if any are among these."""
+    every = [(root, settings.shrinkages) for root in roots]
+    if settings.start is None:
+        return every
+    chosen = settings.start.relative
+    kept = [(root, tuple(rho for rho in all_of if (root is not None, rho) in chosen)) for root, all_of in every]
+    return [(root, some) for root, some in kept if some] or every
 
 
 def best_metrics(support: Support, roots: Sequence[Tensor | None], settings: Settings) -> list[Candidate]:
     """The metrics with the least leave-one-out loss; at one shot only the first root, with nothing whitened."""
     best: list[Candidate] = []
     candidate = None
-    for root in roots:
-        found = metrics(support.features, support.labels, support.weights, support.n_classes, root, settings.shrinkages)
+    for root, shrinkages in worth_trying(roots, settings):
+        found = metrics(support.features, support.labels, support.weights, support.n_classes, root, shrinkages)
         for metric in found:
             candidate = try_metric(support, metric, settings, None if candidate is None else candidate.fusion.theta)
             best = sorted([*best, candidate], key=lambda one: one.fusion.loss)

@@ -38,6 +38,8 @@ class Member:
         Of the experts, and what they are pulled to.
     loss : float
         Mean leave-one-out negative log-likelihood in this metric.
+    choice : tuple of bool and float or None
+        See `metric.Metric`.
     """
 
     frame: int
@@ -47,6 +49,7 @@ class Member:
     weights: NDArray[np.float64]
     prior: NDArray[np.float64]
     loss: float
+    choice: tuple[bool, float | None] = (False, None)
 
 
 @dataclass(frozen=True)

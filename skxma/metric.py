@@ -53,11 +53,14 @@ class Metric:
     leave_out : float
         What one unit of scatter weighs in the inverse of the whitening, ``(1 − ρ) / ((tr S_W / D) · dof)``; 0 where
         nothing was whitened. It is what the leave-one-out forms need of the fit.
+    choice : tuple of bool and float or None
+        Which of the metrics that were tried: whether B is the vocabulary's, and ρ; None where nothing was whitened.
     """
 
     frame: Frame
     scale: Tensor | None = None
     leave_out: float = 0.0
+    choice: tuple[bool, float | None] = (False, None)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Map (n, D) embeddings to (n, R)."""
@@ -159,14 +162,14 @@ def metrics(
     # dof cancels in P: S_W enters divided by its own trace; `trace` is (tr S_W / D) · dof.
     trace = float(scatter.diagonal().mean())
     if not trace > EPS:
-        yield Metric(unwhitened)
+        yield Metric(unwhitened, choice=(root is not None, None))
         return
     values, vectors = torch.linalg.eigh(scatter / trace)
     vectors = vectors.to(features.dtype)
     frame = Frame(unwhitened.mean, vectors if root is None else root @ vectors)
     for rho in shrinkages:
         spectrum = (1 - rho) * values.clamp_min(0) + rho
-        yield Metric(frame, (spectrum**-0.5).to(features.dtype), (1 - rho) / trace)
+        yield Metric(frame, (spectrum**-0.5).to(features.dtype), (1 - rho) / trace, (root is not None, rho))
 
 
 def weighted_mean(features: Tensor, weights: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from .base import softmax
 from .classifier import XMAdapterClassifier
 from .embeddings import Embeddings
 from .inputs import is_embeddings
-from .training import TrainedScorer
+from .trained_cache import TrainedScorer
 
 SWEPT = ("alpha", "beta", "fusion_ratio")
 

@@ -20,6 +20,7 @@ from .caches import Floats, ImageCache, Projection, TextCache, like
 from .calibration import FitReport, LeftOutAnswers
 from .experts import lone_nodes, zero_shot_cosines
 from .metric import class_means
+from .trained_cache import TrainedCache
 
 ALPHA, BETA = 1.0, 5.5
 SCALAR_PENALTY = 0.04
@@ -80,6 +81,18 @@ class ProjectionNet(nn.Module):
         weight = None if self.weight is None else self.weight.cpu().numpy()
         return Projection(weight, bias, (inner, inner_bias, outer))
 
+    @torch.no_grad()
+    def go_on_from(self, before: Projection) -> None:
+        """Take over the weights of a trained net, where its widths are the same."""
+        if before.hidden is None or before.bias.shape != self.bias.shape or len(before.hidden[0]) != len(self.inner):
+            return
+        if before.weight is not None:
+            self.weight = like(self.bias, before.weight)[0]
+        for parameter, array in zip(
+            (self.bias, self.inner, self.inner_bias, self.outer), (before.bias, *before.hidden), strict=True
+        ):
+            parameter.copy_(torch.as_tensor(array))
+
 
 class CrossModalCache(nn.Module):
     """The trainable cache: image keys, MetaNet, Img2TxtNet, fusion ratio, and the scalars that stay fixed."""
@@ -101,6 +114,29 @@ class CrossModalCache(nn.Module):
             shared = None if shared is None else shared.to(like_this)
             self.metanet = ProjectionNet(dim, shared, generator, like_this)
             self.img2txt = ProjectionNet(dim, shared, generator, like_this)
+
+    @torch.no_grad()
+    def go_on_from(self, before: TrainedCache, embeddings: Floats) -> None:
+        """Take over what an earlier fit learned: the keys of pictures that it had, the nets, the scalars.
+
+        Parameters
+        ----------
+        before : TrainedCache
+        embeddings : ndarray of shape (N, D)
+            What the keys are before training, by which pictures are known again.
+        """
+        trained = {
+            row.tobytes(): key for row, key in zip(before.image_cache.embeddings, before.image_cache.keys, strict=True)
+        }
+        for i, row in enumerate(embeddings):
+            key = trained.get(row.tobytes())
+            if key is not None:
+                self.keys[i] = torch.as_tensor(key)
+        self.log_alpha, self.log_beta = np.log(max(before.alpha, F.EPS)), np.log(before.beta)
+        if self.text is not None and before.text_cache is not None and before.text_cache.metanet is not None:
+            self.share.fill_(float(np.log(before.fusion_ratio + F.EPS) - np.log1p(F.EPS - before.fusion_ratio)))
+            self.img2txt.go_on_from(before.text_cache.img2txt)
+            self.metanet.go_on_from(before.text_cache.metanet)
 
     @property
     def alpha(self) -> float:
@@ -307,85 +343,13 @@ def class_mean_text(features: Tensor, labels: Tensor, weights: Tensor, n_classes
     return means, (features @ means.T).scatter(1, labels[:, None], (features * own).sum(1, keepdim=True))
 
 
-@dataclass(frozen=True)
-class TrainedCache:
-    """A fitted cache of the paper's form.
-
-    Attributes
-    ----------
-    image_cache : ImageCache
-        With trained keys.
-    text_cache : TextCache or None
-    text : ndarray of shape (C, D)
-        What zero-shot uses: the class text, or class means where there is none.
-    alpha, beta, fusion_ratio, logit_scale : float
-    """
-
-    image_cache: ImageCache
-    text_cache: TextCache | None
-    text: Floats
-    alpha: float
-    beta: float
-    fusion_ratio: float
-    logit_scale: float
-
-    def on(self, like_this: Tensor) -> TrainedScorer:
-        """Make it ready to score, with the device and precision of `like_this`."""
-        return TrainedScorer(self, like_this)
-
-
-class TrainedScorer:
-    """A trained cache as tensors.
-
-    Parameters
-    ----------
-    cache : TrainedCache
-    like_this : Tensor
-    """
-
-    def __init__(self, cache: TrainedCache, like_this: Tensor) -> None:
-        self.cache = cache
-        image = cache.image_cache
-        self.text, self.keys, self.labels, self.weights = like(
-            like_this, cache.text, image.keys, image.labels, image.weights
-        )
-
-    def logits(self, features: Tensor) -> Tensor:
-        """``logit_scale · f T + α exp(−β (1 − A)) L`` (n, C) of L2-normalised embeddings (n, D)."""
-        zero_shot, image, text = self.affinities_to_classes(features)
-        evidence = self.evidence(image, text, self.cache.fusion_ratio, self.cache.beta)
-        return F.residual_logits(zero_shot, evidence, self.cache.alpha)
-
-    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, C) of L2-normalised embeddings (n, D), and how unlike all known classes each of them is, (n,)."""
-        logits = self.logits(features)
-        return logits, F.open_set_score(logits)
-
-    def affinities_to_classes(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Zero-shot logits (n, C), affinities to the images (n, N) and to the class texts (n, C)."""
-        cache = self.cache
-        image = F.affinity(features, self.keys)
-        if cache.text_cache is None:
-            # a gate that is open, as the fusion ratio is 1
-            text = image.new_ones(len(image), cache.image_cache.n_classes)
-        else:
-            text = cache.text_cache.class_affinity(features)
-        return cache.logit_scale * zero_shot_cosines(features, self.text), image, text
-
-    def evidence(self, image: Tensor, text: Tensor, fusion_ratio: float, beta: float) -> Tensor:
-        """Evidence (n, C) of affinities to the images (n, N) and to the class texts (n, C)."""
-        ratio = 1.0 if self.cache.text_cache is None else fusion_ratio
-        return F.fused_evidence(image, text, self.labels, self.weights, ratio, beta)
-
-    def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """``A_img`` and ``A_txt`` (n, N) of L2-normalised embeddings (n, D)."""
-        image = F.affinity(features, self.keys)
-        if self.cache.text_cache is None:
-            return image, torch.zeros_like(image)
-        return image, self.cache.text_cache.affinity(features, self.cache.image_cache.labels)
-
-
-def fit_trained(cache: ImageCache, text: Tensor | None, settings: PaperSettings, like_this: Tensor) -> FitReport:
+def fit_trained(
+    cache: ImageCache,
+    text: Tensor | None,
+    settings: PaperSettings,
+    like_this: Tensor,
+    before: TrainedCache | None = None,
+) -> FitReport:
     """Fit the paper's model on a support set.
 
     Parameters
@@ -396,6 +360,8 @@ def fit_trained(cache: ImageCache, text: Tensor | None, settings: PaperSettings,
     settings : PaperSettings
     like_this : Tensor
         Gives the device and the precision of the computation.
+    before : TrainedCache, optional
+        Training goes on from there.
     """
     features, labels, weights = like(like_this, cache.keys, cache.labels, cache.weights)
     if text is None:
@@ -405,7 +371,10 @@ def fit_trained(cache: ImageCache, text: Tensor | None, settings: PaperSettings,
         stand_in, cosines = text, zero_shot_cosines(features, text)
     zero_shot = settings.logit_scale * cosines
     model = CrossModalCache(cache, text, settings, like_this)
-    fit_scalars(model, zero_shot, weights, current_lone(model))
+    if before is None:
+        fit_scalars(model, zero_shot, weights, current_lone(model))
+    else:
+        model.go_on_from(before, cache.keys)
     curve = train(model, features, zero_shot, weights)
     hard = sample_hardness(model, features)
     fitted = TrainedCache(
