@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -120,7 +120,8 @@ class XMAdapterClassifier(OpenSetClassifier):
         Seeds the nets and batches of ``evidence="paper"`` and the augmented views.
 
     verbose : int, default=0
-        Above 0, a progress bar for encoding.
+        Above 0, a progress bar for encoding from its start. With 0 there is one, on a terminal and in a notebook, where
+        encoding takes over 2 s; ``SKXMA_PROGRESS=0`` in the environment turns all off.
 
     Attributes
     ----------
@@ -341,7 +342,15 @@ class XMAdapterClassifier(OpenSetClassifier):
         )
         before = self._solution_before()
         known = isinstance(before, TrainedCache) and before.image_cache.keys.shape[1] == self.n_features_in_
-        return fit_trained(task.cache, task.text, settings, task.like_this, before if known else None)
+
+        def epochs(n: int, model: Callable[[], TrainedCache]) -> Iterator[int]:
+            # what an epoch leaves has no threshold yet
+            return task.watched.steps("epoch", n, lambda: {"model_": model(), "reject_threshold_": np.inf})
+
+        return fit_trained(task.cache, task.text, settings, task.like_this, before if known else None, epochs)
+
+    def _n_steps(self) -> int:
+        return self.n_epochs if self.evidence == "paper" else 0
 
     def _vocabulary_features(self) -> Floats | None:
         """L2-normalised embeddings (m, n_features) of the vocabulary, or None for none."""

@@ -7,6 +7,7 @@ untrained model is a sound one and an epoch costs little more than that of the k
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +27,7 @@ ALPHA, BETA = 1.0, 5.5
 SCALAR_PENALTY = 0.04
 NARROWING, NETS_PACE = 16, 10.0
 ADAM_EPS = 1e-4
+Epochs = Callable[[int, Callable[[], "TrainedCache"]], Iterable[int]]
 STARTS = ((0.0, 0.0, 0.0), (3.0, 0.0, 1.5))
 
 
@@ -275,7 +277,9 @@ def fit_scalars(model: CrossModalCache, zero_shot: Tensor, weights: Tensor, lone
         model.share.fill_(float(best.x[2]))
 
 
-def train(model: CrossModalCache, features: Tensor, zero_shot: Tensor, weights: Tensor) -> list[float]:
+def train(
+    model: CrossModalCache, features: Tensor, zero_shot: Tensor, weights: Tensor, epochs: Iterable[int]
+) -> list[float]:
     """AdamW with cosine decay, the nets at ten times the rate of the keys; returns the mean loss of each epoch.
 
     Samples on which the modalities disagree weigh more (`functional.hard_sample_weights`, by how far they disagreed in
@@ -293,7 +297,7 @@ def train(model: CrossModalCache, features: Tensor, zero_shot: Tensor, weights: 
     generator = torch.Generator().manual_seed(settings.seed)
     curve, hard, any_lone = [], sample_hardness(model, features), bool((model.shots == 1).any())
     lone = current_lone(model)
-    for _ in range(settings.n_epochs):
+    for _ in epochs:
         importance = weights * F.hard_sample_weights(hard, settings.hard_sample_weight)
         hard = torch.empty_like(hard)
         lone = current_lone(model) if any_lone else lone
@@ -343,12 +347,31 @@ def class_mean_text(features: Tensor, labels: Tensor, weights: Tensor, n_classes
     return means, (features @ means.T).scatter(1, labels[:, None], (features * own).sum(1, keepdim=True))
 
 
+def all_epochs(n_epochs: int, model: Callable[[], TrainedCache]) -> Iterable[int]:
+    """Every epoch; nobody looks at the model in between."""
+    return range(n_epochs)
+
+
+def freeze(model: CrossModalCache, cache: ImageCache, text: Tensor) -> TrainedCache:
+    """The model as it is now, as arrays; `text` (C, D) is what zero-shot uses."""
+    return TrainedCache(
+        replace(cache, keys=F.normalise(model.keys.detach()).float().cpu().numpy(), features=cache.keys),
+        model.freeze_text(),
+        text.float().cpu().numpy(),
+        model.alpha,
+        model.beta,
+        float(model.ratio().detach()),
+        model.settings.logit_scale,
+    )
+
+
 def fit_trained(
     cache: ImageCache,
     text: Tensor | None,
     settings: PaperSettings,
     like_this: Tensor,
     before: TrainedCache | None = None,
+    epochs: Epochs = all_epochs,
 ) -> FitReport:
     """Fit the paper's model on a support set.
 
@@ -362,6 +385,8 @@ def fit_trained(
         Gives the device and the precision of the computation.
     before : TrainedCache, optional
         Training goes on from there.
+    epochs : callable
+        Numbers the epochs; is given how many there are to be, and what gives the model as it is in between.
     """
     features, labels, weights = like(like_this, cache.keys, cache.labels, cache.weights)
     if text is None:
@@ -375,20 +400,15 @@ def fit_trained(
         fit_scalars(model, zero_shot, weights, current_lone(model))
     else:
         model.go_on_from(before, cache.keys)
-    curve = train(model, features, zero_shot, weights)
+
+    def fitted() -> TrainedCache:
+        return freeze(model, cache, stand_in)
+
+    curve = train(model, features, zero_shot, weights, epochs(settings.n_epochs, fitted))
     hard = sample_hardness(model, features)
-    fitted = TrainedCache(
-        replace(cache, keys=F.normalise(model.keys.detach()).float().cpu().numpy(), features=cache.keys),
-        model.freeze_text(),
-        stand_in.float().cpu().numpy(),
-        model.alpha,
-        model.beta,
-        float(model.ratio().detach()),
-        settings.logit_scale,
-    )
     logits = left_out_logits(model, features, zero_shot)
     left_out = LeftOutAnswers.of(logits, F.open_set_score(logits)[:, None], logits.new_ones(1))
-    return FitReport(fitted, hard.float().cpu().numpy(), np.zeros(len(hard), dtype=np.float32), 0.0, curve, left_out)
+    return FitReport(fitted(), hard.float().cpu().numpy(), np.zeros(len(hard), dtype=np.float32), 0.0, curve, left_out)
 
 
 @torch.no_grad()
