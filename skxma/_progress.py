@@ -1,5 +1,6 @@
 """A progress line on standard error, for work that is worth watching."""
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -7,12 +8,14 @@ from typing import Any
 
 _WORTH_WATCHING_SECONDS = 2.0
 _REDRAW_SECONDS = 0.2
+_ENVIRONMENT, _OFF = "SKXMA_PROGRESS", frozenset({"0", "off", "no", "false"})
 
 
 class Progress:
-    """Count finished items; shown if asked for, or on a terminal once the rest is estimated to take over 2 s.
+    """Count finished items; shown if asked for, or once the rest is estimated to take over 2 s and somebody watches.
 
-    With rich it is rich's bar, else one line that rewrites itself. Nothing is ever written to standard output.
+    That is on a terminal and in a notebook. ``SKXMA_PROGRESS=0`` in the environment turns it off everywhere. With rich,
+    on a terminal, it is rich's bar, else one line that rewrites itself. Nothing is ever written to standard output.
 
     Parameters
     ----------
@@ -27,7 +30,8 @@ class Progress:
     def __init__(self, title: str, total: int, verbose: int = 0) -> None:
         self._title = title
         self._total = total
-        self._always = verbose > 0
+        self._never = os.environ.get(_ENVIRONMENT, "").lower() in _OFF
+        self._always = verbose > 0 and not self._never
         self._done = 0
         self._bar: Any = None
         self._task: Any = None
@@ -65,7 +69,7 @@ class Progress:
             self._draw(last=True)
 
     def _is_worth_watching(self) -> bool:
-        if self._done == 0 or not sys.stderr.isatty():
+        if self._never or self._done == 0 or not _is_watched():
             return False
         elapsed = time.monotonic() - self._started_at
         return elapsed / self._done * (self._total - self._done) > _WORTH_WATCHING_SECONDS
@@ -91,3 +95,8 @@ class Progress:
         self._drawn_at = now
         sys.stderr.write(f"\r{self._title} {self._done}/{self._total}" + ("\n" if last else ""))
         sys.stderr.flush()
+
+
+def _is_watched() -> bool:
+    """Whether somebody reads standard error as it comes."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__.partition(".")[0] == "ipykernel"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples, check_i
 from torch import Tensor
 
 from . import model_file
+from ._callbacks import CallbackSupportMixin, FitTask
 from ._device import resolve_device
 from ._threads import threads_for
 from .caches import Floats, ImageCache
@@ -43,6 +44,10 @@ class Task:
         L2-normalised class text features; zero rows for classes without text, None where no class has any.
     logit_scale : float
         The encoder's.
+    device : torch.device
+    dtype : torch.dtype
+    watched : FitTask
+        What callbacks are told of the learning.
     """
 
     cache: ImageCache
@@ -50,6 +55,7 @@ class Task:
     logit_scale: float
     device: torch.device
     dtype: torch.dtype
+    watched: FitTask = field(default_factory=FitTask)
 
     @property
     def like_this(self) -> Tensor:
@@ -57,7 +63,7 @@ class Task:
         return torch.empty(0, device=self.device, dtype=self.dtype)
 
 
-class FewShotClassifier(ClassifierMixin, EncodedInput):
+class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
     """Base of the few-shot classifiers on top of a frozen encoder.
 
     A subclass assigns its parameters in ``__init__``, learns in `_fit_task` and scores in `_logits`.
@@ -106,20 +112,12 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
         resolve_device(self.device)
         if isinstance(X, (str, os.PathLike)):
             raise ValueError(f"X is the single path {str(X)!r}; pass a list of pictures, one for each label.")
-        ready = self._support_features(X) if self._is_precomputed() or is_embeddings(X) else None
-        check_one_label_each(X, y)
-        weights = sample_weights(sample_weight, _num_samples(y))
-        table = self._resolve_classes(y, weights)
-        features = self._support_features(X) if ready is None else ready
-        unread = np.asarray(np.isnan(features).any(axis=1))
-        if unread.any():
-            # an encoder with on_error="skip" has warned of them
-            weights = np.where(unread, 0.0, 1.0 if weights is None else weights)
-            table = self._resolve_classes(y, weights)
-            features = np.where(unread[:, None], np.float32(0), features)
-        if hasattr(self, "dropped_classes_"):
-            del self.dropped_classes_
-        return self._fit_features(features, table, weights)
+        with FitTask.fit(self, X, y, sample_weight, n_subtasks=2) as whole:
+            with whole.subtask("encode"):
+                features, table, weights = self._encode_support(X, y, sample_weight)
+            if hasattr(self, "dropped_classes_"):
+                del self.dropped_classes_
+            return self._fit_features(features, table, weights, whole)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Add samples, and classes that were not known before, to the support set.
@@ -296,10 +294,29 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
         check_is_fitted(self)
         model_file.write(path, *pack_estimator(self))
 
+    def _encode_support(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[Floats, ClassTable, NDArray[np.float64] | None]:
+        """Embeddings (n, D), the classes, and weights (n,): labels are settled before pictures are encoded."""
+        ready = self._support_features(X) if self._is_precomputed() or is_embeddings(X) else None
+        check_one_label_each(X, y)
+        weights = sample_weights(sample_weight, _num_samples(y))
+        table = self._resolve_classes(y, weights)
+        features = self._support_features(X) if ready is None else ready
+        unread = np.asarray(np.isnan(features).any(axis=1))
+        if unread.any():
+            # an encoder with on_error="skip" has warned of them
+            weights = np.where(unread, 0.0, 1.0 if weights is None else weights)
+            table = self._resolve_classes(y, weights)
+            features = np.where(unread[:, None], np.float32(0), features)
+        return features, table, weights
+
     def _resolve_classes(self, y: Any, weights: NDArray[np.float64] | None) -> ClassTable:
         return resolve_classes(y, self.class_names, self.text_features, None if weights is None else weights > 0)
 
-    def _fit_features(self, features: Floats, table: ClassTable, weights: NDArray[np.float64] | None) -> Self:
+    def _fit_features(
+        self, features: Floats, table: ClassTable, weights: NDArray[np.float64] | None, whole: FitTask | None = None
+    ) -> Self:
         """Fit from embeddings, once everything else is settled."""
         text = self._class_text(table)
         n_classes = len(table.classes)
@@ -319,9 +336,14 @@ class FewShotClassifier(ClassifierMixin, EncodedInput):
         as_tensor = None if text is None else torch.as_tensor(text, device=device, dtype=dtype)
         self.text_features_ = class_mean_directions(cache) if text is None else text
         n, width = cache.keys.shape
-        with threads_for(float(n) * n * width + float(n) * n_classes * FIT_PASSES):
-            self._fit_task(Task(cache, as_tensor, scale, device, dtype))
+        threads = threads_for(float(n) * n * width + float(n) * n_classes * FIT_PASSES)
+        with threads, (whole or FitTask()).subtask("learn", self._n_steps()) as learning:
+            self._fit_task(Task(cache, as_tensor, scale, device, dtype, learning))
         return self
+
+    def _n_steps(self) -> int:
+        """In how many steps `_fit_task` learns that callbacks may watch; 0 for as a whole."""
+        return 0
 
     def _compute_on(self) -> tuple[torch.device, torch.dtype]:
         """Where and in what the mathematics runs; MPS has no double, and all but encoding is light."""

@@ -25,6 +25,9 @@ from .experts import (
     text_scores,
 )
 from .metric import (
+    NO_ROOT,
+    OF_CLASSES,
+    OF_WORDS,
     SHRINKAGES,
     Frame,
     Metric,
@@ -42,6 +45,21 @@ MEMBERS = 3
 MIN_SHOTS_TO_DROP = 3.0
 MAX_WORK = 2**31
 MAX_SCORES = 2**22
+Root = tuple[str, Tensor | None]
+"""Whose root it is, and B."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The solution of an earlier fit: weights over their priors (J,) in each metric that it chose; its noise rate."""
+
+    relative: dict[tuple[str, float | None], NDArray[np.float64]]
+    noise_rate: float
+
+    @classmethod
+    def of(cls, model: CalibratedCache, noise_rate: float) -> Start:
+        """From a fitted model."""
+        return cls({member.choice: member.weights / member.prior for member in model.members}, noise_rate)
 
 
 @dataclass(frozen=True)
@@ -51,7 +69,8 @@ class Settings:
     The last four are for ablations: no sample is ever dropped, `shrinkages` of ``(1.0,)`` whiten nothing, one member
     is the best metric alone, and without leaving out a sample retrieves itself.
 
-    `n_epochs` bounds the training of the residual, 0 leaves it out.
+    `n_epochs` bounds the training of the residual, 0 leaves it out. With a `start` only the metrics are tried which
+    that fit chose, from its weights on in each.
     """
 
     alpha: float | None = None
@@ -64,6 +83,7 @@ class Settings:
     shrinkages: tuple[float, ...] = SHRINKAGES
     members: int = MEMBERS
     leave_one_out: bool = True
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +164,7 @@ def store(best: Sequence[Candidate]) -> tuple[list[StoredFrame], list[Member]]:
                 candidate.whole.weights,
                 candidate.prior,
                 candidate.fusion.loss,
+                candidate.metric.choice,
             )
         )
     stored = [
@@ -239,26 +260,39 @@ def try_metric(
     layout = Layout(
         np.array(prior[:n_experts]), n_first - 1, n_experts - n_first, settings.alpha, settings.fusion_ratio
     )
+    before = settings.start
+    if before is not None and metric.choice in before.relative:
+        start = layout.theta_of(before.relative[metric.choice], before.noise_rate)
     fusion = fit_fusion(scores, support.labels[rows], loss_weights(support, scores, rows, settings), layout, start)
     whole = layout.with_more_image(fusion, missing_shot(support.counts))
     return Candidate(metric, seen, scale, fusion, whole, layout.prior, scores)
 
 
-def metric_roots(vocabulary: Tensor | None, text: Tensor | None, large: bool) -> list[Tensor | None]:
+def metric_roots(vocabulary: Tensor | None, text: Tensor | None, large: bool) -> list[Root]:
     """Roots to try: of the vocabulary, of the class texts, none; with a large support set two of the three."""
     of_words = None if vocabulary is None else vocabulary_root(vocabulary)
     of_classes = None if text is None else text_root(text)
-    known = [root for root in (of_words, of_classes) if root is not None]
-    return [*known[: 1 if large else None], None]
+    known = [root for root in ((OF_WORDS, of_words), (OF_CLASSES, of_classes)) if root[1] is not None]
+    return [*known[: 1 if large else None], (NO_ROOT, None)]
 
 
-def best_metrics(support: Support, roots: Sequence[Tensor | None], settings: Settings) -> list[Candidate]:
+def worth_trying(roots: Sequence[Root], settings: Settings) -> list[tuple[Root, tuple[float, ...]]]:
+    """Roots with their shrinkages: all, or those that the fit chose which is the start, if any are among these."""
+    every = [(root, settings.shrinkages) for root in roots]
+    if settings.start is None:
+        return every
+    chosen = settings.start.relative
+    kept = [(root, tuple(rho for rho in all_of if (root[0], rho) in chosen)) for root, all_of in every]
+    return [(root, some) for root, some in kept if some] or every
+
+
+def best_metrics(support: Support, roots: Sequence[Root], settings: Settings) -> list[Candidate]:
     """The metrics with the least leave-one-out loss."""
     best: list[Candidate] = []
     candidate = None
-    for root in roots:
-        found = metrics(support.features, support.labels, support.weights, support.n_classes, root, settings.shrinkages)
-        for metric in found:
+    samples = support.features, support.labels, support.weights, support.n_classes
+    for (name, root), shrinkages in worth_trying(roots, settings):
+        for metric in metrics(*samples, root, shrinkages, name):
             candidate = try_metric(support, metric, settings, None if candidate is None else candidate.fusion.theta)
             best = sorted([*best, candidate], key=lambda one: one.fusion.loss)
             del best[1 if support.large else settings.members :]

@@ -12,7 +12,7 @@ from torch import Tensor
 from . import functional as F
 from .caches import Floats, ImageCache, TextCache, like
 from .experts import ImageScale, query_image_scores, text_scores
-from .metric import Frame, Metric, see_support, view, weighted_mean
+from .metric import NO_ROOT, Frame, Metric, see_support, view, weighted_mean
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Member:
         Of the experts, and what they are pulled to.
     loss : float
         Mean leave-one-out negative log-likelihood in this metric.
+    choice : tuple of str and float or None
+        See `metric.Metric`.
     """
 
     frame: int
@@ -47,6 +49,7 @@ class Member:
     weights: NDArray[np.float64]
     prior: NDArray[np.float64]
     loss: float
+    choice: tuple[str, float | None] = (NO_ROOT, None)
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,18 @@ class Layout:
         relative = torch.cat([torch.exp(log_zero)[None], text, image])
         return relative, alpha, ratio, relative.sum() - logs
 
+    def theta_of(self, relative: NDArray[np.float64], noise_rate: float) -> NDArray[np.float64] | None:
+        """The solution (4 + n_text + n_image,) with these weights over their priors (J,); None if J is another."""
+        if len(relative) != 1 + self.n_text + self.n_image:
+            return None
+        logs = np.log(np.maximum(relative, F.EPS))
+        text, image = logs[1 : 1 + self.n_text], logs[1 + self.n_text :]
+        share = np.logaddexp.reduce(image) - np.logaddexp.reduce(text) if self.n_text else 0.0
+        log_alpha = np.logaddexp.reduce(logs[1:]) - np.log(self.n_text + self.n_image)
+        prior_share = np.log(self.n_image / max(self.n_text, 1))
+        noise = np.log(noise_rate + F.EPS) - np.log1p(-noise_rate) - NOISE_LOGIT
+        return np.array([logs[0], log_alpha, share - prior_share, *text, *image, noise])
+
     def with_more_image(self, fusion: Fusion, factor: float) -> Fusion:
         """A fusion whose image experts weigh `factor` times as much beside the text, half of it taken from the text.
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from . import __version__, _cli_cache, _cli_models, benchmark
+from . import __version__, _cli_app, _cli_cache, _cli_models, benchmark
 from .errors import SkxmaError
 
 
@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", default="skxma-demo", metavar="DIR", help="where to write (default: %(default)s)")
     demo.set_defaults(run=_demo)
     _cli_models.add_parsers(commands)
+    _cli_app.add_parser(commands)
     _cli_cache.add_parser(commands)
     benchmark.add_parser(commands)
     return parser

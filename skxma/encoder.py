@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skxma._device import is_out_of_memory, resolve_device, resolve_precision
+from skxma._doc_links import DocumentedMixin
 from skxma._image_run import ImageRun
 from skxma._openclip import LoadedModel, clear_models, load
 from skxma._pipeline import read_batches, run_ahead
@@ -31,7 +32,7 @@ MAX_KNOWN_KEYS = 2**17
 _known_keys: dict[FileVersion, bytes] = {}
 
 
-class CLIPEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Encode images and prompts with a frozen CLIP.
 
     Nothing is loaded before it is needed. Loaded models are shared by all encoders of a process, and are in no pickle.

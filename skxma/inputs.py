@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._device import PRECISIONS, resolve_device
+from ._doc_links import DocumentedMixin
 from .errors import EncoderMismatchError, ImageError
 from .labels import ClassTable, Name
 from .prompts import make_prompts
@@ -45,7 +46,7 @@ class DetachedEncoder:
     encode_text = encode_image
 
 
-class EncodedInput(BaseEstimator):
+class EncodedInput(DocumentedMixin, BaseEstimator):
     """An estimator whose X is images or, with ``encoder="precomputed"``, embeddings."""
 
     encoder: Any
@@ -191,6 +192,12 @@ class EncodedInput(BaseEstimator):
             )
         rows = unit_rows(text)
         return rows if rows.any() else None
+
+    def __copy__(self) -> Self:
+        """A shallow copy keeps the encoder, which what is stored may leave out."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out of a fitted model an encoder that carries weights; names and `CLIPEncoder` carry none."""

@@ -18,6 +18,7 @@ from .functional import EPS, leave_self_out
 VOCABULARY_SHRINKAGE = 0.01
 TEXT_SHRINKAGE = 0.1
 SHRINKAGES = (0.1, 0.3, 0.6, 0.9, 1.0)
+OF_WORDS, OF_CLASSES, NO_ROOT = "words", "classes", "none"
 MIN_SPREAD = 0.05
 ALONE = 1e-6
 
@@ -54,11 +55,14 @@ class Metric:
     leave_out : float
         What one unit of scatter weighs in the inverse of the whitening, ``(1 − ρ) / ((tr S_W / D) · dof)``; 0 where
         nothing was whitened. It is what the leave-one-out forms need of the fit.
+    choice : tuple of str and float or None
+        Which of the metrics that were tried: whose root B is, and ρ; None where nothing was whitened.
     """
 
     frame: Frame
     scale: Tensor | None = None
     leave_out: float = 0.0
+    choice: tuple[str, float | None] = (NO_ROOT, None)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Map (n, D) embeddings to (n, R)."""
@@ -145,6 +149,7 @@ def metrics(
     n_classes: int,
     root: Tensor | None,
     shrinkages: tuple[float, ...] = SHRINKAGES,
+    name: str = NO_ROOT,
 ) -> Iterator[Metric]:
     """The metrics of one vocabulary root, from the least to the most shrunken whitening.
 
@@ -160,6 +165,8 @@ def metrics(
         ``B``; None stands for the identity.
     shrinkages : tuple of float
         ρ of ``P = ((1 − ρ) S_W / (tr S_W / D) + ρ I)^(−1/2)``; 1 whitens nothing.
+    name : str
+        Whose root it is, for `Metric.choice`.
     """
     unwhitened = Frame(weighted_mean(features, weights), root)
     x = unwhitened(features)
@@ -169,14 +176,14 @@ def metrics(
     # dof cancels in P: S_W enters divided by its own trace; `trace` is (tr S_W / D) · dof.
     trace = float(scatter.diagonal().mean())
     if not trace > EPS:
-        yield Metric(unwhitened)
+        yield Metric(unwhitened, choice=(name, None))
         return
     values, vectors = torch.linalg.eigh(scatter / trace)
     vectors = vectors.to(features.dtype)
     frame = Frame(unwhitened.mean, vectors if root is None else root @ vectors)
     for rho in shrinkages:
         spectrum = (1 - rho) * values.clamp_min(0) + rho
-        yield Metric(frame, (spectrum**-0.5).to(features.dtype), (1 - rho) / trace)
+        yield Metric(frame, (spectrum**-0.5).to(features.dtype), (1 - rho) / trace, (name, rho))
 
 
 def weighted_mean(features: Tensor, weights: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class OpenSetClassifier(FewShotClassifier):
         labels : ndarray of shape (n_samples,)
             Members of `classes_`, or `unknown_label`.
         """
-        if np.isinf(getattr(self, "reject_threshold_", np.inf)):
+        if self.false_rejection_rate is None:
             return super().predict(X)
         logits, scores = self._judge(X)
         return np.where(scores > self.reject_threshold_, self._unknown(), self.classes_[logits.argmax(1)])

@@ -14,7 +14,7 @@ from .caches import Floats, ImageCache
 from .calibrated_cache import CalibratedCache
 from .errors import ModelFileError
 from .inputs import DetachedEncoder
-from .training import TrainedCache
+from .trained_cache import TrainedCache
 
 TYPES = dataclasses_in(CalibratedCache, TrainedCache)
 FITTED_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*_")

@@ -19,16 +19,17 @@ from sklearn.utils import _safe_indexing, check_consistent_length, indexable
 from torch import Tensor
 
 from . import functional as F
+from ._doc_links import DocumentedMixin
 from .base import settle_ties, softmax
 from .classifier import XMAdapterClassifier
 from .embeddings import Embeddings
 from .inputs import is_embeddings
-from .training import TrainedScorer
+from .trained_cache import TrainedScorer
 
 SWEPT = ("alpha", "beta", "fusion_ratio")
 
 
-class XMAdapterSearchCV(GridSearchCV):
+class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
     """`GridSearchCV` for :class:`~skxma.XMAdapterClassifier` that repeats no work which the candidates share.
 
     Images are encoded once, before the folds. Where candidates differ by the numbers alpha, beta and fusion ratio alone
@@ -116,7 +117,15 @@ class XMAdapterSearchCV(GridSearchCV):
         numbers = all(
             isinstance(candidate.get(name, getattr(clf, name)), Real) for candidate in candidates for name in SWEPT
         )
-        return plain and not learns and numbers and all(set(candidate) <= set(SWEPT) for candidate in candidates)
+        # callbacks are told of every fit, so every fit is made
+        watched = any(hasattr(one, "_skl_callbacks") for one in (self, clf))
+        return (
+            plain
+            and not learns
+            and not watched
+            and numbers
+            and all(set(candidate) <= set(SWEPT) for candidate in candidates)
+        )
 
     def _sweep(self, X: Any, y: Any, candidates: list[Mapping[str, Any]], groups: Any = None) -> Self:
         """Fit each fold once and score all candidates on it."""

@@ -7,6 +7,7 @@ untrained model is a sound one and an epoch costs little more than that of the k
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,11 +21,13 @@ from .caches import Floats, ImageCache, Projection, TextCache, like
 from .calibration import FitReport, LeftOutAnswers
 from .experts import lone_nodes, zero_shot_cosines
 from .metric import ALONE, class_means
+from .trained_cache import TrainedCache
 
 ALPHA, BETA = 1.0, 5.5
 SCALAR_PENALTY = 0.04
 NARROWING, NETS_PACE = 16, 10.0
 ADAM_EPS = 1e-4
+Epochs = Callable[[int, Callable[[], "TrainedCache"]], Iterable[int]]
 STARTS = ((0.0, 0.0, 0.0), (3.0, 0.0, 1.5))
 
 
@@ -80,6 +83,18 @@ class ProjectionNet(nn.Module):
         weight = None if self.weight is None else self.weight.cpu().numpy()
         return Projection(weight, bias, (inner, inner_bias, outer))
 
+    @torch.no_grad()
+    def go_on_from(self, before: Projection) -> None:
+        """Take over the weights of a trained net, where its widths are the same."""
+        if before.hidden is None or before.bias.shape != self.bias.shape or len(before.hidden[0]) != len(self.inner):
+            return
+        if before.weight is not None:
+            self.weight = like(self.bias, before.weight)[0]
+        for parameter, array in zip(
+            (self.bias, self.inner, self.inner_bias, self.outer), (before.bias, *before.hidden), strict=True
+        ):
+            parameter.copy_(torch.as_tensor(array))
+
 
 class CrossModalCache(nn.Module):
     """The trainable cache: image keys, MetaNet, Img2TxtNet, fusion ratio, and the scalars that stay fixed."""
@@ -104,6 +119,29 @@ class CrossModalCache(nn.Module):
             shared = None if shared is None else shared.to(like_this)
             self.metanet = ProjectionNet(dim, shared, generator, like_this)
             self.img2txt = ProjectionNet(dim, shared, generator, like_this)
+
+    @torch.no_grad()
+    def go_on_from(self, before: TrainedCache, embeddings: Floats) -> None:
+        """Take over what an earlier fit learned: the keys of pictures that it had, the nets, the scalars.
+
+        Parameters
+        ----------
+        before : TrainedCache
+        embeddings : ndarray of shape (N, D)
+            What the keys are before training, by which pictures are known again.
+        """
+        trained = {
+            row.tobytes(): key for row, key in zip(before.image_cache.embeddings, before.image_cache.keys, strict=True)
+        }
+        for i, row in enumerate(embeddings):
+            key = trained.get(row.tobytes())
+            if key is not None:
+                self.keys[i] = torch.as_tensor(key)
+        self.log_alpha, self.log_beta = np.log(max(before.alpha, F.EPS)), np.log(before.beta)
+        if self.text is not None and before.text_cache is not None and before.text_cache.metanet is not None:
+            self.share.fill_(float(np.log(before.fusion_ratio + F.EPS) - np.log1p(F.EPS - before.fusion_ratio)))
+            self.img2txt.go_on_from(before.text_cache.img2txt)
+            self.metanet.go_on_from(before.text_cache.metanet)
 
     @property
     def alpha(self) -> float:
@@ -242,7 +280,9 @@ def fit_scalars(model: CrossModalCache, zero_shot: Tensor, weights: Tensor, lone
         model.share.fill_(float(best.x[2]))
 
 
-def train(model: CrossModalCache, features: Tensor, zero_shot: Tensor, weights: Tensor) -> list[float]:
+def train(
+    model: CrossModalCache, features: Tensor, zero_shot: Tensor, weights: Tensor, epochs: Iterable[int]
+) -> list[float]:
     """AdamW with cosine decay, the nets at ten times the rate of the keys; returns the mean loss of each epoch.
 
     Samples on which the modalities disagree weigh more (`functional.hard_sample_weights`, by how far they disagreed in
@@ -260,7 +300,7 @@ def train(model: CrossModalCache, features: Tensor, zero_shot: Tensor, weights: 
     generator = torch.Generator().manual_seed(settings.seed)
     curve, hard, any_lone = [], sample_hardness(model, features), bool(model.lone.any())
     lone = current_lone(model)
-    for _ in range(settings.n_epochs):
+    for _ in epochs:
         importance = weights * F.hard_sample_weights(hard, settings.hard_sample_weight)
         hard = torch.empty_like(hard)
         lone = current_lone(model) if any_lone else lone
@@ -310,85 +350,32 @@ def class_mean_text(features: Tensor, labels: Tensor, weights: Tensor, n_classes
     return means, (features @ means.T).scatter(1, labels[:, None], (features * own).sum(1, keepdim=True))
 
 
-@dataclass(frozen=True)
-class TrainedCache:
-    """A fitted cache of the paper's form.
-
-    Attributes
-    ----------
-    image_cache : ImageCache
-        With trained keys.
-    text_cache : TextCache or None
-    text : ndarray of shape (C, D)
-        What zero-shot uses: the class text, or class means where there is none.
-    alpha, beta, fusion_ratio, logit_scale : float
-    """
-
-    image_cache: ImageCache
-    text_cache: TextCache | None
-    text: Floats
-    alpha: float
-    beta: float
-    fusion_ratio: float
-    logit_scale: float
-
-    def on(self, like_this: Tensor) -> TrainedScorer:
-        """Make it ready to score, with the device and precision of `like_this`."""
-        return TrainedScorer(self, like_this)
+def all_epochs(n_epochs: int, model: Callable[[], TrainedCache]) -> Iterable[int]:
+    """Every epoch; nobody looks at the model in between."""
+    return range(n_epochs)
 
 
-class TrainedScorer:
-    """A trained cache as tensors.
-
-    Parameters
-    ----------
-    cache : TrainedCache
-    like_this : Tensor
-    """
-
-    def __init__(self, cache: TrainedCache, like_this: Tensor) -> None:
-        self.cache = cache
-        image = cache.image_cache
-        self.text, self.keys, self.labels, self.weights = like(
-            like_this, cache.text, image.keys, image.labels, image.weights
-        )
-
-    def logits(self, features: Tensor) -> Tensor:
-        """``logit_scale · f T + α exp(−β (1 − A)) L`` (n, C) of L2-normalised embeddings (n, D)."""
-        zero_shot, image, text = self.affinities_to_classes(features)
-        evidence = self.evidence(image, text, self.cache.fusion_ratio, self.cache.beta)
-        return F.residual_logits(zero_shot, evidence, self.cache.alpha)
-
-    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, C) of L2-normalised embeddings (n, D), and how unlike all known classes each of them is, (n,)."""
-        logits = self.logits(features)
-        return logits, F.open_set_score(logits)
-
-    def affinities_to_classes(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Zero-shot logits (n, C), affinities to the images (n, N) and to the class texts (n, C)."""
-        cache = self.cache
-        image = F.affinity(features, self.keys)
-        if cache.text_cache is None:
-            # a gate that is open, as the fusion ratio is 1
-            text = image.new_ones(len(image), cache.image_cache.n_classes)
-        else:
-            text = cache.text_cache.class_affinity(features)
-        return cache.logit_scale * zero_shot_cosines(features, self.text), image, text
-
-    def evidence(self, image: Tensor, text: Tensor, fusion_ratio: float, beta: float) -> Tensor:
-        """Evidence (n, C) of affinities to the images (n, N) and to the class texts (n, C)."""
-        ratio = 1.0 if self.cache.text_cache is None else fusion_ratio
-        return F.fused_evidence(image, text, self.labels, self.weights, ratio, beta)
-
-    def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """``A_img`` and ``A_txt`` (n, N) of L2-normalised embeddings (n, D)."""
-        image = F.affinity(features, self.keys)
-        if self.cache.text_cache is None:
-            return image, torch.zeros_like(image)
-        return image, self.cache.text_cache.affinity(features, self.cache.image_cache.labels)
+def freeze(model: CrossModalCache, cache: ImageCache, text: Tensor) -> TrainedCache:
+    """The model as it is now, as arrays; `text` (C, D) is what zero-shot uses."""
+    return TrainedCache(
+        replace(cache, keys=F.normalise(model.keys.detach()).float().cpu().numpy(), features=cache.keys),
+        model.freeze_text(),
+        text.float().cpu().numpy(),
+        model.alpha,
+        model.beta,
+        float(model.ratio().detach()),
+        model.settings.logit_scale,
+    )
 
 
-def fit_trained(cache: ImageCache, text: Tensor | None, settings: PaperSettings, like_this: Tensor) -> FitReport:
+def fit_trained(
+    cache: ImageCache,
+    text: Tensor | None,
+    settings: PaperSettings,
+    like_this: Tensor,
+    before: TrainedCache | None = None,
+    epochs: Epochs = all_epochs,
+) -> FitReport:
     """Fit the paper's model on a support set.
 
     Parameters
@@ -399,6 +386,10 @@ def fit_trained(cache: ImageCache, text: Tensor | None, settings: PaperSettings,
     settings : PaperSettings
     like_this : Tensor
         Gives the device and the precision of the computation.
+    before : TrainedCache, optional
+        Training goes on from there.
+    epochs : callable
+        Numbers the epochs; is given how many there are to be, and what gives the model as it is in between.
     """
     features, labels, weights = like(like_this, cache.keys, cache.labels, cache.weights)
     if text is None:
@@ -408,21 +399,19 @@ def fit_trained(cache: ImageCache, text: Tensor | None, settings: PaperSettings,
         stand_in, cosines = text, zero_shot_cosines(features, text)
     zero_shot = settings.logit_scale * cosines
     model = CrossModalCache(cache, text, settings, like_this)
-    fit_scalars(model, zero_shot, weights, current_lone(model))
-    curve = train(model, features, zero_shot, weights)
+    if before is None:
+        fit_scalars(model, zero_shot, weights, current_lone(model))
+    else:
+        model.go_on_from(before, cache.keys)
+
+    def fitted() -> TrainedCache:
+        return freeze(model, cache, stand_in)
+
+    curve = train(model, features, zero_shot, weights, epochs(settings.n_epochs, fitted))
     hard = sample_hardness(model, features)
-    fitted = TrainedCache(
-        replace(cache, keys=F.normalise(model.keys.detach()).float().cpu().numpy(), features=cache.keys),
-        model.freeze_text(),
-        stand_in.float().cpu().numpy(),
-        model.alpha,
-        model.beta,
-        float(model.ratio().detach()),
-        settings.logit_scale,
-    )
     logits = left_out_logits(model, features, zero_shot)
     left_out = LeftOutAnswers.of(logits, F.open_set_score(logits)[:, None], logits.new_ones(1))
-    return FitReport(fitted, hard.float().cpu().numpy(), np.zeros(len(hard), dtype=np.float32), 0.0, curve, left_out)
+    return FitReport(fitted(), hard.float().cpu().numpy(), np.zeros(len(hard), dtype=np.float32), 0.0, curve, left_out)
 
 
 @torch.no_grad()

@@ -236,7 +236,7 @@ def test_left_out_logits_of_a_fit_are_its_experts_refitted_without_the_sample(se
     held = Settings(members=1, shrinkages=(0.3,), beta=2.0)
     cache = ImageCache(*(a.numpy() for a in (features.float(), labels, weights.float())), n_classes)
     support = prepare(cache, text, 2.0, LIKE)
-    best = best_metrics(support, [None], held)
+    best = best_metrics(support, [("none", None)], held)
     logits, _, _ = judge_all(best, support, held)
     f, v = support.features, support.weights
     x = f - weighted_mean(f, v)

@@ -60,3 +60,31 @@ def test_no_work_shows_nothing(capsys):
     with Progress("encoding", total=0, verbose=1):
         pass
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("off", ["0", "off", "False"])
+def test_the_environment_turns_it_off(monkeypatch, clock, off):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("SKXMA_PROGRESS", off)
+    for verbose in (0, 1):
+        with Progress("encoding", total=10, verbose=verbose) as progress:
+            for _ in range(10):
+                clock[0] += 100
+                progress.advance(1)
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(100, True), (0.01, False)])
+def test_a_notebook_is_watched_too(monkeypatch, clock, rich, seconds, shown):
+    class OutStream(io.StringIO):
+        """What Jupyter's kernel has in the place of standard error: no terminal."""
+
+    OutStream.__module__ = "ipykernel.iostream"
+    cell = OutStream()
+    monkeypatch.setattr(sys, "stderr", cell)
+    with Progress("encoding", total=10) as progress:
+        for _ in range(10):
+            clock[0] += seconds
+            progress.advance(1)
+    assert cell.getvalue().endswith("encoding 10/10\n") is shown

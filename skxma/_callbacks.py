@@ -1,0 +1,96 @@
+"""scikit-learn's callbacks, where its version has them: a fit tells them what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+
+    class CallbackSupportMixin:
+        """scikit-learn's own, typed."""
+
+        def set_callbacks(self, *callbacks: Any) -> Self:
+            """Set callbacks for the fits to come."""
+else:
+    try:
+        from sklearn.callback import CallbackSupportMixin
+    except ImportError:  # before scikit-learn 1.9
+
+        class CallbackSupportMixin:
+            """Nothing: there are no callbacks."""
+
+
+class FitTask:
+    """A task of a fit, which scikit-learn's callbacks may watch; where there are none, nothing is told.
+
+    Parameters
+    ----------
+    estimator : object
+    context : sklearn.callback.CallbackContext or None
+    data : dict
+        ``X``, ``y`` and ``metadata`` of the fit.
+    """
+
+    def __init__(self, estimator: Any = None, context: Any = None, data: dict[str, Any] | None = None) -> None:
+        self._estimator = estimator
+        self._context = context
+        self._data = data or {}
+
+    @classmethod
+    @contextmanager
+    def fit(cls, estimator: Any, X: Any, y: Any, sample_weight: Any, n_subtasks: int) -> Iterator[FitTask]:
+        """The whole fit, in so many tasks one after the other."""
+        context = None
+        if hasattr(estimator, "_init_callback_context"):
+            context = estimator._init_callback_context(max_subtasks=n_subtasks)
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        task = cls(estimator, context, {"X": X, "y": y, "metadata": metadata})
+        task._begin()
+        yield task
+        task._end(dict)
+
+    @contextmanager
+    def subtask(self, name: str, n_subtasks: int = 0) -> Iterator[FitTask]:
+        """The next part of this task."""
+        task = self._next(name, n_subtasks)
+        task._begin()
+        yield task
+        task._end(None)
+
+    def steps(self, name: str, n_steps: int, fitted: Callable[[], dict[str, Any]]) -> Iterator[int]:
+        """Number the steps of this task, until a callback asks to stop.
+
+        Parameters
+        ----------
+        name : str
+        n_steps : int
+        fitted : callable
+            Gives the attributes that the estimator would have if the fit ended with the step just done.
+        """
+        for step in range(n_steps):
+            task = self._next(name, 0)
+            task._begin()
+            yield step
+            if task._end(fitted):
+                return
+
+    def _next(self, name: str, n_subtasks: int) -> FitTask:
+        context = self._context
+        if context is not None:
+            context = context.subcontext(task_name=name, max_subtasks=n_subtasks)
+        return FitTask(self._estimator, context, self._data)
+
+    def _begin(self) -> None:
+        if self._context is not None:
+            self._context.call_on_fit_task_begin(estimator=self._estimator, **self._data)
+
+    def _end(self, fitted: Callable[[], dict[str, Any]] | None) -> bool:
+        if self._context is None:
+            return False
+        return bool(
+            self._context.call_on_fit_task_end(
+                estimator=self._estimator, reconstruction_attributes=fitted, **self._data
+            )
+        )
