@@ -28,6 +28,7 @@ SCALAR_PENALTY = 0.04
 NARROWING, NETS_PACE = 16, 10.0
 ADAM_EPS = 1e-4
 Epochs = Callable[[int, Callable[[], "TrainedCache"]], Iterable[int]]
+DOUBLE_SQUARE = 2**24
 STARTS = ((0.0, 0.0, 0.0), (3.0, 0.0, 1.5))
 
 
@@ -179,6 +180,16 @@ class CrossModalCache(nn.Module):
 
 
 @dataclass(frozen=True)
+class Support:
+    """What a loss needs of a cache: labels and weights (N,) of the keys, mass and number of keys (C,) of a class."""
+
+    labels: Tensor
+    weights: Tensor
+    mass: Tensor
+    shots: Tensor
+
+
+@dataclass(frozen=True)
 class LoneAffinity:
     """Simulated image affinities (Q,) of a picture to its class's only key, and the weights of these nodes (Q,)."""
 
@@ -198,6 +209,10 @@ class LoneAffinity:
         """No affinity is above 1."""
         return LoneAffinity(self.nodes.clamp_max(1.0), self.weights)
 
+    def to(self, dtype: torch.dtype) -> LoneAffinity:
+        """In another precision."""
+        return LoneAffinity(self.nodes.to(dtype), self.weights.to(dtype))
+
 
 def shared_projection(dim: int, text_dim: int | None, generator: torch.Generator) -> Tensor | None:
     """What both nets start as (D, d): orthonormal columns or rows; None, the identity, where d is D."""
@@ -207,7 +222,7 @@ def shared_projection(dim: int, text_dim: int | None, generator: torch.Generator
 
 
 def leave_one_out_loss(
-    model: CrossModalCache,
+    model: CrossModalCache | Support,
     zero_shot: Tensor,
     rows: Tensor,
     image: Tensor,
@@ -222,7 +237,7 @@ def leave_one_out_loss(
 
     Parameters
     ----------
-    model : CrossModalCache
+    model : CrossModalCache or Support
     zero_shot : Tensor of shape (n, C)
         Zero-shot logits of the rows.
     rows : integer Tensor of shape (n,)
@@ -257,16 +272,20 @@ def fit_scalars(model: CrossModalCache, zero_shot: Tensor, weights: Tensor, lone
     if held.alpha is not None and held.beta is not None and (held.fusion_ratio is not None or model.text is None):
         return
     rows = torch.arange(len(zero_shot), device=zero_shot.device)
+    # by losses in single precision the search stops where their rounding does, thousandths from the minimum
+    dtype = torch.float64 if len(rows) ** 2 <= DOUBLE_SQUARE else zero_shot.dtype
     with torch.no_grad():
-        image, text = model.affinities(F.normalise(model.keys))
+        image, text = (affinity.to(dtype) for affinity in model.affinities(F.normalise(model.keys)))
+    support = Support(model.labels, model.weights.to(dtype), model.mass.to(dtype), model.shots)
+    zero_shot, weights, lone = zero_shot.to(dtype), weights.to(dtype), lone.to(dtype)
 
     def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         theta = torch.tensor(values, dtype=zero_shot.dtype, device=zero_shot.device, requires_grad=True)
         alpha = theta[0].exp() * ALPHA if held.alpha is None else held.alpha
         beta = theta[1].exp() * BETA if held.beta is None else held.beta
         free = model.text is not None and held.fusion_ratio is None
-        ratio = torch.sigmoid(theta[2]) if free else model.ratio().detach()
-        loss = leave_one_out_loss(model, zero_shot, rows, image, text, (alpha, beta, ratio), lone)
+        ratio = torch.sigmoid(theta[2]) if free else model.ratio().detach().to(dtype)
+        loss = leave_one_out_loss(support, zero_shot, rows, image, text, (alpha, beta, ratio), lone)
         penalty = (theta[:2].exp() - 1 - theta[:2]).sum() + theta[2] ** 2 / 2
         total = (weights * loss).sum() / weights.sum() + SCALAR_PENALTY * penalty
         (gradient,) = torch.autograd.grad(total, theta)

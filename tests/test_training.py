@@ -91,6 +91,15 @@ def test_gradients_agree_with_finite_differences():
     assert torch.autograd.gradcheck(loss, tuple(a.requires_grad_(True) for a in arguments))
 
 
+def test_the_scalars_are_found_as_exactly_in_single_precision():
+    problem = make_problem(n_classes=40, shots=5, dim=64, noise=1.5, text_noise=2.0)
+    cache, _ = ImageCache.build(problem.X, problem.y, 40)
+    text = torch.as_tensor(problem.text)
+    single, double = (fit_trained(cache, text, settings(), like).model for like in (LIKE, LIKE.double()))
+    for name in ("alpha", "beta", "fusion_ratio"):
+        assert getattr(single, name) == pytest.approx(getattr(double, name), rel=2e-6)
+
+
 def test_training_lowers_the_loss_and_changes_every_part():
     problem = make_problem(n_classes=5, shots=6, text_noise=1.5)
     before, after = fit(problem, n_epochs=0).model, fit(problem, n_epochs=30, learning_rate=3e-3)
