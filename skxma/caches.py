@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +14,31 @@ from . import functional as F
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.intp]
+Scorer = TypeVar("Scorer")
 
 
 def like(x: Tensor, *arrays: NDArray[Any]) -> tuple[Tensor, ...]:
     """The arrays as tensors where `x` is; floats in its precision."""
     return tuple(torch.as_tensor(a, device=x.device, dtype=x.dtype if a.dtype.kind == "f" else None) for a in arrays)
+
+
+class ReadyOnce(Generic[Scorer]):
+    """A fitted model of arrays whose scorer is made for the first prediction and kept for the next; pickles lack it."""
+
+    def _scorer(self, like_this: Tensor) -> Scorer:
+        raise NotImplementedError
+
+    def on(self, like_this: Tensor) -> Scorer:
+        """Make it ready to score, with the device and precision of `like_this`."""
+        wanted = like_this.device, like_this.dtype
+        kept: tuple[Any, Scorer] | None = self.__dict__.get("_ready")
+        if kept is None or kept[0] != wanted:
+            kept = wanted, self._scorer(like_this)
+            object.__setattr__(self, "_ready", kept)
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_ready"}
 
 
 @dataclass(frozen=True)
@@ -76,16 +96,18 @@ class ImageCache:
         """
         weights = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
         kept = np.flatnonzero(weights > 0)
-        rows = np.ascontiguousarray(np.c_[features[kept], labels[kept]].astype(np.float32))
+        rows = np.empty((len(kept), features.shape[1] + 1), dtype=np.float32)
+        rows[:, :-1], rows[:, -1] = features if len(kept) == len(labels) else features[kept], labels[kept]
         rows += 0.0  # -0.0 and 0.0 are the same picture
         as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)
+        del rows, as_bytes  # as large as the support set
         merged = np.bincount(inverse, weights=weights[kept], minlength=len(first))
         position = np.full(len(labels), -1, dtype=np.intp)
         position[kept] = inverse
         chosen = kept[first]
         unit = float(merged.mean())
-        keys = features[chosen].astype(np.float32)
+        keys = features[chosen].astype(np.float32, copy=False)
         return cls(keys, labels[chosen].astype(np.intp), (merged / unit).astype(np.float32), n_classes, unit), position
 
     @property

@@ -17,13 +17,15 @@ from torch import Tensor
 from . import functional as F
 from .base import Task
 from .caches import Floats, Integers, like
-from .calibrated import Settings, fit_calibrated
+from .calibrated import MEMBERS, Settings
 from .calibration import FitReport
 from .inputs import class_weights, unit_rows
+from .many_keys import fit_share, in_cells
 from .open_set import OpenSetClassifier
 from .training import PaperSettings, fit_trained
 from .vocabulary import COMMON_WORDS
 
+RETRIEVE_FROM = 2**17
 VOCABULARY_TEMPLATE = "photo"
 AUTO_OR_RATIO = [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})]
 
@@ -91,6 +93,12 @@ class XMAdapterClassifier(OpenSetClassifier):
 
     n_views : int, default=1
         Augmented views of each support image whose mean is its key.
+
+    retrieval : {"auto", "exact", "top"}, default="auto"
+        Which keys a prediction reads. "exact" reads all; "top" those nearest to the picture, a share of the others, and
+        all of the classes that can still be the answer: probabilities then differ from the exact ones by less than
+        0.01 (docs/method.md says when), and logits of classes that cannot be the answer are estimates. "auto" is
+        "exact" below 131 072 keys, "top" from there on. `kneighbors` always reads all.
 
     false_rejection_rate : float in (0, 1) or None, default=None
         With a number, `predict` answers `unknown_label` for pictures that are like none of the classes: more so than
@@ -177,6 +185,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_views": [Interval(Integral, 1, None, closed="left")],
+        "retrieval": [StrOptions({"auto", "exact", "top"})],
         "random_state": ["random_state"],
     }
 
@@ -199,6 +208,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         weight_decay: float = 1e-2,
         batch_size: int = 256,
         n_views: int = 1,
+        retrieval: str = "auto",
         false_rejection_rate: float | None = None,
         unknown_label: Any = None,
         device: Any = "auto",
@@ -223,6 +233,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.n_views = n_views
+        self.retrieval = retrieval
         self.false_rejection_rate = false_rejection_rate
         self.unknown_label = unknown_label
         self.device = device
@@ -254,7 +265,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         parts = []
         with torch.inference_mode():
             scorer = self.model_.on(self._like_fit())
-            for features in self._chunks(self._query_features(X)):
+            for features in self._chunks(self._query_features(X), len(in_use)):
                 image, text = scorer.affinities(features)
                 fused = F.fuse(image, text, self.fusion_ratio_)
                 top = fused[:, torch.as_tensor(in_use)].topk(n_neighbors, dim=1).indices.cpu()
@@ -275,6 +286,8 @@ class XMAdapterClassifier(OpenSetClassifier):
         self._check_unknown()
         report = self._fit_paper(task) if self.evidence == "paper" else self._fit_calibrated(task)
         model = report.model
+        if self._retrieves(task):
+            model = in_cells(model, task.like_this)
         self.model_ = model
         self.image_cache_ = model.image_cache
         self.text_cache_ = model.text_cache
@@ -295,6 +308,10 @@ class XMAdapterClassifier(OpenSetClassifier):
         position = self.sample_position_
         return np.where(position >= 0, of_keys[np.maximum(position, 0)], of_keys.dtype.type(0))
 
+    def _retrieves(self, task: Task) -> bool:
+        """Whether predictions are to read no more keys than they need."""
+        return self.retrieval == "top" or (self.retrieval == "auto" and len(task.cache.keys) >= RETRIEVE_FROM)
+
     def _fit_calibrated(self, task: Task) -> FitReport:
         settings = Settings(
             alpha=number(self.alpha),
@@ -303,10 +320,12 @@ class XMAdapterClassifier(OpenSetClassifier):
             logit_scale=task.logit_scale,
             hard_sample_weight=self.hard_sample_weight,
             n_epochs=self.n_epochs,
+            # keys in another metric would be keys of their own
+            members=1 if self._retrieves(task) else MEMBERS,
         )
         words = self._vocabulary_features()
         vocabulary = None if words is None else like(task.like_this, words)[0]
-        return fit_calibrated(task.cache, task.text, vocabulary, settings, task.like_this)
+        return fit_share(task.cache, task.text, vocabulary, settings, task.like_this)
 
     def _fit_paper(self, task: Task) -> FitReport:
         settings = PaperSettings(
@@ -346,6 +365,9 @@ class XMAdapterClassifier(OpenSetClassifier):
                 "both must come from one encoder."
             )
         return unit_rows(rows)
+
+    def _width(self) -> int:
+        return self.model_.on(self._like_fit()).all_keys.n_cells
 
     def _scorer(self, like_this: Tensor) -> Callable[[Tensor], Tensor]:
         return self.model_.on(like_this).logits
