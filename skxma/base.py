@@ -23,6 +23,7 @@ from .caches import Floats, ImageCache
 from .experts import zero_shot_cosines
 from .inputs import EncodedInput, is_embeddings, unit_rows
 from .labels import ClassTable, resolve_classes
+from .metric import class_means
 from .saved_state import pack_estimator
 
 LOGIT_SCALE = 100.0
@@ -360,10 +361,14 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
         """What gives the logits (n, C) of each chunk (n, D); prepares once what all chunks need."""
         return self._logits
 
-    def _chunks(self, features: Floats) -> Iterator[Tensor]:
-        """Embeddings (n, D) in pieces small enough that affinities to all keys fit in memory."""
+    def _width(self) -> int:
+        """How many numbers a prediction holds for a query: here, affinities to all keys."""
+        return len(self.image_cache_.keys)
+
+    def _chunks(self, features: Floats, width: int | None = None) -> Iterator[Tensor]:
+        """Embeddings (n, D) in pieces that fit in memory with arrays (n, width), as wide as predictions need."""
         device, dtype = self._compute_on()
-        width = max(len(self.image_cache_.keys), len(self.classes_), features.shape[1])
+        width = max(self._width() if width is None else width, len(self.classes_), features.shape[1])
         for piece in torch.as_tensor(features).split(max(1, CHUNK_ENTRIES // width)):
             yield piece.to(device=device, dtype=dtype)
 
@@ -418,4 +423,5 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def class_mean_directions(cache: ImageCache) -> Floats:
     """L2-normalised class means (C, D), which stand for the text where there is none."""
-    return unit_rows(cache.values.T @ cache.keys)
+    keys, labels, weights = map(torch.as_tensor, (cache.keys, cache.labels, cache.weights))
+    return unit_rows(class_means(keys, labels, weights, cache.n_classes)[0].numpy())

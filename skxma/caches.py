@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +14,31 @@ from . import functional as F
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.intp]
+Scorer = TypeVar("Scorer")
 
 
 def like(x: Tensor, *arrays: NDArray[Any]) -> tuple[Tensor, ...]:
     """The arrays as tensors where `x` is; floats in its precision."""
     return tuple(torch.as_tensor(a, device=x.device, dtype=x.dtype if a.dtype.kind == "f" else None) for a in arrays)
+
+
+class ReadyOnce(Generic[Scorer]):
+    """A fitted model of arrays whose scorer is made for the first prediction and kept for the next; pickles lack it."""
+
+    def _scorer(self, like_this: Tensor) -> Scorer:
+        raise NotImplementedError
+
+    def on(self, like_this: Tensor) -> Scorer:
+        """Make it ready to score, with the device and precision of `like_this`."""
+        wanted = like_this.device, like_this.dtype
+        kept: tuple[Any, Scorer] | None = self.__dict__.get("_ready")
+        if kept is None or kept[0] != wanted:
+            kept = wanted, self._scorer(like_this)
+            object.__setattr__(self, "_ready", kept)
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_ready"}
 
 
 @dataclass(frozen=True)
@@ -87,10 +107,12 @@ class ImageCache:
         exponent = np.frexp(weights.max())[1]
         weights = np.ldexp(weights, -exponent)
         # -0.0 and 0.0 are the same picture
-        rows = np.ascontiguousarray(features[kept], dtype=np.float32) + np.float32(0)
+        rows = np.ascontiguousarray(features if len(kept) == len(labels) else features[kept], dtype=np.float32)
+        rows = rows + np.float32(0)
         as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, picture = np.unique(as_bytes, return_inverse=True)
         pairs, first, inverse = np.unique(picture * n_classes + labels[kept], return_index=True, return_inverse=True)
+        del rows, as_bytes  # as large as the support set
         merged = np.bincount(inverse, weights=weights[kept], minlength=len(first))
         ranks = class_ranks(*np.divmod(pairs, n_classes), merged, n_classes, text)
         order = np.lexsort((ranks[pairs % n_classes], pairs // n_classes))
@@ -99,7 +121,7 @@ class ImageCache:
         chosen, merged = kept[first[order]], merged[order]
         unit = float(merged.mean())
         made = cls(
-            features[chosen].astype(np.float32),
+            features[chosen].astype(np.float32, copy=False),
             labels[chosen].astype(np.intp),
             (merged / unit).astype(np.float32),
             n_classes,

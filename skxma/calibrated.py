@@ -224,12 +224,7 @@ def hardness(scores: Scores, labels: Tensor) -> Tensor:
     """
     text = scores.scores[scores.names.index("text_cache") if "text_cache" in scores.names else 0]
     image = scores.scores[scores.names.index("prototype")]
-
-    def own(a: Tensor) -> Tensor:
-        a = (a - a.mean(1, keepdim=True)) / a.std(correction=0).clamp_min(F.EPS)
-        return a.gather(1, labels[:, None])[:, 0]
-
-    return torch.where(scores.lone, 0.0, (own(image) - own(text)).abs())
+    return torch.where(scores.lone, 0.0, F.standardised_gap(image, text, labels))
 
 
 def no_pairs(support: Support) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from . import functional as F
-from .caches import Floats, ImageCache, TextCache, like
-from .experts import ImageScale, query_image_scores, text_scores
-from .metric import NO_ROOT, Frame, Metric, see_support, view, weighted_mean
+from .caches import Floats, ImageCache, ReadyOnce, TextCache, like
+from .experts import text_scores
+from .metric import NO_ROOT, Frame, Metric, class_means, view_means
+from .retrieval import Combine, KeyCells, Keys, ready_keys
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class CalibratedCache:
+class CalibratedCache(ReadyOnce["CalibratedScorer"]):
     """A fitted leave-one-out-calibrated cache.
 
     Attributes
@@ -67,6 +69,8 @@ class CalibratedCache:
         Means over the members; the logit scale is the weight of zero-shot.
     residual : ndarray of shape (C, D) or None
         Trained on the centred embeddings.
+    cells : KeyCells or None
+        Of the keys in the metric of the only member, where predictions read no more of them than they need.
     """
 
     image_cache: ImageCache
@@ -78,9 +82,9 @@ class CalibratedCache:
     beta: float
     fusion_ratio: float
     residual: Floats | None = None
+    cells: KeyCells | None = None
 
-    def on(self, like_this: Tensor) -> CalibratedScorer:
-        """Make it ready to score, with the device and precision of `like_this`."""
+    def _scorer(self, like_this: Tensor) -> CalibratedScorer:
         return CalibratedScorer(self, like_this)
 
 
@@ -96,64 +100,77 @@ class CalibratedScorer:
     def __init__(self, cache: CalibratedCache, like_this: Tensor) -> None:
         self.cache = cache
         image = cache.image_cache
-        self.keys, labels, weights = like(like_this, image.keys, image.labels, image.weights)
-        self.frames = [
+        keys, labels, weights = like(like_this, image.keys, image.labels, image.weights)
+        means, self.mass = class_means(keys, labels, weights, image.n_classes)
+        self.plain_frame = Frame((self.mass[:, None] * means).sum(0) / self.mass.sum(), None)
+        self.plain_means = self.plain_frame(means)
+        frames = [
             Frame(like(like_this, f.mean)[0], None if f.basis is None else like(like_this, f.basis)[0])
             for f in cache.frames
         ]
-        framed = [frame(self.keys) for frame in self.frames]
-        self.metrics = [
-            Metric(self.frames[m.frame], None if m.scale is None else like(like_this, m.scale)[0])
+        self.members = [
+            MemberScorer(
+                Metric(frames[m.frame], None if m.scale is None else like(like_this, m.scale)[0]),
+                m,
+                (keys, labels, weights, means, self.mass),
+                cache.cells,
+            )
             for m in cache.members
         ]
-        self.supports = [
-            see_support(metric.stretch(framed[m.frame]), labels, weights, image.n_classes)
-            for metric, m in zip(self.metrics, cache.members, strict=True)
-        ]
-        self.plain_frame = Frame(weighted_mean(self.keys, weights), None)
-        self.plain = None
-        if cache.text_cache is None:
-            self.plain = see_support(self.plain_frame(self.keys), labels, weights, image.n_classes)
+        self.all_keys = self.members[0].keys if self.members else Keys(keys, labels, weights, image.n_classes)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalised embeddings (n, D): the fused experts and the residual."""
-        return self.with_residual(self.fused(features), features)
+        residual = self.residual_logits(features)
+        return self.fused(features, [residual]) + residual
 
     def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, C), and how unlike all known classes each is, (n,), in which the residual has no say."""
-        fused = self.fused(features)
-        return self.with_residual(fused, features), F.open_set_score(fused)
+        residual = self.residual_logits(features)
+        fused = self.fused(features, [residual, torch.zeros_like(residual)], certain_is_enough=False)
+        return fused + residual, F.open_set_score(fused)
 
-    def with_residual(self, fused: Tensor, features: Tensor) -> Tensor:
-        """Logits (n, C) of the fused experts (n, C) and the embeddings (n, D)."""
+    def residual_logits(self, features: Tensor) -> Tensor:
+        """What the residual adds to the logits (n, C)."""
         if self.cache.residual is None:
-            return fused
-        return fused + F.normalise(self.plain_frame(features)) @ like(features, self.cache.residual)[0].T
+            return features.new_zeros(len(features), len(self.mass))
+        return F.normalise(self.plain_frame(features)) @ like(features, self.cache.residual)[0].T
 
-    def fused(self, features: Tensor) -> Tensor:
-        """Mean over the members of their fused experts (n, C)."""
+    def fused(self, features: Tensor, added: Sequence[Tensor], certain_is_enough: bool = True) -> Tensor:
+        """Mean over the members of their fused experts (n, C).
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+        added : sequence of Tensor of shape (n, C)
+            What will be added: where not all keys are read, enough are for the probabilities of each of these sums.
+        certain_is_enough : bool
+            See `retrieval.must_read`.
+        """
         first = self._first_experts(features)
-        if not self.cache.members:
+        if not self.members:
             return self.cache.logit_scale * first[0]
-        framed = [frame(features) for frame in self.frames]
         total = torch.zeros_like(first[0])
-        for member, metric, support in zip(self.cache.members, self.metrics, self.supports, strict=True):
-            queries = metric.stretch(framed[member.frame])
-            image = query_image_scores(support, ImageScale(member.beta, member.gaussian), queries)
-            experts = torch.cat([first, image])[: len(member.weights)]
-            total += torch.tensordot(like(features, member.weights)[0], experts, dims=1)
-        return total / len(self.cache.members)
+        for member in self.members:
+            total += member.logits(features, first, added, certain_is_enough)
+        return total / len(self.members)
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines to the keys in the first metric, and affinities to the text of their classes; both (n, N)."""
-        if self.cache.members:
-            image = view(self.supports[0], self.metrics[0](features)).key
-        else:
-            image = F.affinity(features, self.keys)
-        text_cache = self.cache.text_cache
+        queries = F.normalise(self.members[0].metric(features)) if self.members else features
+        image, text_cache = self.all_keys.cosines(queries), self.cache.text_cache
         if text_cache is None:
             return image, torch.zeros_like(image)
         return image, text_cache.affinity(features, self.cache.image_cache.labels)
+
+    def prototype_and_text(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What the two modalities say, for how far they disagree: cosines to class means and to the texts, (n, C)."""
+        first = self._first_experts(features)
+        if not self.members:
+            return first[0], first[0]
+        member = self.members[0]
+        prototype, _ = view_means(member.metric(features), member.means)
+        return F.fill_absent(prototype, self.mass > 0), first[min(1, len(first) - 1)]
 
     def _first_experts(self, features: Tensor) -> Tensor:
         """Zero-shot and text experts (3, n, C), or without text the class means of the plain embeddings (1, n, C)."""
@@ -161,5 +178,43 @@ class CalibratedScorer:
         if text_cache is not None and text_cache.centres is not None:
             text, image_mean, text_mean = like(features, text_cache.keys, *text_cache.centres)
             return text_scores(features, text_cache.img2txt(features), text, (image_mean, text_mean))
-        assert self.plain is not None
-        return query_image_scores(self.plain, ImageScale(beta=1.0, gaussian=1.0), self.plain_frame(features))[1:2]
+        prototype, _ = view_means(self.plain_frame(features), self.plain_means)
+        return F.fill_absent(prototype[None], self.mass > 0)
+
+
+class MemberScorer:
+    """One metric of a calibrated cache as tensors.
+
+    Parameters
+    ----------
+    metric : Metric
+    member : Member
+    support : keys (N, D), labels (N,), weights (N,), class means (C, D), masses (C,)
+    cells : KeyCells or None
+    """
+
+    def __init__(self, metric: Metric, member: Member, support: tuple[Tensor, ...], cells: KeyCells | None) -> None:
+        keys, labels, weights, means, self.mass = support
+        self.metric, self.member = metric, member
+        self.means = metric(means)
+        self.keys = ready_keys(keys, labels, weights, len(means), cells, metric)
+
+    def logits(self, features: Tensor, first: Tensor, added: Sequence[Tensor], certain_is_enough: bool) -> Tensor:
+        """Fused experts (n, C) of embeddings (n, D), `first` (J', n, C) being those that no metric changes."""
+        queries, present = self.metric(features), self.mass > 0
+        prototype, gaussian = view_means(queries, self.means)
+        others = F.fill_absent(torch.stack([prototype, gaussian / self.member.gaussian]), present)
+        weights = like(features, self.member.weights)[0]
+        n_first = len(first)
+        rest = torch.tensordot(weights[:n_first], first, dims=1)
+        rest = rest + torch.tensordot(weights[n_first + 1 :], others[: len(weights) - n_first - 1], dims=1)
+
+        def fuse(evidence: Tensor) -> Tensor:
+            cache = F.fill_absent(F.log_mean_evidence(evidence, self.mass), present)
+            return rest + weights[n_first] * cache
+
+        def plus(more: Tensor) -> Combine:
+            return lambda evidence: fuse(evidence) + more
+
+        combine = [plus(more) for more in added]
+        return fuse(self.keys.enough_evidence(F.normalise(queries), self.member.beta, combine, certain_is_enough))

@@ -14,6 +14,7 @@ from torch import Tensor
 from . import functional as F
 from .caches import Floats, ImageCache, Integers, TextCache
 from .experts import Scores
+from .retrieval import Keys
 
 WEIGHT_PENALTY, PENALTY_SAMPLES, PENALTY_SHOTS = 0.02, 1.0, 0.04
 NOISE_PENALTY, NOISE_LOGIT = 0.01, -4.0
@@ -23,6 +24,8 @@ DOUBLE_ENTRIES = 2**24
 
 class Scorer(Protocol):
     """A model on a device, ready to score many chunks of pictures."""
+
+    all_keys: Keys
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalised embeddings (n, D)."""

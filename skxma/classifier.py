@@ -17,15 +17,17 @@ from torch import Tensor
 from . import functional as F
 from .base import Task
 from .caches import Floats, Integers, like
-from .calibrated import Settings, Start, fit_calibrated
+from .calibrated import MEMBERS, Settings, Start
 from .calibrated_cache import CalibratedCache
 from .calibration import FitReport
 from .inputs import class_weights, unit_rows
+from .many_keys import fit_share, in_cells
 from .open_set import OpenSetClassifier
 from .trained_cache import TrainedCache
 from .training import PaperSettings, fit_trained
 from .vocabulary import COMMON_WORDS
 
+RETRIEVE_FROM = 2**17
 VOCABULARY_TEMPLATE = "photo"
 AUTO_OR_RATIO = [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})]
 
@@ -93,6 +95,12 @@ class XMAdapterClassifier(OpenSetClassifier):
 
     n_views : int, default=1
         Augmented views of each support image whose mean is its key.
+
+    retrieval : {"auto", "exact", "top"}, default="auto"
+        Which keys a prediction reads. "exact" reads all; "top" those nearest to the picture, a share of the others, and
+        all of the classes that can still be the answer: probabilities then differ from the exact ones by less than
+        0.01 (docs/method.md says when), and logits of classes that cannot be the answer are estimates. "auto" is
+        "exact" below 131 072 keys, "top" from there on. `kneighbors` always reads all.
 
     false_rejection_rate : float in (0, 1) or None, default=None
         With a number, `predict` answers `unknown_label` for pictures that are like none of the classes: more so than
@@ -187,6 +195,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_views": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
+        "retrieval": [StrOptions({"auto", "exact", "top"})],
         "random_state": ["random_state"],
     }
 
@@ -209,6 +218,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         weight_decay: float = 1e-2,
         batch_size: int = 256,
         n_views: int = 1,
+        retrieval: str = "auto",
         false_rejection_rate: float | None = None,
         unknown_label: Any = None,
         warm_start: bool = False,
@@ -234,6 +244,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.n_views = n_views
+        self.retrieval = retrieval
         self.false_rejection_rate = false_rejection_rate
         self.unknown_label = unknown_label
         self.warm_start = warm_start
@@ -266,7 +277,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         parts = []
         with torch.inference_mode():
             scorer = self.model_.on(self._like_fit())
-            for features in self._chunks(self._query_features(X)):
+            for features in self._chunks(self._query_features(X), len(in_use)):
                 image, text = scorer.affinities(features)
                 fused = F.fuse(image, text, self.fusion_ratio_)
                 top = fused[:, torch.as_tensor(in_use)].topk(n_neighbors, dim=1).indices.cpu()
@@ -287,6 +298,8 @@ class XMAdapterClassifier(OpenSetClassifier):
         self._check_unknown()
         report = self._fit_paper(task) if self.evidence == "paper" else self._fit_calibrated(task)
         model = report.model
+        if self._retrieves(task):
+            model = in_cells(model, task.like_this)
         self.model_ = model
         self.image_cache_ = model.image_cache
         self.text_cache_ = model.text_cache
@@ -311,6 +324,10 @@ class XMAdapterClassifier(OpenSetClassifier):
         """The fitted model to start from, or None."""
         return getattr(self, "model_", None) if self.warm_start else None
 
+    def _retrieves(self, task: Task) -> bool:
+        """Whether predictions are to read no more keys than they need."""
+        return self.retrieval == "top" or (self.retrieval == "auto" and len(task.cache.keys) >= RETRIEVE_FROM)
+
     def _fit_calibrated(self, task: Task) -> FitReport:
         before = self._solution_before()
         settings = Settings(
@@ -321,10 +338,12 @@ class XMAdapterClassifier(OpenSetClassifier):
             hard_sample_weight=self.hard_sample_weight,
             n_epochs=self.n_epochs,
             start=Start.of(before, self.noise_rate_) if isinstance(before, CalibratedCache) else None,
+            # keys in another metric would be keys of their own
+            members=1 if self._retrieves(task) else MEMBERS,
         )
         words = self._vocabulary_features()
         vocabulary = None if words is None else like(task.like_this, words)[0]
-        return fit_calibrated(task.cache, task.text, vocabulary, settings, task.like_this)
+        return fit_share(task.cache, task.text, vocabulary, settings, task.like_this)
 
     def _fit_paper(self, task: Task) -> FitReport:
         settings = PaperSettings(
@@ -374,6 +393,9 @@ class XMAdapterClassifier(OpenSetClassifier):
                 "both must come from one encoder."
             )
         return unit_rows(rows)
+
+    def _width(self) -> int:
+        return self.model_.on(self._like_fit()).all_keys.n_cells
 
     def _scorer(self, like_this: Tensor) -> Callable[[Tensor], Tensor]:
         return self.model_.on(like_this).logits

@@ -175,7 +175,12 @@ def fused_evidence(
     Tensor of shape (n, C)
     """
     of_images = one_hot_evidence(image, labels, weights, text.shape[1], beta * fusion_ratio, left_out)
-    return of_images * torch.exp(-beta * (1 - fusion_ratio) * (1 - text))
+    return of_images * text_gate(text, fusion_ratio, beta)
+
+
+def text_gate(text: Tensor, fusion_ratio: Tensor | float, beta: Tensor | float) -> Tensor:
+    """``exp(−β (1 − γ) (1 − A_txt))`` (n, C), by which the text of a class lets the evidence of its images pass."""
+    return torch.exp(-beta * (1 - fusion_ratio) * (1 - text))
 
 
 def residual_logits(zero_shot_logits: Tensor, evidence: Tensor, alpha: Tensor | float) -> Tensor:
@@ -212,6 +217,19 @@ def hardness(image_affinity: Tensor, text_affinity: Tensor, own: Tensor, labels:
     return torch.where(counts, gap, 0.0).sum(1) / counts.sum(1).clamp_min(1)
 
 
+def standardised_gap(image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
+    """``|A_img − A_txt|`` of samples (n,) with their own class, both affinities (n, C) standardised over the classes.
+
+    Each is centred at its mean over the classes of a sample and divided by its deviation over all.
+    """
+
+    def own(a: Tensor) -> Tensor:
+        a = (a - a.mean(1, keepdim=True)) / a.std(correction=0).clamp_min(EPS)
+        return a.gather(1, labels[:, None])[:, 0]
+
+    return (own(image) - own(text)).abs()
+
+
 def hard_sample_weights(hardness: Tensor, strength: float) -> Tensor:
     """Loss weights ``w_i = 1 + λ · h_i``, h scaled to [0, 1] over the samples, then w to mean 1.
 
@@ -241,7 +259,11 @@ def class_log_evidence(cosines: Tensor, labels: Tensor, weights: Tensor, mass: T
         Sum of the weights that took part, a class.
     beta : float
     """
-    evidence = one_hot_evidence(cosines, labels, weights, mass.shape[-1], beta)
+    return log_mean_evidence(one_hot_evidence(cosines, labels, weights, mass.shape[-1], beta), mass)
+
+
+def log_mean_evidence(evidence: Tensor, mass: Tensor) -> Tensor:
+    """``log(evidence / mass + 1e-8)``, evidence (n, C) summed over the keys of a mass (C,) or (n, C)."""
     return torch.log(evidence / mass.clamp_min(EPS) + EVIDENCE_FLOOR)
 
 

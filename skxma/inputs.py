@@ -22,6 +22,7 @@ from .labels import ClassTable, Name
 from .prompts import make_prompts
 
 PRECOMPUTED = "precomputed"
+BLOCK_ROWS = 2**14
 Floats = NDArray[np.float32]
 
 
@@ -224,12 +225,14 @@ def is_embeddings(X: Any) -> bool:
 
 def unit_rows(X: NDArray[Any]) -> Floats:
     """Scale rows (n, D) to unit length in float32, whatever their magnitude; zero rows stay zero."""
-    if not len(X):
-        return np.asarray(X, dtype=np.float32)
-    largest = np.abs(X).max(axis=1, keepdims=True)
-    scaled = np.asarray(X / np.where(largest > 0, largest, 1), dtype=np.float64)
-    length = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return (scaled / np.where(length > 0, length, 1)).astype(np.float32)
+    unit = np.empty(X.shape, dtype=np.float32)
+    for start in range(0, len(X), BLOCK_ROWS):
+        some = X[start : start + BLOCK_ROWS]
+        largest = np.abs(some).max(axis=1, keepdims=True)
+        scaled = np.asarray(some / np.where(largest > 0, largest, 1), dtype=np.float64)
+        length = np.linalg.norm(scaled, axis=1, keepdims=True)
+        unit[start : start + BLOCK_ROWS] = scaled / np.where(length > 0, length, 1)
+    return unit
 
 
 def class_weights(encoder: Any, names: Sequence[Name | None], templates: Any) -> Floats:

@@ -21,6 +21,7 @@ SHRINKAGES = (0.1, 0.3, 0.6, 0.9, 1.0)
 OF_WORDS, OF_CLASSES, NO_ROOT = "words", "classes", "none"
 MIN_SPREAD = 0.05
 ALONE = 1e-6
+BLOCK_ROWS = 2**14
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,12 @@ class Views:
 
 def class_means(features: Tensor, labels: Tensor, weights: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
     """Weighted class means (C, D) and masses (C,); a class without samples has mean 0."""
-    one_hot = features.new_zeros(n_classes, len(labels)).scatter_(0, labels[None, :], weights[None, :])
-    mass = one_hot.sum(1)
-    return (one_hot @ features) / mass.clamp_min(EPS)[:, None], mass
+    sums, mass = features.new_zeros(n_classes, features.shape[1]), features.new_zeros(n_classes)
+    for x, y, v in zip(*(a.split(BLOCK_ROWS) for a in (features, labels, weights)), strict=True):
+        one_hot = features.new_zeros(n_classes, len(y)).scatter_(0, y[None, :], v[None, :])
+        sums += one_hot @ x
+        mass += one_hot.sum(1)
+    return sums / mass.clamp_min(EPS)[:, None], mass
 
 
 def vocabulary_root(words: Tensor, shrinkage: float = VOCABULARY_SHRINKAGE) -> Tensor | None:
@@ -212,14 +216,16 @@ def spread(keys: Tensor) -> float:
 
 def view(support: MetricSupport, queries: Tensor) -> Views:
     """What queries (n, R), already in the metric, see of the whole support set."""
-    dots = queries @ support.means.T
     norm = queries.norm(dim=1, keepdim=True).clamp_min(EPS)
-    mean_norm = support.means.norm(dim=1)
-    return Views(
-        key=(queries @ support.keys.T) / norm / support.keys.norm(dim=1).clamp_min(EPS),
-        prototype=dots / norm / mean_norm.clamp_min(EPS),
-        gaussian=dots - mean_norm**2 / 2,
-    )
+    cosines = (queries @ support.keys.T) / norm / support.keys.norm(dim=1).clamp_min(EPS)
+    return Views(cosines, *view_means(queries, support.means))
+
+
+def view_means(queries: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines of queries (n, R) to class means (C, R), and Gaussian scores ``q·μ − |μ|²/2``; both (n, C)."""
+    dots, mean_norm = queries @ means.T, means.norm(dim=1)
+    norm = queries.norm(dim=1, keepdim=True).clamp_min(EPS)
+    return dots / norm / mean_norm.clamp_min(EPS), dots - mean_norm**2 / 2
 
 
 @dataclass(frozen=True)

@@ -201,11 +201,14 @@ def sweep_logits(clf: XMAdapterClassifier, X: Any, numbers: Sequence[Sequence[fl
     scorer = clf.model_.on(clf._like_fit())
     assert isinstance(scorer, TrainedScorer)
     with torch.inference_mode():
-        pieces = [scorer.affinities_to_classes(chunk) for chunk in clf._chunks(clf._query_features(X))]
+        pieces = [
+            (*scorer.affinities_to_texts(chunk), scorer.all_keys.cosines(chunk))
+            for chunk in clf._chunks(clf._query_features(X), len(clf.image_cache_.keys))
+        ]
         known: tuple[tuple[float, float], list[Tensor]] | None = None
         for alpha, beta, ratio in numbers:
             if known is None or known[0] != (beta, ratio):
-                known = (beta, ratio), [scorer.evidence(image, text, ratio, beta) for _, image, text in pieces]
+                known = (beta, ratio), [scorer.evidence(image, text, ratio, beta) for _, text, image in pieces]
             logits = [
                 F.residual_logits(zero_shot, evidence, alpha)
                 for (zero_shot, _, _), evidence in zip(pieces, known[1], strict=True)

@@ -181,12 +181,17 @@ class CrossModalCache(nn.Module):
 
 @dataclass(frozen=True)
 class Support:
-    """What a loss needs of a cache: labels and weights (N,) of the keys, mass and number of keys (C,) of a class."""
+    """What a loss needs of a cache.
+
+    Labels and weights (N,) of the keys, mass (C,) of the classes, what a class has without the key (N,), and whether
+    that is nothing.
+    """
 
     labels: Tensor
     weights: Tensor
     mass: Tensor
-    shots: Tensor
+    rest: Tensor
+    lone: Tensor
 
 
 @dataclass(frozen=True)
@@ -276,7 +281,7 @@ def fit_scalars(model: CrossModalCache, zero_shot: Tensor, weights: Tensor, lone
     dtype = torch.float64 if len(rows) ** 2 <= DOUBLE_SQUARE else zero_shot.dtype
     with torch.no_grad():
         image, text = (affinity.to(dtype) for affinity in model.affinities(F.normalise(model.keys)))
-    support = Support(model.labels, model.weights.to(dtype), model.mass.to(dtype), model.shots)
+    support = Support(model.labels, model.weights.to(dtype), model.mass.to(dtype), model.rest.to(dtype), model.lone)
     zero_shot, weights, lone = zero_shot.to(dtype), weights.to(dtype), lone.to(dtype)
 
     def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
