@@ -76,7 +76,7 @@ class ImageCache:
         """
         weights = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
         kept = np.flatnonzero(weights > 0)
-        rows = np.ascontiguousarray(np.c_[features[kept], labels[kept]].astype(np.float32))
+        rows = np.concatenate([features[kept], labels[kept, None]], axis=1, dtype=np.float32, casting="same_kind")
         rows += 0.0  # -0.0 and 0.0 are the same picture
         as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, first, inverse = np.unique(as_bytes, return_index=True, return_inverse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -16,11 +17,11 @@ from torch import Tensor
 
 from . import functional as F
 from .base import Task
-from .caches import Floats, Integers, like
+from .caches import Floats, ImageCache, Integers, like
 from .calibrated import Settings, fit_calibrated
-from .calibration import FitReport
+from .calibration import FitReport, RetrievalModel
 from .inputs import class_weights, unit_rows
-from .open_set import OpenSetClassifier
+from .semi_supervised import SemiSupervisedClassifier
 from .training import PaperSettings, fit_trained
 from .vocabulary import COMMON_WORDS
 
@@ -28,7 +29,7 @@ VOCABULARY_TEMPLATE = "photo"
 AUTO_OR_RATIO = [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})]
 
 
-class XMAdapterClassifier(OpenSetClassifier):
+class XMAdapterClassifier(SemiSupervisedClassifier):
     """Few-shot image classifier that retrieves from an image cache and a text cache on top of a frozen CLIP.
 
     The method is XMAdapter [1]_: the few labelled images make an image cache (embeddings as keys, labels as values),
@@ -99,6 +100,12 @@ class XMAdapterClassifier(OpenSetClassifier):
     unknown_label : str, int or None, default=None
         That label; None is "unknown" among strings and -1 among numbers.
 
+    unlabeled_label : str, int, NaN or None, default=None
+        What stands in `y` for a picture without a label, as -1 does in `sklearn.semi_supervised`. NaN marks whatever
+        is missing in `y`: None, NaN and pandas' NA. With None every picture has a label. In calibrated evidence such
+        pictures are learned from where that lowers the loss on labels which they have not seen; in the paper's form
+        they are left out.
+
     device : str, default="auto"
         "auto" takes CUDA, else MPS, else the CPU.
 
@@ -127,17 +134,23 @@ class XMAdapterClassifier(OpenSetClassifier):
     alpha_, beta_, fusion_ratio_, logit_scale_ : float
         What the parameters came to.
     hardness_ : ndarray of shape (n_samples,)
-        How far the two modalities disagree on each sample.
+        How far the two modalities disagree on each sample; 0 for one without a label.
     label_noise_ : ndarray of shape (n_samples,)
-        Probability that each label is wrong.
+        Probability that each label is wrong; 0 where there is none.
     noise_rate_ : float
         Estimated share of wrong labels.
     left_out_label_ : ndarray of shape (n_samples,)
-        Class that the model gives each sample without having seen it.
+        Class that the model gives each sample without having seen its label.
     left_out_probability_ : ndarray of shape (n_samples,)
         The probability of that class.
     reject_threshold_ : float
         Open-set score above which `predict` answers `unknown_label`; infinite without a `false_rejection_rate`.
+    n_unlabeled_used_ : int
+        With an `unlabeled_label`: how many of the samples without a label, probably of a known class, the model
+        learned from; 0 where they were of no use.
+    soft_labels_ : ndarray of shape (n_unlabeled, n_classes)
+        With an `unlabeled_label`: probabilities of the classes for the samples without a label, in their order. Not
+        saved with the model beyond a million entries.
     loss_curve_ : list of float
         Training loss at each pass; empty where nothing was trained.
     text_features_ : ndarray of shape (n_classes, n_features)
@@ -164,7 +177,7 @@ class XMAdapterClassifier(OpenSetClassifier):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **OpenSetClassifier._parameter_constraints,
+        **SemiSupervisedClassifier._parameter_constraints,
         "vocabulary": [str, "array-like", None],
         "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "beta": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -201,6 +214,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         n_views: int = 1,
         false_rejection_rate: float | None = None,
         unknown_label: Any = None,
+        unlabeled_label: Any = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -225,6 +239,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         self.n_views = n_views
         self.false_rejection_rate = false_rejection_rate
         self.unknown_label = unknown_label
+        self.unlabeled_label = unlabeled_label
         self.device = device
         self.precision = precision
         self.memory = memory
@@ -273,8 +288,7 @@ class XMAdapterClassifier(OpenSetClassifier):
 
     def _fit_task(self, task: Task) -> None:
         self._check_unknown()
-        report = self._fit_paper(task) if self.evidence == "paper" else self._fit_calibrated(task)
-        model = report.model
+        report, model = self._fit_paper(task) if self.evidence == "paper" else self._fit_calibrated(task)
         self.model_ = model
         self.image_cache_ = model.image_cache
         self.text_cache_ = model.text_cache
@@ -295,7 +309,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         position = self.sample_position_
         return np.where(position >= 0, of_keys[np.maximum(position, 0)], of_keys.dtype.type(0))
 
-    def _fit_calibrated(self, task: Task) -> FitReport:
+    def _fit_calibrated(self, task: Task) -> tuple[FitReport, RetrievalModel]:
         settings = Settings(
             alpha=number(self.alpha),
             beta=number(self.beta),
@@ -306,9 +320,15 @@ class XMAdapterClassifier(OpenSetClassifier):
         )
         words = self._vocabulary_features()
         vocabulary = None if words is None else like(task.like_this, words)[0]
-        return fit_calibrated(task.cache, task.text, vocabulary, settings, task.like_this)
+        report = fit_calibrated(task.cache, task.text, vocabulary, settings, task.like_this)
+        untrained = replace(settings, n_epochs=0)
 
-    def _fit_paper(self, task: Task) -> FitReport:
+        def refit(cache: ImageCache) -> FitReport:
+            return fit_calibrated(cache, task.text, vocabulary, untrained, task.like_this)
+
+        return report, self._learn_from_pool(report, task, vocabulary, refit)
+
+    def _fit_paper(self, task: Task) -> tuple[FitReport, RetrievalModel]:
         settings = PaperSettings(
             alpha=number(self.alpha),
             beta=number(self.beta),
@@ -322,7 +342,9 @@ class XMAdapterClassifier(OpenSetClassifier):
             batch_size=self.batch_size,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
-        return fit_trained(task.cache, task.text, settings, task.like_this)
+        self._forget_pool()
+        report = fit_trained(task.cache, task.text, settings, task.like_this)
+        return report, report.model
 
     def _vocabulary_features(self) -> Floats | None:
         """L2-normalised embeddings (m, n_features) of the vocabulary, or None for none."""
