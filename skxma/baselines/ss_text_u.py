@@ -24,8 +24,8 @@ class SSTextUClassifier(SemiSupervisedBaseline):
     """SS-Text-U [1]_: class texts moved by labelled and unlabelled pictures, in closed form.
 
     ``T_c + s n_c / (2 N) · Σ_labelled f + s / M · Σ_u q_uc f``, s the logit scale, n_c of the N labelled pictures are
-    of the class; q assigns the M unlabelled by optimal transport of the logits, with the classes' shares among the labelled
-    for marginal. Three rounds of assigning and moving; the answer is the scaled cosine to the result. Without
+    of the class; q assigns the M unlabelled by optimal transport of the logits, with the classes' shares among the
+    labelled for marginal. Three rounds of assigning and moving; the answer is the scaled cosine to the result. Without
     unlabelled pictures the third term is missing. Nothing is trained, and nothing searched on validation pictures.
 
     Parameters
