@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from skxma._benchmark_problem import load_problem
-from skxma.benchmark import METHODS, failures, format_table, plot_curves, run_benchmark, summarise
+from skxma.benchmark import METHODS, NEED_POOL, failures, format_table, plot_curves, run_benchmark, summarise
 
 MANY_CLASSES = 200
+LABELLED_ONLY = [name for name in METHODS if name not in NEED_POOL]
 
 
 def main():
@@ -26,7 +27,7 @@ def main():
     parser.add_argument("folder", nargs="?", default=os.environ.get("SKXMA_FEATURES"))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=LABELLED_ONLY, choices=METHODS)
     parser.add_argument("--protocol", default="none", choices=["none", "few", "full"])
     parser.add_argument("--out", default="rivals.csv")
     parser.add_argument("--plot")

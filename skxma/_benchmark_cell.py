@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._benchmark_problem import Problem
+from skxma._benchmark_problem import POOL, Problem
 
 MEBI = 2**20
 CALIBRATION_BINS = 15
@@ -44,20 +45,26 @@ def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol
     estimator : object
         A few-shot classifier, not fitted.
     n_shots, seed : int
-    protocol : {"none", "few", "full"}
+    protocol : {"none", "few", "full", "pool"}
     """
     draw = problem.draw(n_shots, protocol, seed)
+    fresh, y_train = problem.settle(estimator, seed), problem.y[draw.train]
+    if protocol == POOL:
+        pool, rest = problem.split_pool(draw.test, seed)
+        draw = draw._replace(test=rest)
+        if "unlabeled_label" in fresh.get_params(deep=False):
+            fresh.set_params(unlabeled_label=math.nan)
+            y_train = np.concatenate([y_train.astype(object), np.full(len(pool), None)])
+            draw = draw._replace(train=np.concatenate([draw.train, pool]))
     train, validation, test = (problem.features(rows) if len(rows) else None for rows in draw)
-    fresh = problem.settle(estimator, seed)
     with PeakMemory() as memory:
         start = time.perf_counter()
         if validation is None:
-            fitted = fresh.fit(train, problem.y[draw.train])
+            fitted = fresh.fit(train, y_train)
         else:
             from skxma.model_selection import tune
 
-            y = problem.y[draw.train], problem.y[draw.validation]
-            fitted = tune(fresh, train, y[0], validation, y[1]).estimator
+            fitted = tune(fresh, train, y_train, validation, problem.y[draw.validation]).estimator
         fitted_at = time.perf_counter()
         probabilities = fitted.predict_proba(test)
         done = time.perf_counter()

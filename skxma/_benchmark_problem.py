@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from skxma.model_selection import Draw
 
-PRECOMPUTED = "precomputed"
+PRECOMPUTED, POOL = "precomputed", "pool"
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 EMOJI, EMOJI_ENCODER = "emoji", "tiny"
 
@@ -81,13 +81,14 @@ class Problem:
         Parameters
         ----------
         n_shots : int
-        protocol : {"none", "few", "full"}
-            Validation images: none, min(n_shots, 4) a class, or all that there are.
+        protocol : {"none", "few", "full", "pool"}
+            Validation images: none, min(n_shots, 4) a class, or all that there are; none with "pool", for which
+            `split_pool` takes a part of the test.
         seed : int
         """
         from skxma.model_selection import Draw, FewShotSplit
 
-        validation = None if protocol == "none" else protocol
+        validation = None if protocol in ("none", POOL) else protocol
         if self.fold is None:
             split = FewShotSplit(n_shots, 1, validation=validation, random_state=seed)
             return next(split.draw(self.y, self.y, self.groups))
@@ -96,9 +97,21 @@ class Problem:
         taken = np.zeros(len(self.y), dtype=bool)
         taken[train] = True
         pool = "val" if (self.fold == "val").any() else "train"
-        most = {"none": 0, "few": min(n_shots, 4), "full": len(self.y)}[protocol]
+        most = {"none": 0, POOL: 0, "few": min(n_shots, 4), "full": len(self.y)}[protocol]
         chosen = self._some(order[~taken[order]], pool, most)
         return Draw(np.sort(train), np.sort(chosen), np.flatnonzero(self.fold == "test"))
+
+    def split_pool(self, test: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Half of the test positions for a pool without labels, and the other half to test on.
+
+        Parameters
+        ----------
+        test : ndarray of shape (n,)
+        seed : int
+        """
+        order = np.random.default_rng(seed).permutation(test)
+        half = len(order) // 2
+        return np.sort(order[:half]), np.sort(order[half:])
 
     def _some(self, order: NDArray[np.intp], fold: str, most: int) -> NDArray[np.intp]:
         """The first samples of each class in a fold, `most` where the class has as many."""

@@ -33,7 +33,7 @@ AVERAGE = "average"
 MEANS = ("ece", "nll", "fit_s", "predict_s", "n_trained", "peak_mb")
 # Okabe and Ito's, which differ for all kinds of colour vision, without the yellow that white swallows
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vP*X<>ph8d|"
+MARKERS = "osD^vP*X<>ph8d|_+xH"
 DASHES = ("-", "--", ":")
 
 

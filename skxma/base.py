@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.utils.validation import _check_sample_weight, _num_samples, check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
 from . import model_file
@@ -22,8 +22,10 @@ from ._threads import threads_for
 from .caches import Floats, ImageCache
 from .experts import zero_shot_cosines
 from .inputs import EncodedInput, is_embeddings, unit_rows
-from .labels import ClassTable, resolve_classes
+from .labels import ClassTable, resolve_classes, split_unlabelled
 from .metric import class_means
+from .pool import Pool
+from .samples import Samples, check_one_label_each, labelled_weights, sample_weights
 from .saved_state import pack_estimator
 
 LOGIT_SCALE = 100.0
@@ -31,6 +33,7 @@ DOUBLE_ENTRIES = 2**16
 CHUNK_ENTRIES = 2**22
 FIT_PASSES = 1000
 TIE = 1e-12
+KEPT_POOL, KEPT_POOL_PER_CLASS = 1024, 16
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Task:
     dtype : torch.dtype
     watched : FitTask
         What callbacks are told of the learning.
+    pool : Pool or None
+        Pictures without labels.
     """
 
     cache: ImageCache
@@ -57,6 +62,7 @@ class Task:
     device: torch.device
     dtype: torch.dtype
     watched: FitTask = field(default_factory=FitTask)
+    pool: Pool | None = None
 
     @property
     def like_this(self) -> Tensor:
@@ -72,7 +78,9 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
 
     class_names: Any
     text_features: Any
+    unlabeled_label: Any = None
     dropped_classes_: NDArray[Any]
+    unlabeled_cache_: Pool | None
 
     @abstractmethod
     def _fit_task(self, task: Task) -> None:
@@ -92,7 +100,8 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
             Paths, PIL images or uint8 arrays; embeddings where ``encoder="precomputed"``. A float array of the
             encoder's own embeddings (see `encode`) is taken as such too.
         y : array-like of shape (n_samples,)
-            Labels. Strings are taken as class names unless `class_names` says otherwise.
+            Labels. Strings are taken as class names unless `class_names` says otherwise. A classifier with an
+            `unlabeled_label` takes pictures so marked as without a label.
         sample_weight : array-like of shape (n_samples,), optional
             Weight 2 is the same as giving the sample twice, weight 0 the same as leaving it out.
 
@@ -115,10 +124,10 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
             raise ValueError(f"X is the single path {str(X)!r}; pass a list of pictures, one for each label.")
         with FitTask.fit(self, X, y, sample_weight, n_subtasks=2) as whole:
             with whole.subtask("encode"):
-                features, table, weights = self._encode_support(X, y, sample_weight)
+                features, table, weights, unlabelled = self._encode_support(X, y, sample_weight)
             if hasattr(self, "dropped_classes_"):
                 del self.dropped_classes_
-            return self._fit_features(features, table, weights, whole)
+            return self._fit_features(features, table, weights, unlabelled, whole)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Add samples, and classes that were not known before, to the support set.
@@ -146,15 +155,15 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
         self._validate_params()
         check_one_label_each(X, y)
         weights = sample_weights(sample_weight, _num_samples(y))
-        cache, held = self.image_cache_, self.sample_position_[self.sample_position_ >= 0]
-        fresh = np.ones(_num_samples(y)) if weights is None else weights
-        weights = np.concatenate([self.sample_weight_, fresh])
-        table = self._resolve_classes(np.concatenate([self.classes_[cache.labels[held]], np.asarray(y)]), weights)
+        y, unlabelled = split_unlabelled(y, self.unlabeled_label, self.classes_[0])
+        labelled, pool = self._held()
+        fresh = Samples.of(self._query_features(X), y, weights, unlabelled)
+        known = labelled.joined(fresh) if pool is None else labelled.joined(fresh).joined(pool)
+        table = self._resolve_classes(known.labels, known.labelled_weights)
         if hasattr(self, "dropped_classes_"):
-            self.dropped_classes_ = np.setdiff1d(self.dropped_classes_, np.asarray(y))
+            self.dropped_classes_ = np.setdiff1d(self.dropped_classes_, known.labels)
             table = table.without(self.dropped_classes_)
-        features = np.concatenate([cache.embeddings[held], self._query_features(X)])
-        return self._fit_features(features, table, weights)
+        return self._fit_features(known.features, table, known.weights, known.unlabelled)
 
     def drop(self, classes: Any) -> Self:
         """Forget classes, their pictures and their text; nothing is encoded again.
@@ -182,15 +191,16 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
         if unknown:
             raise ValueError(f"drop got {unknown}, of which the model knows nothing; its classes are in classes_.")
         stay = ~np.isin(self.classes_, dropped)
-        cache, held = self.image_cache_, self.sample_position_[self.sample_position_ >= 0]
-        kept = stay[cache.labels[held]]
-        if stay.sum() < 2 or not kept.any():
+        labelled, pool = self._held()
+        known = labelled if pool is None else labelled.joined(pool)
+        kept = ~np.isin(known.labels, dropped)
+        kept_labels = known.labels[kept & (known.labelled_weights > 0)]
+        if stay.sum() < 2 or not len(kept_labels):
             raise ValueError(f"{int(stay.sum())} classes would stay; it takes two, one of them with pictures.")
-        features, labels = cache.embeddings[held][kept], self.classes_[cache.labels[held][kept]]
-        weights = self.sample_weight_[kept]
-        table = self._resolve_classes(labels, weights).without(dropped)
+        known = known.of_classes(kept, kept_labels[0])
+        table = self._resolve_classes(known.labels, known.labelled_weights).without(dropped)
         self.dropped_classes_ = np.union1d(getattr(self, "dropped_classes_", dropped), dropped)
-        return self._fit_features(features, table, weights)
+        return self._fit_features(known.features, table, known.weights, known.unlabelled)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Most probable class of each image.
@@ -297,32 +307,54 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
 
     def _encode_support(
         self, X: Any, y: Any, sample_weight: Any
-    ) -> tuple[Floats, ClassTable, NDArray[np.float64] | None]:
-        """Embeddings (n, D), the classes, and weights (n,): labels are settled before pictures are encoded."""
+    ) -> tuple[Floats, ClassTable, NDArray[np.float64] | None, NDArray[np.bool_] | None]:
+        """Embeddings (n, D), the classes, weights (n,), and which have no label (n,).
+
+        Labels are settled before pictures are encoded.
+        """
         ready = self._support_features(X) if self._is_precomputed() or is_embeddings(X) else None
         check_one_label_each(X, y)
         weights = sample_weights(sample_weight, _num_samples(y))
-        table = self._resolve_classes(y, weights)
+        y, unlabelled = split_unlabelled(y, self.unlabeled_label)
+        table = self._resolve_classes(y, labelled_weights(weights, unlabelled))
         features = self._support_features(X) if ready is None else ready
         unread = np.asarray(np.isnan(features).any(axis=1))
         if unread.any():
             # an encoder with on_error="skip" has warned of them
             weights = np.where(unread, 0.0, 1.0 if weights is None else weights)
-            table = self._resolve_classes(y, weights)
+            table = self._resolve_classes(y, labelled_weights(weights, unlabelled))
             features = np.where(unread[:, None], np.float32(0), features)
-        return features, table, weights
+        return features, table, weights, unlabelled
 
     def _resolve_classes(self, y: Any, weights: NDArray[np.float64] | None) -> ClassTable:
         return resolve_classes(y, self.class_names, self.text_features, None if weights is None else weights > 0)
 
+    def _held(self) -> tuple[Samples, Samples | None]:
+        """The samples that the model remembers: the labelled in the order of the fit, and those without a label."""
+        cache, held = self.image_cache_, self.sample_position_[self.sample_position_ >= 0]
+        labelled = Samples.of(cache.embeddings[held], self.classes_[cache.labels[held]], self.sample_weight_)
+        pool = getattr(self, "unlabeled_cache_", None)
+        if pool is None:
+            return labelled, None
+        n = len(pool.keys)
+        stand_in = np.repeat(self.classes_[:1], n)
+        return labelled, Samples.of(pool.keys, stand_in, pool.weights, np.ones(n, dtype=bool))
+
     def _fit_features(
-        self, features: Floats, table: ClassTable, weights: NDArray[np.float64] | None, whole: FitTask | None = None
+        self,
+        features: Floats,
+        table: ClassTable,
+        weights: NDArray[np.float64] | None,
+        unlabelled: NDArray[np.bool_] | None,
+        whole: FitTask | None = None,
     ) -> Self:
         """Fit from embeddings, once everything else is settled."""
         text = self._class_text(table)
         n_classes = len(table.classes)
-        cache, self.sample_position_ = ImageCache.build(features, table.indices, n_classes, weights, text)
-        self.sample_weight_ = np.ones(len(features)) if weights is None else weights[weights > 0]
+        support = labelled_weights(weights, unlabelled)
+        cache, self.sample_position_ = ImageCache.build(features, table.indices, n_classes, support, text)
+        self.sample_weight_ = np.ones(len(features)) if support is None else support[support > 0]
+        pool = self._pool_of(features, weights, unlabelled, cache)
         scale = LOGIT_SCALE
         if not self._is_precomputed():
             scale = float(getattr(self._make_encoder(), "logit_scale", LOGIT_SCALE))
@@ -339,12 +371,37 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
         n, width = cache.keys.shape
         threads = threads_for(float(n) * n * width + float(n) * n_classes * FIT_PASSES)
         with threads, (whole or FitTask()).subtask("learn", self._n_steps()) as learning:
-            self._fit_task(Task(cache, as_tensor, scale, device, dtype, learning))
+            self._fit_task(Task(cache, as_tensor, scale, device, dtype, learning, pool))
+            if unlabelled is not None:
+                self._answer_unlabelled(features[unlabelled], unlabelled)
         return self
 
     def _n_steps(self) -> int:
         """In how many steps `_fit_task` learns that callbacks may watch; 0 for as a whole."""
         return 0
+
+    def _pool_of(
+        self,
+        features: Floats,
+        weights: NDArray[np.float64] | None,
+        unlabelled: NDArray[np.bool_] | None,
+        cache: ImageCache,
+    ) -> Pool | None:
+        """The pictures without labels; some of a large pool are remembered, to stand for it when the model grows."""
+        for name in ("unlabeled_cache_", "unlabeled_position_"):
+            if hasattr(self, name):
+                delattr(self, name)
+        if unlabelled is None:
+            return None
+        rows = np.flatnonzero(unlabelled)
+        counts = np.ones(len(rows)) if weights is None else weights[rows]
+        pool, self.unlabeled_position_ = Pool.build(features[rows], counts, cache)
+        most = max(KEPT_POOL, KEPT_POOL_PER_CLASS * cache.n_classes)
+        self.unlabeled_cache_ = None if pool is None else pool.thinned(most)
+        return pool
+
+    def _answer_unlabelled(self, features: Floats, unlabelled: NDArray[np.bool_]) -> None:
+        """Say what came of the embeddings (M, D) given without a label; `unlabelled` (n_samples,) is True there."""
 
     def _compute_on(self) -> tuple[torch.device, torch.dtype]:
         """Where and in what the mathematics runs; MPS has no double, and all but encoding is light."""
@@ -384,25 +441,6 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
         with torch.inference_mode(), threads_for(float(len(features)) * width * (n_keys + width)):
             score = scorer(self._like_fit())
             return np.concatenate([score(chunk).double().cpu().numpy() for chunk in self._chunks(features)])
-
-
-def check_one_label_each(X: Any, y: Any) -> None:
-    """Refuse another number of labels than of samples."""
-    given, labels = _num_samples(X), _num_samples(y)
-    if given != labels:
-        raise ValueError(
-            f"X has {given} samples and y has {labels} labels: inconsistent numbers of samples. Give each one label."
-        )
-
-
-def sample_weights(given: Any, n_samples: int) -> NDArray[np.float64] | None:
-    """Validated weights (n_samples,), or None where none were given."""
-    if given is None:
-        return None
-    weights: NDArray[np.float64] = _check_sample_weight(
-        given, np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
-    )
-    return weights
 
 
 def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:

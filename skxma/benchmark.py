@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from skxma._benchmark_cell import run_cell
-from skxma._benchmark_problem import Problem, load_problem
+from skxma._benchmark_problem import POOL, Problem, load_problem
 from skxma._benchmark_report import (
     COLUMNS,
     KEY,
@@ -44,9 +44,14 @@ METHODS = {
     "cross-modal": "skxma.baselines:CrossModalLinearProbe",
     "multimodal-adapter": "skxma.baselines:MultiModalAdapterClassifier",
     "logistic-regression": "skxma.baselines:LogisticRegressionProbe",
+    "trans-clip": "skxma.baselines:TransCLIPClassifier",
+    "ss-text-u": "skxma.baselines:SSTextUClassifier",
+    "self-training": "skxma.baselines:SelfTrainingProbe",
+    "label-spreading": "skxma.baselines:LabelSpreadingProbe",
 }
+NEED_POOL = ("trans-clip", "ss-text-u", "self-training", "label-spreading")
 SHOTS = (1, 2, 4, 8, 16)
-PROTOCOLS = ("none", "few", "full")
+PROTOCOLS = ("none", "few", "full", POOL)
 LONGEST_ERROR = 400
 
 
@@ -76,14 +81,15 @@ def run_benchmark(
         shifts, followed by "/base" or "/novel" for base-to-novel. Shifts and novel classes are tested with what was
         learned on ImageNet and on the base classes.
     methods : sequence of str or mapping from name to estimator, optional
-        Names from `METHODS`; by default all.
+        Names from `METHODS`; by default all, those that need unlabelled pictures with protocol "pool" alone.
     shots : sequence of int, default=(1, 2, 4, 8, 16)
         Images of each class to learn from.
     seeds : int or sequence of int, default=5
         How many random support sets, or their seeds.
-    protocol : {"none", "few", "full"}, default="none"
+    protocol : {"none", "few", "full", "pool"}, default="none"
         Validation images that choose the hyper-parameters: none, min(shots, 4) a class, or a full set (the data set's
-        own, else half of what the shots leave).
+        own, else half of what the shots leave). "pool" has none, and half of the test images, without their labels,
+        are learned from by the methods that take such; all are tested on the other half.
     out : path-like, default="benchmark.csv"
         The results file.
     encoder : str or object, optional
@@ -107,7 +113,7 @@ def run_benchmark(
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
-    estimators = _estimators(methods)
+    estimators = _estimators(methods, protocol)
     numbers = range(seeds) if isinstance(seeds, int) else seeds
     done = {tuple(row[name] for name in KEY) for row in read_results(out) if not row["error"]}
     total = len(datasets) * len(shots) * len(numbers) * len(estimators)
@@ -127,11 +133,12 @@ def run_benchmark(
     return summarise(out)
 
 
-def _estimators(methods: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
+def _estimators(methods: Sequence[str] | Mapping[str, Any] | None, protocol: str) -> dict[str, Any]:
     """Estimators by the names that the results will have."""
     if isinstance(methods, Mapping):
         return dict(methods)
-    names = list(METHODS) if methods is None else list(methods)
+    suited = [name for name in METHODS if protocol == POOL or name not in NEED_POOL]
+    names = suited if methods is None else list(methods)
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise ValueError(f"there is no method {', '.join(map(repr, unknown))}; choose from {', '.join(METHODS)}.")
@@ -251,7 +258,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--protocol",
         choices=PROTOCOLS,
         default="none",
-        help="validation images to tune on: none, min(K, 4) a class, or a full set (default: none)",
+        help="validation images to tune on: none, min(K, 4) a class, or a full set; or pool: half of the test images "
+        "are learned from without their labels (default: none)",
     )
     parser.add_argument("--encoder", metavar="NAME", help="for pictures (default: tiny for emoji, else ViT-B/32)")
     parser.add_argument("--root", metavar="DIR", help="where CoOp's data sets lie")

@@ -386,7 +386,8 @@ def fit_calibrated(
         text_cache=None if text_cache is None else replace(text_cache, keys=text_cache.keys[place]),
         residual=None if model.residual is None else model.residual[place],
     )
-    left_out = replace(report.left_out, label=order[report.left_out.label])
+    answers = report.left_out
+    left_out = replace(answers, label=order[answers.label], logits=answers.logits[:, place])
     return replace(report, model=named, left_out=left_out)
 
 

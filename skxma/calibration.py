@@ -81,18 +81,20 @@ class LeftOutAnswers:
     open_set : ndarray of shape (N', Q)
         Open-set scores of the N' samples in use, at the nodes where the own class is simulated.
     node_weights : ndarray of shape (Q,)
+    logits : ndarray of shape (N, C)
     """
 
     label: Integers
     probability: Floats
     open_set: Floats
     node_weights: Floats
+    logits: Floats
 
     @classmethod
     def of(cls, logits: Tensor, open_set: Tensor, node_weights: Tensor) -> LeftOutAnswers:
         """From leave-one-out logits (N, C), open-set scores (N', Q) and the weights of their columns (Q,)."""
         probability, label = torch.softmax(logits, 1).max(1)
-        floats = (a.float().cpu().numpy() for a in (probability, open_set, node_weights))
+        floats = (a.float().cpu().numpy() for a in (probability, open_set, node_weights, logits))
         return cls(label.cpu().numpy(), *floats)
 
     def rejection_threshold(self, rate: float) -> float:

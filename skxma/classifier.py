@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -16,15 +17,16 @@ from torch import Tensor
 
 from . import functional as F
 from .base import Task
-from .caches import Floats, Integers, like
+from .caches import Floats, ImageCache, Integers, like
 from .calibrated import MEMBERS, Settings, Start
 from .calibrated_cache import CalibratedCache
-from .calibration import FitReport
+from .calibration import FitReport, RetrievalModel
 from .inputs import class_weights, unit_rows
 from .many_keys import fit_share, in_cells
-from .open_set import OpenSetClassifier
+from .semi_supervised import SemiSupervisedClassifier
 from .trained_cache import TrainedCache
 from .training import PaperSettings, fit_trained
+from .unlabelled import PooledModel
 from .vocabulary import COMMON_WORDS
 
 RETRIEVE_FROM = 2**17
@@ -32,7 +34,7 @@ VOCABULARY_TEMPLATE = "photo"
 AUTO_OR_RATIO = [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})]
 
 
-class XMAdapterClassifier(OpenSetClassifier):
+class XMAdapterClassifier(SemiSupervisedClassifier):
     """Few-shot image classifier that retrieves from an image cache and a text cache on top of a frozen CLIP.
 
     The method is XMAdapter [1]_: the few labelled images make an image cache (embeddings as keys, labels as values),
@@ -115,6 +117,12 @@ class XMAdapterClassifier(OpenSetClassifier):
         the weights learned before, in less than half the time; the paper's goes on training the keys of pictures that
         it knows, the nets and the scalars for `n_epochs` more. The pictures are always those given: `partial_fit` adds.
 
+    unlabeled_label : str, int, NaN or None, default=None
+        What stands in `y` for a picture without a label, as -1 does in `sklearn.semi_supervised`. NaN marks whatever
+        is missing in `y`: None, NaN and pandas' NA. With None every picture has a label. In calibrated evidence such
+        pictures are learned from where that lowers the loss on labels which they have not seen; in the paper's form
+        they are left out.
+
     device : str, default="auto"
         "auto" takes CUDA, else MPS, else the CPU.
 
@@ -144,17 +152,23 @@ class XMAdapterClassifier(OpenSetClassifier):
     alpha_, beta_, fusion_ratio_, logit_scale_ : float
         What the parameters came to.
     hardness_ : ndarray of shape (n_samples,)
-        How far the two modalities disagree on each sample.
+        How far the two modalities disagree on each sample; 0 for one without a label.
     label_noise_ : ndarray of shape (n_samples,)
-        Probability that each label is wrong.
+        Probability that each label is wrong; 0 where there is none.
     noise_rate_ : float
         Estimated share of wrong labels.
     left_out_label_ : ndarray of shape (n_samples,)
-        Class that the model gives each sample without having seen it.
+        Class that the model gives each sample without having seen its label.
     left_out_probability_ : ndarray of shape (n_samples,)
         The probability of that class.
     reject_threshold_ : float
         Open-set score above which `predict` answers `unknown_label`; infinite without a `false_rejection_rate`.
+    n_unlabeled_used_ : int
+        With an `unlabeled_label`: how many of the samples without a label, probably of a known class, the model
+        learned from; 0 where they were of no use.
+    soft_labels_ : ndarray of shape (n_unlabeled, n_classes)
+        With an `unlabeled_label`: probabilities of the classes for the samples without a label, in their order. Not
+        saved with the model beyond a million entries.
     loss_curve_ : list of float
         Training loss at each pass; empty where nothing was trained.
     text_features_ : ndarray of shape (n_classes, n_features)
@@ -181,7 +195,7 @@ class XMAdapterClassifier(OpenSetClassifier):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **OpenSetClassifier._parameter_constraints,
+        **SemiSupervisedClassifier._parameter_constraints,
         "vocabulary": [str, "array-like", None],
         "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "beta": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -222,6 +236,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         false_rejection_rate: float | None = None,
         unknown_label: Any = None,
         warm_start: bool = False,
+        unlabeled_label: Any = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -248,6 +263,7 @@ class XMAdapterClassifier(OpenSetClassifier):
         self.false_rejection_rate = false_rejection_rate
         self.unknown_label = unknown_label
         self.warm_start = warm_start
+        self.unlabeled_label = unlabeled_label
         self.device = device
         self.precision = precision
         self.memory = memory
@@ -296,10 +312,7 @@ class XMAdapterClassifier(OpenSetClassifier):
 
     def _fit_task(self, task: Task) -> None:
         self._check_unknown()
-        report = self._fit_paper(task) if self.evidence == "paper" else self._fit_calibrated(task)
-        model = report.model
-        if self._retrieves(task):
-            model = in_cells(model, task.like_this)
+        report, model = self._fit_paper(task) if self.evidence == "paper" else self._fit_calibrated(task)
         self.model_ = model
         self.image_cache_ = model.image_cache
         self.text_cache_ = model.text_cache
@@ -322,13 +335,14 @@ class XMAdapterClassifier(OpenSetClassifier):
 
     def _solution_before(self) -> Any:
         """The fitted model to start from, or None."""
-        return getattr(self, "model_", None) if self.warm_start else None
+        model = getattr(self, "model_", None) if self.warm_start else None
+        return model.base if isinstance(model, PooledModel) else model
 
     def _retrieves(self, task: Task) -> bool:
         """Whether predictions are to read no more keys than they need."""
         return self.retrieval == "top" or (self.retrieval == "auto" and len(task.cache.keys) >= RETRIEVE_FROM)
 
-    def _fit_calibrated(self, task: Task) -> FitReport:
+    def _fit_calibrated(self, task: Task) -> tuple[FitReport, RetrievalModel]:
         before = self._solution_before()
         settings = Settings(
             alpha=number(self.alpha),
@@ -343,9 +357,17 @@ class XMAdapterClassifier(OpenSetClassifier):
         )
         words = self._vocabulary_features()
         vocabulary = None if words is None else like(task.like_this, words)[0]
-        return fit_share(task.cache, task.text, vocabulary, settings, task.like_this)
+        report = fit_share(task.cache, task.text, vocabulary, settings, task.like_this)
+        if self._retrieves(task):
+            report = replace(report, model=in_cells(report.model, task.like_this))
+        untrained = replace(settings, n_epochs=0, start=None)
 
-    def _fit_paper(self, task: Task) -> FitReport:
+        def refit(cache: ImageCache) -> FitReport:
+            return fit_share(cache, task.text, vocabulary, untrained, task.like_this)
+
+        return report, self._learn_from_pool(report, task, vocabulary, refit)
+
+    def _fit_paper(self, task: Task) -> tuple[FitReport, RetrievalModel]:
         settings = PaperSettings(
             alpha=number(self.alpha),
             beta=number(self.beta),
@@ -359,6 +381,7 @@ class XMAdapterClassifier(OpenSetClassifier):
             batch_size=self.batch_size,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
+        self._forget_pool()
         before = self._solution_before()
         known = isinstance(before, TrainedCache) and before.image_cache.keys.shape[1] == self.n_features_in_
 
@@ -366,7 +389,8 @@ class XMAdapterClassifier(OpenSetClassifier):
             # what an epoch leaves has no threshold yet
             return task.watched.steps("epoch", n, lambda: {"model_": model(), "reject_threshold_": np.inf})
 
-        return fit_trained(task.cache, task.text, settings, task.like_this, before if known else None, epochs)
+        report = fit_trained(task.cache, task.text, settings, task.like_this, before if known else None, epochs)
+        return report, in_cells(report.model, task.like_this) if self._retrieves(task) else report.model
 
     def _n_steps(self) -> int:
         return self.n_epochs if self.evidence == "paper" else 0

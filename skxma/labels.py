@@ -50,6 +50,55 @@ class ClassTable:
         )
 
 
+def split_unlabelled(y: Any, marker: Any, instead: Any = None) -> tuple[Any, NDArray[np.bool_] | None]:
+    """Tell samples without a label from the others.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+    marker : str, number or None
+        What stands in `y` for no label; NaN for whatever is missing there (None, NaN, pandas' NA). None for nothing.
+    instead : optional
+        A label for those without one; by default the first of the others.
+
+    Returns
+    -------
+    y : array-like of shape (n_samples,)
+        With a label in every place, so that no marker is taken for a class; as it was where the marker is None.
+    unlabelled : bool ndarray of shape (n_samples,), or None where the marker is None
+
+    Raises
+    ------
+    ValueError
+        No sample has a label.
+    """
+    if marker is None:
+        return y, None
+    values = np.asarray(y, dtype=object)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values.ravel()
+    if values.ndim != 1:
+        return y, None
+    unlabelled = np.array([_is_marker(value, marker) for value in values], dtype=bool)
+    if instead is None:
+        if unlabelled.all():
+            raise ValueError(
+                f"every sample is marked {marker!r}, without a label; some of each class must have theirs."
+            )
+        instead = values[~unlabelled][0]
+    return np.array(np.where(unlabelled, instead, values).tolist()), unlabelled
+
+
+def _is_marker(value: Any, marker: Any) -> bool:
+    """Whether a value says that there is no label."""
+    if isinstance(marker, str) or isinstance(value, str):
+        return isinstance(marker, str) and isinstance(value, str) and value == marker
+    if marker != marker:
+        # pandas' NA is no number, and equal to nothing
+        return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+    return value is not None and bool(value == marker)
+
+
 def resolve_classes(
     y: Any, class_names: Any = None, text_features: Any = None, kept: NDArray[np.bool_] | None = None
 ) -> ClassTable:

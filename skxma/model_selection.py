@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import ParameterGrid
+from sklearn.model_selection import ParameterGrid, check_cv
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples
+
+from .labels import split_unlabelled
 
 Indices = NDArray[np.intp]
 FEW_VALIDATION_SHOTS = 4
@@ -48,6 +50,10 @@ class FewShotSplit(BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Decides the splits; an int makes them the same in each call.
 
+    unlabeled_label : str, number or None, default=None
+        What stands in `y` for a picture without a label, as :class:`~skxma.XMAdapterClassifier` takes it. Such
+        pictures are trained on in every split and never tested on; one whose group is held out is left out.
+
     Examples
     --------
     >>> import numpy as np
@@ -67,6 +73,7 @@ class FewShotSplit(BaseEstimator):
         "n_splits": [Interval(Integral, 1, None, closed="left")],
         "validation": [StrOptions({"few", "full"}), Interval(Integral, 1, None, closed="left"), None],
         "random_state": ["random_state"],
+        "unlabeled_label": [str, Integral, Real, None],
     }
 
     def __init__(
@@ -76,11 +83,13 @@ class FewShotSplit(BaseEstimator):
         *,
         validation: str | int | None = None,
         random_state: Any = None,
+        unlabeled_label: Any = None,
     ) -> None:
         self.n_shots = n_shots
         self.n_splits = n_splits
         self.validation = validation
         self.random_state = random_state
+        self.unlabeled_label = unlabeled_label
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Number of splits.
@@ -135,13 +144,20 @@ class FewShotSplit(BaseEstimator):
             A class has too few images.
         """
         self._validate_params()
-        labels, members = self._check(X, y, groups)
+        if y is None:
+            raise ValueError("FewShotSplit needs y: a shot is an image of a class.")
+        check_consistent_length(X, y, groups)
+        y, unlabelled = split_unlabelled(y, self.unlabeled_label)
+        rows = np.arange(_num_samples(y)) if unlabelled is None else np.flatnonzero(~unlabelled)
+        belongs = None if groups is None else np.asarray(groups)
+        labels, members = self._check(np.asarray(column_or_1d(y))[rows], None if belongs is None else belongs[rows])
         rng = check_random_state(self.random_state)
         shots = self._validation_shots()
         for _ in range(self.n_splits):
             order = rng.permutation(int(members.max()) + 1 if len(members) else 0)
-            sides = assign(labels, members, order, self.n_shots, shots)
-            yield Draw(*(np.flatnonzero(sides[members] == side) for side in range(3)))
+            sides = assign(labels, members, order, self.n_shots, shots)[members]
+            draw = Draw(*(rows[sides == side] for side in range(3)))
+            yield draw if unlabelled is None else joined_by(draw, np.flatnonzero(unlabelled), belongs)
 
     def _validation_shots(self) -> int | None:
         """Validation images a class; None stands for half of the rest."""
@@ -151,12 +167,9 @@ class FewShotSplit(BaseEstimator):
             return min(self.n_shots, FEW_VALIDATION_SHOTS)
         return 0 if self.validation is None else int(self.validation)
 
-    def _check(self, X: Any, y: Any, groups: Any) -> tuple[Indices, Indices]:
+    def _check(self, y: NDArray[Any], groups: Any) -> tuple[Indices, Indices]:
         """Class and group of each sample as numbers from 0; refuse classes that are too small."""
-        if y is None:
-            raise ValueError("FewShotSplit needs y: a shot is an image of a class.")
-        check_consistent_length(X, y, groups)
-        names, labels = np.unique(column_or_1d(y), return_inverse=True)
+        names, labels = np.unique(y, return_inverse=True)
         members = np.arange(_num_samples(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
         shots = self._validation_shots()
         needed = self.n_shots + (1 if shots is None else shots) + 1
@@ -169,6 +182,87 @@ class FewShotSplit(BaseEstimator):
                     "or leave the class out."
                 )
         return labels, members
+
+
+def joined_by(draw: Draw, unlabelled: Indices, groups: NDArray[Any] | None) -> Draw:
+    """A draw with the samples without a label to train on, but for those whose group is validated or tested on."""
+    if groups is not None:
+        held_out = groups[np.concatenate([draw.validation, draw.test])]
+        unlabelled = unlabelled[~np.isin(groups[unlabelled], held_out)]
+    return draw._replace(train=np.sort(np.concatenate([draw.train, unlabelled])))
+
+
+class UnlabeledInTraining(BaseEstimator):
+    """Any splitter over the labelled samples; those without a label are trained on in each fold and never tested on.
+
+    Parameters
+    ----------
+    cv : int, cross-validation splitter or iterable, default=5
+        As in `GridSearchCV`; an int makes stratified folds. It sees the labelled samples alone.
+
+    unlabeled_label : str or number, default=-1
+        What stands in `y` for a sample without a label, as :class:`~skxma.XMAdapterClassifier` takes it.
+
+    Examples
+    --------
+    >>> from skxma.model_selection import UnlabeledInTraining
+    >>> y = [0, 0, 1, 1, -1, -1]
+    >>> for train, test in UnlabeledInTraining(cv=2).split(y, y):
+    ...     print(train, test)
+    [1 3 4 5] [0 2]
+    [0 2 4 5] [1 3]
+    """
+
+    __metadata_request__split: ClassVar[dict[str, Any]] = {"groups": True}
+
+    def __init__(self, cv: Any = 5, unlabeled_label: Any = -1) -> None:
+        self.cv = cv
+        self.unlabeled_label = unlabeled_label
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Number of folds.
+
+        Parameters
+        ----------
+        X, y, groups : object
+            As the splitter takes them.
+
+        Returns
+        -------
+        n_splits : int
+        """
+        rows, labels, _, belongs = self._labelled(y, groups) if y is not None else (None, None, None, groups)
+        return int(check_cv(self.cv, labels, classifier=True).get_n_splits(rows, labels, belongs))
+
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[Indices, Indices]]:
+        """Yield the positions of the samples to learn from and to test on.
+
+        Parameters
+        ----------
+        X : sequence of length n_samples
+            Only its length counts.
+        y : array-like of shape (n_samples,)
+        groups : array-like of shape (n_samples,), optional
+            Samples without a label whose group is tested on are left out.
+
+        Yields
+        ------
+        train, test : ndarray of int
+        """
+        check_consistent_length(X, y, groups)
+        rows, labels, unlabelled, belongs = self._labelled(y, groups)
+        of_all = None if groups is None else np.asarray(groups)
+        nothing = np.empty(0, dtype=np.intp)
+        for train, test in check_cv(self.cv, labels, classifier=True).split(rows, labels, belongs):
+            draw = joined_by(Draw(rows[train], nothing, rows[test]), unlabelled, of_all)
+            yield draw.train, draw.test
+
+    def _labelled(self, y: Any, groups: Any) -> tuple[Indices, NDArray[Any], Indices, NDArray[Any] | None]:
+        """Positions and labels of the labelled samples, positions of the others, groups of the labelled."""
+        y, marked = split_unlabelled(y, self.unlabeled_label)
+        marked = np.zeros(_num_samples(y), dtype=bool) if marked is None else marked
+        rows = np.flatnonzero(~marked)
+        return rows, np.asarray(y)[rows], np.flatnonzero(marked), None if groups is None else np.asarray(groups)[rows]
 
 
 def assign(labels: Indices, members: Indices, order: Indices, n_shots: int, n_validation: int | None) -> Indices:

@@ -14,9 +14,11 @@ from .caches import Floats, ImageCache
 from .calibrated_cache import CalibratedCache
 from .errors import ModelFileError
 from .inputs import DetachedEncoder
+from .pool import Pool
 from .trained_cache import TrainedCache
+from .unlabelled import PooledModel
 
-TYPES = dataclasses_in(CalibratedCache, TrainedCache)
+TYPES = dataclasses_in(CalibratedCache, TrainedCache, PooledModel, Pool)
 FITTED_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*_")
 # Where this machine keeps things is not for a file to say.
 PLACES = ("memory", "cache_dir")

@@ -24,6 +24,7 @@ from .base import settle_ties, softmax
 from .classifier import XMAdapterClassifier
 from .embeddings import Embeddings
 from .inputs import is_embeddings
+from .model_selection import UnlabeledInTraining
 from .trained_cache import TrainedScorer
 
 SWEPT = ("alpha", "beta", "fusion_ratio")
@@ -46,8 +47,9 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
         As in `GridSearchCV`.
 
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
-        As in `GridSearchCV`. A sweep runs in this process, and a fold that cannot be fitted raises: it would fail all
-        candidates.
+        As in `GridSearchCV`, but for `cv` where the estimator has an `unlabeled_label`: samples so marked are trained
+        on in each fold and never tested on, see :class:`~skxma.model_selection.UnlabeledInTraining`. A sweep runs in
+        this process, and a fold that cannot be fitted raises: it would fail all candidates.
 
     Attributes
     ----------
@@ -66,6 +68,8 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
     >>> search.swept_, len(search.cv_results_["params"])
     (True, 6)
     """
+
+    cv: Any
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Search, and fit the best on all samples.
@@ -96,6 +100,24 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
             )
         check_consistent_length(X, y)
         X = self._encoded(X)
+        given: Any = self.cv
+        try:
+            # the base class reads the parameter itself
+            self.cv = self._honest_cv()
+            return self._search(X, y, params)
+        finally:
+            self.cv = given
+
+    def _honest_cv(self) -> Any:
+        """The splitter, which must not test on samples without a label."""
+        marker = self.estimator.unlabeled_label
+        keeps = isinstance(self.cv, UnlabeledInTraining) or getattr(self.cv, "unlabeled_label", None) is not None
+        if marker is None or keeps:
+            return self.cv
+        return UnlabeledInTraining(5 if self.cv is None else self.cv, marker)
+
+    def _search(self, X: Any, y: Any, params: dict[str, Any]) -> Self:
+        """Search embeddings, or images where they must stay such."""
         candidates = list(ParameterGrid(self.param_grid))
         # releases of scikit-learn differ in whether sample weights count in the scores
         self.swept_ = set(params) <= {"groups"} and self._can_sweep(candidates)

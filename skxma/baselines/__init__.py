@@ -9,8 +9,11 @@ from .logistic_regression import LogisticRegressionProbe
 from .lp_plus_plus import LPPlusPlusClassifier
 from .multimodal_adapter import MultiModalAdapterClassifier
 from .proker import ProKeRClassifier
+from .semi_supervised import LabelSpreadingProbe, SelfTrainingProbe
+from .ss_text_u import SSTextUClassifier
 from .task_res import TaskResClassifier
 from .tip_adapter import TipAdapterClassifier, TipAdapterFClassifier
+from .trans_clip import TransCLIPClassifier
 from .zero_shot import ZeroShotClassifier
 
 __all__ = [
@@ -21,11 +24,15 @@ __all__ = [
     "CrossModalLinearProbe",
     "GDAClassifier",
     "LPPlusPlusClassifier",
+    "LabelSpreadingProbe",
     "LogisticRegressionProbe",
     "MultiModalAdapterClassifier",
     "ProKeRClassifier",
+    "SSTextUClassifier",
+    "SelfTrainingProbe",
     "TaskResClassifier",
     "TipAdapterClassifier",
     "TipAdapterFClassifier",
+    "TransCLIPClassifier",
     "ZeroShotClassifier",
 ]

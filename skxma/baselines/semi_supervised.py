@@ -1,0 +1,225 @@
+"""scikit-learn's own methods for unlabelled samples, on the embeddings."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
+
+from skxma.base import Task
+
+from ._semi_supervised import SemiSupervisedBaseline
+
+UNLABELLED = -1
+LEAST = 1e-12
+
+
+class SelfTrainingProbe(SemiSupervisedBaseline):
+    """scikit-learn's `SelfTrainingClassifier` around logistic regression on the embeddings; it sees no text.
+
+    Parameters
+    ----------
+    threshold : float, default=0.75
+        Confidence from which a prediction becomes a label; scikit-learn's default.
+
+    C : float, default=31.6
+        As in :class:`~skxma.baselines.LogisticRegressionProbe`.
+
+    max_iter : int, default=1000
+        Of the solver.
+
+    unlabeled_label : str, int, NaN or None, default=None
+        As in :class:`~skxma.XMAdapterClassifier`.
+
+    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+        As in :class:`~skxma.XMAdapterClassifier`.
+
+    Attributes
+    ----------
+    probe_ : SelfTrainingClassifier or None
+        None where only one class has pictures.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **SemiSupervisedBaseline._parameter_constraints,
+        "threshold": [Interval(Real, 0, 1, closed="left")],
+        "C": [Interval(Real, 0, None, closed="right")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        encoder: Any = "ViT-B-32/laion2b_s34b_b79k",
+        *,
+        threshold: float = 0.75,
+        C: float = 31.6,
+        max_iter: int = 1000,
+        unlabeled_label: Any = None,
+        class_names: Any = None,
+        templates: Any = "simple",
+        text_features: Any = None,
+        n_views: int = 1,
+        device: Any = "auto",
+        precision: str = "auto",
+        memory: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            encoder,
+            unlabeled_label=unlabeled_label,
+            class_names=class_names,
+            templates=templates,
+            text_features=text_features,
+            n_views=n_views,
+            device=device,
+            precision=precision,
+            memory=memory,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.threshold = threshold
+        self.C = C
+        self.max_iter = max_iter
+
+    def _fit_task(self, task: Task) -> None:
+        X, y = with_pool(task)
+        seen = np.unique(task.cache.labels)
+        self.n_trained_ = len(seen) * (X.shape[1] + 1)
+        self.probe_ = None
+        if len(seen) > 1:
+            inner = LogisticRegression(C=self.C, max_iter=self.max_iter)
+            self.probe_ = SelfTrainingClassifier(inner, threshold=self.threshold)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="y contains no unlabeled samples")
+                self.probe_.fit(X, y)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return logits_of(self.probe_, features, len(self.classes_))
+
+
+class LabelSpreadingProbe(SemiSupervisedBaseline):
+    """scikit-learn's `LabelSpreading` on the embeddings; it sees no text.
+
+    Parameters
+    ----------
+    kernel : {"rbf", "knn"}, default="rbf"
+        "rbf" takes memory for the squares of all pictures, "knn" for a few neighbours of each.
+
+    gamma : float, default=20
+        Of the "rbf" kernel; scikit-learn's default.
+
+    n_neighbors : int, default=7
+        Of the "knn" kernel.
+
+    alpha : float, default=0.2
+        How far labels give way to their neighbours'.
+
+    max_iter : int, default=30
+        Steps.
+
+    unlabeled_label : str, int, NaN or None, default=None
+        As in :class:`~skxma.XMAdapterClassifier`.
+
+    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+        As in :class:`~skxma.XMAdapterClassifier`.
+
+    Attributes
+    ----------
+    probe_ : LabelSpreading
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **SemiSupervisedBaseline._parameter_constraints,
+        "kernel": [StrOptions({"rbf", "knn"})],
+        "gamma": [Interval(Real, 0, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "alpha": [Interval(Real, 0, 1, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        encoder: Any = "ViT-B-32/laion2b_s34b_b79k",
+        *,
+        kernel: str = "rbf",
+        gamma: float = 20,
+        n_neighbors: int = 7,
+        alpha: float = 0.2,
+        max_iter: int = 30,
+        unlabeled_label: Any = None,
+        class_names: Any = None,
+        templates: Any = "simple",
+        text_features: Any = None,
+        n_views: int = 1,
+        device: Any = "auto",
+        precision: str = "auto",
+        memory: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            encoder,
+            unlabeled_label=unlabeled_label,
+            class_names=class_names,
+            templates=templates,
+            text_features=text_features,
+            n_views=n_views,
+            device=device,
+            precision=precision,
+            memory=memory,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.kernel = kernel
+        self.gamma = gamma
+        self.n_neighbors = n_neighbors
+        self.alpha = alpha
+        self.max_iter = max_iter
+
+    def _fit_task(self, task: Task) -> None:
+        X, y = with_pool(task)
+        self.n_trained_ = 0
+        self.probe_ = LabelSpreading(
+            kernel=self.kernel,
+            gamma=self.gamma,
+            n_neighbors=min(self.n_neighbors, len(X)),
+            alpha=self.alpha,
+            max_iter=self.max_iter,
+        )
+        with warnings.catch_warnings():
+            # its thirty steps are meant to be all
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self.probe_.fit(X, y)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        return logits_of(self.probe_, features, len(self.classes_))
+
+
+def with_pool(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (N + M, D) and class indices (N + M,) of a task, -1 for the M pictures without labels."""
+    cache, pool = task.cache, task.pool
+    if pool is None:
+        return cache.keys.astype(np.float64), cache.labels
+    unlabelled = np.full(len(pool.keys), UNLABELLED)
+    return np.concatenate([cache.keys, pool.keys]).astype(np.float64), np.concatenate([cache.labels, unlabelled])
+
+
+def logits_of(probe: Any, features: Tensor, n_classes: int) -> Tensor:
+    """Log-probabilities (n, C) of a classifier of class indices; a class that it does not know is least likely."""
+    logits = features.new_full((len(features), n_classes), float(np.log(LEAST)))
+    if probe is None or not len(features):
+        return logits
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # spread labels vanish far from all samples
+        found = np.nan_to_num(probe.predict_proba(features.double().cpu().numpy()), nan=0.0)
+    logits[:, torch.as_tensor(probe.classes_)] = torch.as_tensor(np.log(np.maximum(found, LEAST))).to(logits)
+    return logits

@@ -1,0 +1,233 @@
+"""TransCLIP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from skxma.base import Task
+from skxma.caches import like
+
+from ._base import Support
+from ._semi_supervised import SemiSupervisedBaseline, pool_of
+from ._training import frozen
+
+SHARPNESS = 50.0
+ASSIGNMENT_STEPS = 5
+CONFIDENT = 8
+BLOCK_ENTRIES = 2**24
+
+
+class TransCLIPClassifier(SemiSupervisedBaseline):
+    """TransCLIP [1]_ in its few-shot form: a Gaussian mixture over unlabelled pictures, held near what the text says.
+
+    Assignments ``z ∝ ŷ^λ · exp((log N(f; μ, Σ) + 50 / (2 k) · (Wᵀ z + W z)) / 50)``, ŷ zero-shot's probabilities, W
+    the cosines to the k nearest pictures, Σ diagonal and shared; then μ and Σ of the assignments and of the labelled
+    pictures, which together weigh 50 γ times the unlabelled; ten times in turn. Nothing is trained.
+
+    The official code [2]_ is transductive: it answers for the pool itself. A new picture is answered here by the same
+    assignment, with its nearest pictures in the pool for neighbours. It picks γ from {0.002, 0.01, 0.02, 0.2} by
+    min(4, shots) validation pictures a class; here γ is fixed, and :func:`skxma.model_selection.tune` searches it.
+
+    Parameters
+    ----------
+    gamma : float, default=0.02
+        γ; at 0.02 all labelled pictures weigh as much as all unlabelled.
+
+    text_weight : float, default=0.5
+        λ, which the official code has at 0.5 with labelled pictures.
+
+    n_neighbors : int, default=3
+        k.
+
+    n_iter : int, default=10
+        Rounds.
+
+    unlabeled_label : str, int, NaN or None, default=None
+        As in :class:`~skxma.XMAdapterClassifier`.
+
+    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+        As in :class:`~skxma.XMAdapterClassifier`.
+
+    Attributes
+    ----------
+    means_ : ndarray of shape (n_classes, n_features)
+        μ, of unit length.
+    variances_ : ndarray of shape (n_features,)
+        The diagonal of Σ.
+    pool_, assignments_ : ndarray of shape (n_unlabeled, n_features) and (n_unlabeled, n_classes)
+        The unlabelled pictures that differ, and their z.
+
+    References
+    ----------
+    .. [1] Zanella et al., "Boosting Vision-Language Models with Transduction", NeurIPS 2024, arXiv:2406.01837.
+    .. [2] https://github.com/MaxZanella/transduction-for-vlms
+    """
+
+    search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"gamma": (0.002, 0.01, 0.02, 0.2)}
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **SemiSupervisedBaseline._parameter_constraints,
+        "gamma": [Interval(Real, 0, None, closed="neither")],
+        "text_weight": [Interval(Real, 0, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "n_iter": [Interval(Integral, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        encoder: Any = "ViT-B-32/laion2b_s34b_b79k",
+        *,
+        gamma: float = 0.02,
+        text_weight: float = 0.5,
+        n_neighbors: int = 3,
+        n_iter: int = 10,
+        unlabeled_label: Any = None,
+        class_names: Any = None,
+        templates: Any = "simple",
+        text_features: Any = None,
+        n_views: int = 1,
+        device: Any = "auto",
+        precision: str = "auto",
+        memory: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            encoder,
+            unlabeled_label=unlabeled_label,
+            class_names=class_names,
+            templates=templates,
+            text_features=text_features,
+            n_views=n_views,
+            device=device,
+            precision=precision,
+            memory=memory,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.gamma = gamma
+        self.text_weight = text_weight
+        self.n_neighbors = n_neighbors
+        self.n_iter = n_iter
+
+    def _fit_task(self, task: Task) -> None:
+        support = Support.of(task)
+        pool, _ = pool_of(task)
+        text = torch.log_softmax(self._zero_shot_logits(pool), 1)
+        z = torch.softmax(text, 1)
+        # the labelled pictures are among the neighbours, and their labels stay
+        graph = Graph.of(pool, support.features, self.n_neighbors)
+        mixture = Mixture.start(support, pool, z)
+        for _ in range(self.n_iter):
+            z = self._assign(mixture.log_density(pool), text, z, graph, support)
+            mixture = Mixture.of(support, pool, z, self.gamma)
+        z = self._assign(mixture.log_density(pool), text, z, graph, support)
+        self.means_, self.variances_ = frozen(mixture.means), frozen(mixture.variances)
+        self.pool_, self.assignments_ = frozen(pool), frozen(z)
+        self.n_trained_ = 0
+
+    def _assign(self, density: Tensor, text: Tensor, z: Tensor, graph: Graph, support: Support) -> Tensor:
+        if not len(z):
+            return z
+        labels = torch.nn.functional.one_hot(support.labels, z.shape[1]).to(z)
+        for _ in range(ASSIGNMENT_STEPS):
+            drawn = graph.both_ways(z, labels) * (SHARPNESS / (2 * self.n_neighbors))
+            z = torch.softmax(self.text_weight * text + (density + drawn) / SHARPNESS, 1)
+        return z
+
+    def _logits(self, features: Tensor) -> Tensor:
+        means, variances, pool, z = like(features, self.means_, self.variances_, self.pool_, self.assignments_)
+        text = torch.log_softmax(self._zero_shot_logits(features), 1)
+        logits = self.text_weight * text + Mixture(means, variances).log_density(features) / SHARPNESS
+        if not len(pool):
+            return logits
+        cosines, nearest = (features @ pool.T).topk(min(self.n_neighbors, len(pool)), dim=1)
+        # a new picture is nobody's neighbour, so that of the two ways its own counts for both
+        return logits + (cosines[:, :, None] * z[nearest]).sum(1) / self.n_neighbors
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nearest neighbours in the pool, of the pool's pictures (first M rows) and of the labelled (the others).
+
+    Attributes
+    ----------
+    nearest : integer Tensor of shape (M + N, k)
+    cosines : Tensor of shape (M + N, k)
+    """
+
+    nearest: Tensor
+    cosines: Tensor
+
+    @classmethod
+    def of(cls, pool: Tensor, labelled: Tensor, k: int) -> Graph:
+        """Neighbours of all; a picture of the pool is not its own."""
+        k = min(k, max(len(pool) - 1, 0))
+        nearest, cosines = [], []
+        rows = torch.cat([pool, labelled])
+        for start in range(0, len(rows), step := max(1, BLOCK_ENTRIES // max(len(pool), 1))):
+            some = rows[start : start + step] @ pool.T
+            own = torch.arange(start, start + len(some), device=pool.device)
+            inside = own < len(pool)
+            some[inside.nonzero()[:, 0], own[inside]] = -2.0
+            values, found = some.topk(k, dim=1)
+            nearest.append(found)
+            cosines.append(values)
+        return cls(torch.cat(nearest), torch.cat(cosines))
+
+    def both_ways(self, z: Tensor, labels: Tensor) -> Tensor:
+        """``Wᵀ z + W z`` (M, C) for the pool; through Wᵀ the labelled pictures, one-hot (N, C), draw theirs too."""
+        m = len(z)
+        onward = (self.cosines[:m, :, None] * z[self.nearest[:m]]).sum(1)
+        sources = torch.cat([z, labels])
+        backward = torch.zeros_like(z)
+        for i in range(self.nearest.shape[1]):
+            backward.index_add_(0, self.nearest[:, i], self.cosines[:, i, None] * sources)
+        return onward + backward
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Gaussians of unit means (C, D) with one diagonal covariance (D,)."""
+
+    means: Tensor
+    variances: Tensor
+
+    @classmethod
+    def start(cls, support: Support, pool: Tensor, z: Tensor) -> Mixture:
+        """Means of the labelled pictures, where there are none of the most confident of the pool; variances 1 / D."""
+        means = support.means.clone()
+        if len(pool):
+            value, index = z.topk(min(CONFIDENT, len(pool)), dim=0)
+            confident = (value[:, :, None] * pool[index]).mean(0)
+            means = torch.where(support.present[:, None], means, confident)
+        else:
+            means = torch.where(support.present[:, None], means, support.text)
+        width = pool.shape[1]
+        return cls(torch.nn.functional.normalize(means, dim=1), means.new_full((width,), 1.0 / width))
+
+    @classmethod
+    def of(cls, support: Support, pool: Tensor, z: Tensor, gamma: float) -> Mixture:
+        """Means and variances, of which the labelled pictures weigh 50 γ and the pool 1 in all."""
+        labelled = gamma * SHARPNESS * support.values / support.values.sum()
+        unlabelled = z / max(len(z), 1)
+        mass = labelled.sum(0) + unlabelled.sum(0)
+        means = (labelled.T @ support.features + unlabelled.T @ pool) / mass[:, None].clamp_min(1e-12)
+        means = torch.nn.functional.normalize(means, dim=1)
+        spread = _spread(support.features, labelled, means) + _spread(pool, unlabelled, means)
+        return cls(means, (spread / mass.sum()).clamp_min(1e-12))
+
+    def log_density(self, features: Tensor) -> Tensor:
+        """``−½ (f − μ)ᵀ Σ⁻¹ (f − μ)`` (n, C)."""
+        scale = self.variances.rsqrt()
+        return -torch.cdist(features * scale, self.means * scale).square() / 2
+
+
+def _spread(features: Tensor, weights: Tensor, means: Tensor) -> Tensor:
+    """Weighted squared deviations (D,) from the class means, summed."""
+    return weights.sum(1) @ features**2 - 2 * (means * (weights.T @ features)).sum(0) + weights.sum(0) @ means**2

@@ -1,0 +1,235 @@
+"""Pictures without labels: what a pool of them says of each class, in statistics that do not grow with the pool.
+
+With soft labels ``P`` (M, C), the classes of a pool have masses ``Pᵀ1``, means and a scatter around them, as labelled
+classes have. Two experts follow, the cosine to the class mean and a Gaussian score, and they improve the soft labels
+from which they came: a few rounds of expectation and maximisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import functional as F
+from .caches import Floats, ImageCache, Integers, like
+
+SHRINKAGE = 0.6
+ROUNDS = 4
+FEW_PER_CLASS = 5.0
+SPREAD_ROWS = 4096
+BLOCK_ENTRIES = 2**22
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Embeddings of pictures without labels.
+
+    Attributes
+    ----------
+    keys : ndarray of shape (M, D), float32
+        L2-normalised and different from each other, in an order that depends on their content alone.
+    weights : ndarray of shape (M,)
+        How many pictures each stands for.
+    """
+
+    keys: Floats
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def build(cls, features: Floats, weights: NDArray[np.float64], cache: ImageCache) -> tuple[Pool | None, Integers]:
+        """Make a pool of M' pictures; those that the image cache holds with a label teach nothing and stay out.
+
+        Parameters
+        ----------
+        features : ndarray of shape (M', D), L2-normalised
+        weights : ndarray of shape (M',)
+            Pictures of weight 0 are not kept.
+        cache : ImageCache
+
+        Returns
+        -------
+        pool : Pool or None
+            None where nothing is left.
+        position : ndarray of shape (M',)
+            Which key each picture became; -1 for those that were not kept.
+        """
+        labelled = {row.tobytes() for row in cache.embeddings + np.float32(0)}
+        fresh = np.array([row.tobytes() not in labelled for row in features + np.float32(0)], dtype=bool)
+        weights = np.where(fresh, weights, 0.0)
+        if not weights.any():
+            return None, np.full(len(features), -1, dtype=np.intp)
+        merged, position = ImageCache.build(features, np.zeros(len(features), dtype=np.intp), 1, weights)
+        return cls(merged.keys, merged.weights.astype(np.float64) * merged.weight_unit), position
+
+    def thinned(self, most: int) -> Pool:
+        """The pool itself, or `most` of it that stand for all: evenly spaced in its order, which follows no class."""
+        if len(self.keys) <= most:
+            return self
+        chosen = np.linspace(0, len(self.keys) - 1, most).round().astype(np.intp)
+        weights = self.weights[chosen]
+        return Pool(self.keys[chosen], weights * (self.weights.sum() / weights.sum()))
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """What is kept of a pool: its classes in the metric that whitens the scatter within them.
+
+    Attributes
+    ----------
+    centre : ndarray of shape (D,)
+    projection : ndarray of shape (D, R)
+        A picture f is seen as ``(f − centre) · projection``.
+    means : ndarray of shape (C, R)
+        Class means, the labelled pictures among them.
+    present : bool ndarray of shape (C,)
+        Which classes have any.
+    spreads : tuple of float
+        Standard deviations of the two experts' scores over the pool, by which they are divided.
+    """
+
+    centre: Floats
+    projection: Floats
+    means: Floats
+    present: NDArray[np.bool_]
+    spreads: tuple[float, float]
+
+    def on(self, like_this: Tensor) -> PoolExperts:
+        """Make it ready to score, with the device and precision of `like_this`."""
+        centre, projection, means = like(like_this, self.centre, self.projection, self.means)
+        present = torch.as_tensor(self.present, device=like_this.device)
+        return PoolExperts(centre, projection, means, present, self.spreads)
+
+
+@dataclass(frozen=True)
+class PoolExperts:
+    """Class statistics as tensors."""
+
+    centre: Tensor
+    projection: Tensor
+    means: Tensor
+    present: Tensor
+    spreads: tuple[float, float]
+
+    def raw(self, features: Tensor) -> Tensor:
+        """Cosines to the class means and Gaussian scores ``q·μ − ½|μ|²`` (2, n, C) of embeddings (n, D)."""
+        queries = (features - self.centre) @ self.projection
+        dots, lengths = queries @ self.means.T, self.means.norm(dim=1)
+        cosines = dots / queries.norm(dim=1, keepdim=True).clamp_min(F.EPS) / lengths.clamp_min(F.EPS)
+        return F.fill_absent(torch.stack([cosines, dots - lengths**2 / 2]), self.present)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The same, each divided by its spread."""
+        return self.raw(features) / features.new_tensor(self.spreads)[:, None, None]
+
+    def scaled_on(self, features: Tensor) -> PoolExperts:
+        """The experts with their spreads taken over pictures of the pool (n, D)."""
+        spreads = self.raw(features).std(dim=(1, 2), correction=0).tolist()
+        first, second = (value if value > F.EPS else 1.0 for value in spreads)
+        return PoolExperts(self.centre, self.projection, self.means, self.present, (first, second))
+
+    def stored(self) -> ClassStatistics:
+        """As arrays, which persist."""
+        centre, projection, means = (a.float().cpu().numpy() for a in (self.centre, self.projection, self.means))
+        return ClassStatistics(centre, projection, means, self.present.cpu().numpy(), self.spreads)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A pool that a model has judged which was fitted without it.
+
+    Attributes
+    ----------
+    features : Tensor of shape (M, D)
+    logits : Tensor of shape (M, C)
+    counts : Tensor of shape (M,)
+        How many pictures of the known classes each stands for.
+    """
+
+    features: Tensor
+    logits: Tensor
+    counts: Tensor
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The three in pieces small enough to be scored."""
+        rows = max(1, BLOCK_ENTRIES // max(self.features.shape[1], self.logits.shape[1]))
+        yield from zip(*(a.split(rows) for a in (self.features, self.logits, self.counts)), strict=True)
+
+
+def trust(per_class: float) -> tuple[float, float, float]:
+    """Prior weights of the model's logits and of the pool's two experts, for so many pictures of the pool a class.
+
+    With ``s = (m / (m + 5))²`` they are ``1 − 0.8 s``, ``2 s`` and ``s``: means of one or two pictures whose classes
+    are guessed know less than the model that guessed, those of many know more.
+    """
+    s = (per_class / (per_class + FEW_PER_CLASS)) ** 2
+    return 1 - 0.8 * s, 2.0 * s, s
+
+
+def fused(weights: Any, logits: Tensor, scores: Tensor) -> Tensor:
+    """``w₀ · logits + w₁ · cosine + w₂ · Gaussian`` (n, C) of logits (n, C) and scores (2, n, C)."""
+    w = torch.as_tensor(weights).to(logits)
+    return w[0] * logits + torch.tensordot(w[1:], scores, dims=1)
+
+
+def refine(
+    pool: Judged, features: Tensor, labels: Tensor, counts: Tensor, root: Tensor | None, weights: Any
+) -> PoolExperts:
+    """Class statistics of a pool after a few rounds, each with the soft labels that the one before gave.
+
+    Parameters
+    ----------
+    pool : Judged
+        Its softmax is the first soft label.
+    features : Tensor of shape (N, D)
+        Labelled pictures, which keep their labels; N may be 0.
+    labels, counts : Tensor of shape (N,)
+    root : Tensor of shape (D, D) or None
+        ``B`` of the cross-modal metric (`metric.vocabulary_root`).
+    weights : sequence of 3 float
+        Of the logits and the two experts, see :func:`trust`.
+    """
+    like_this = pool.features
+    total = pool.counts.sum() + counts.sum()
+    centre = (pool.counts @ pool.features + counts @ features) / total
+    second_moment = _moment(features - centre, counts)
+    for some, _, count in pool.blocks():
+        second_moment += _moment(some - centre, count)
+    one_hot = like_this.new_zeros(len(labels), pool.logits.shape[1]).scatter_(1, labels[:, None], counts[:, None])
+    sample = like_this[:: -(-len(like_this) // SPREAD_ROWS)]
+    experts: PoolExperts | None = None
+    for _ in range(ROUNDS):
+        sums, mass = one_hot.double().T @ (features - centre).double(), one_hot.double().sum(0)
+        for some, logits, count in pool.blocks():
+            judged = logits if experts is None else fused(weights, logits, experts(some))
+            soft = torch.softmax(judged, 1) * count[:, None]
+            sums += (soft.T @ (some - centre)).double()
+            mass += soft.sum(0).double()
+        experts = _experts(centre, second_moment, sums, mass, root).scaled_on(sample)
+    assert experts is not None
+    return experts
+
+
+def _moment(centred: Tensor, counts: Tensor) -> Tensor:
+    """Weighted sum of the outer products (D, D) of rows (n, D)."""
+    return (centred.T @ (counts[:, None] * centred)).double()
+
+
+def _experts(centre: Tensor, second_moment: Tensor, sums: Tensor, mass: Tensor, root: Tensor | None) -> PoolExperts:
+    """Whiten the scatter within the classes, ``((1 − ρ) S_W / (tr S_W / D) + ρ I)^(−1/2)``, and map the class means."""
+    means = sums / mass.clamp_min(F.EPS)[:, None]
+    scatter = second_moment - means.T @ (mass[:, None] * means)
+    if root is not None:
+        scatter = root.double().T @ scatter @ root.double()
+    scale = scatter.diagonal().mean().clamp_min(F.EPS)
+    values, vectors = torch.linalg.eigh(scatter / scale)
+    projection = vectors * ((1 - SHRINKAGE) * values.clamp_min(0) + SHRINKAGE) ** -0.5
+    if root is not None:
+        projection = root.double() @ projection
+    projection = projection.to(centre)
+    return PoolExperts(centre, projection, means.to(centre) @ projection, mass > F.EPS, (1.0, 1.0))

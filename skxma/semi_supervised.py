@@ -1,0 +1,72 @@
+"""An estimator's part in pictures without labels: which they are, what came of them, what is kept."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .base import Task, softmax
+from .caches import Floats
+from .calibration import FitReport, RetrievalModel
+from .open_set import OpenSetClassifier
+from .unlabelled import Refit, fit_with_pool
+
+SAVED_SOFT_LABELS = 2**20
+
+
+class SemiSupervisedClassifier(OpenSetClassifier):
+    """A few-shot classifier that may learn from pictures without labels.
+
+    A subclass calls `_learn_from_pool` or `_forget_pool` in its fit, and leaves `left_out_label_` and
+    `left_out_probability_` of the labelled samples.
+    """
+
+    left_out_label_: NDArray[Any]
+    left_out_probability_: NDArray[Any]
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **OpenSetClassifier._parameter_constraints,
+        "unlabeled_label": [str, Integral, Real, None],
+    }
+
+    def _learn_from_pool(
+        self, report: FitReport, task: Task, vocabulary: Tensor | None, refit: Refit
+    ) -> RetrievalModel:
+        """The model of a fit, with what the pool of the task says where labels that it has not seen gain by it."""
+        self._forget_pool()
+        if task.pool is None:
+            return report.model
+        found = fit_with_pool(report, task.pool, task.text, vocabulary, task.logit_scale, refit, task.like_this)
+        self._known_share = found.known * found.used
+        return found.model
+
+    def _forget_pool(self) -> None:
+        """Take away what an earlier fit said of its pool."""
+        for name in ("n_unlabeled_used_", "soft_labels_"):
+            if hasattr(self, name):
+                delattr(self, name)
+
+    def _answer_unlabelled(self, features: Floats, unlabelled: NDArray[np.bool_]) -> None:
+        with torch.inference_mode():
+            score = self._scorer(self._like_fit())
+            parts = [softmax(score(chunk).double().cpu().numpy()) for chunk in self._chunks(features)]
+        self.soft_labels_ = (
+            np.concatenate(parts, dtype=np.float32) if len(features) else np.empty((0, len(self.classes_)))
+        )
+        position = self.unlabeled_position_[self.unlabeled_position_ >= 0]
+        known = self.__dict__.pop("_known_share", None)
+        self.n_unlabeled_used_ = 0 if known is None else int((known[position] > 0.5).sum())
+        self.left_out_label_[unlabelled] = self.classes_[self.soft_labels_.argmax(1)]
+        self.left_out_probability_[unlabelled] = self.soft_labels_.max(1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out of a saved model the soft labels of a large pool."""
+        state = super().__getstate__()
+        if np.size(state.get("soft_labels_", 0)) > SAVED_SOFT_LABELS:
+            del state["soft_labels_"]
+        return state
