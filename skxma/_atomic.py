@@ -86,7 +86,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def all_or_nothing(method: Callable[P, R]) -> Callable[P, R]:
-    """Let a method that fails, or is interrupted, leave the attributes of its object as they were.
+    """Let a method that fails, or is interrupted, leave the public attributes of its object as they were.
 
     Parameters
     ----------
@@ -101,8 +101,10 @@ def all_or_nothing(method: Callable[P, R]) -> Callable[P, R]:
         try:
             return method(*args, **kwargs)
         except BaseException:
-            attributes.clear()
-            attributes.update(before)
+            # private ones are scikit-learn's, which ends by them what it has begun
+            for name in [name for name in attributes if not name.startswith("_")]:
+                del attributes[name]
+            attributes.update({name: value for name, value in before.items() if not name.startswith("_")})
             raise
 
     return guarded
