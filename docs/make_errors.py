@@ -7,10 +7,12 @@ import os
 import tempfile
 from pathlib import Path
 
+import joblib
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
-from skxma import CLIPEncoder, XMAdapterClassifier
+from skxma import CLIPEncoder, XMAdapterClassifier, load
 from skxma.datasets import load_emoji, load_image_folder
 from skxma.embeddings import Embeddings
 
@@ -32,6 +34,7 @@ def cases():
     X, y = np.random.default_rng(0).standard_normal((12, 8)), np.arange(3).repeat(4)
     ready = XMAdapterClassifier("precomputed")
     Path("broken.jpg").write_bytes(b"not a picture")
+    joblib.dump(LogisticRegression(), "model.skxma")
 
     yield "a folder that is missing", lambda: load_image_folder("birds")
     yield "a file that is no picture", lambda: XMAdapterClassifier("tiny").fit([images[0], "broken.jpg"], ["a", "b"])
@@ -44,6 +47,7 @@ def cases():
     yield "pictures of one class", lambda: XMAdapterClassifier("tiny").fit(images[:5], labels[:5])
     yield "embeddings that are not finite", lambda: ready.fit(np.where(X > 2, np.nan, X), y)
     yield "embeddings of another encoder", lambda: ready.fit(Embeddings(X, "one"), y).predict(Embeddings(X, "other"))
+    yield "a pickle that is called a model file", lambda: load("model.skxma")
     yield "a prediction before the fit", lambda: XMAdapterClassifier("tiny").predict(images)
     yield (
         "a value in a grid that cannot be",

@@ -16,6 +16,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
 from . import model_file
+from ._atomic import all_or_nothing
 from ._callbacks import CallbackSupportMixin, FitTask
 from ._device import resolve_device
 from ._threads import threads_for
@@ -91,6 +92,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
         """Logits (n, C) of L2-normalised embeddings (n, D)."""
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit on a few labelled images.
 
@@ -129,6 +131,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
                 del self.dropped_classes_
             return self._fit_features(features, table, weights, unlabelled, whole)
 
+    @all_or_nothing
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Add samples, and classes that were not known before, to the support set.
 
@@ -165,6 +168,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
             table = table.without(self.dropped_classes_)
         return self._fit_features(known.features, table, known.weights, known.unlabelled)
 
+    @all_or_nothing
     def drop(self, classes: Any) -> Self:
         """Forget classes, their pictures and their text; nothing is encoded again.
 

@@ -48,7 +48,9 @@ def pack_estimator(estimator: Any) -> tuple[dict[str, Any], Arrays]:
             "save it with joblib."
         )
     parameters = estimator.get_params(deep=False)
-    fitted = {name: value for name, value in vars(estimator).items() if name not in parameters}
+    # private attributes are scikit-learn's: callbacks, requests for metadata
+    public = {name: value for name, value in vars(estimator).items() if not name.startswith("_")}
+    fitted = {name: value for name, value in public.items() if name not in parameters}
     for name in fitted:
         if FITTED_NAME.fullmatch(name) is None:
             raise ModelFileError(

@@ -141,18 +141,21 @@ def with_bad_files(tmp_path, image_files) -> list[str]:
     ]
 
 
+@pytest.mark.fault
 def test_a_broken_header_is_found_before_anything_is_encoded(encoder, forwarded, with_bad_files):
     with pytest.raises(ImageError, match=r"image 5 .*text\.png.*not an image"):
         encoder.encode_image(with_bad_files)
     assert forwarded == []
 
 
+@pytest.mark.fault
 def test_missing_files_are_found_first(encoder, forwarded, with_bad_files):
     with pytest.raises(ImageError, match="2 of 16"):
         encoder.encode_image([*with_bad_files, "missing_1.png", "missing_2.png"])
     assert forwarded == []
 
 
+@pytest.mark.fault
 def test_a_damaged_file_is_named_and_what_was_encoded_is_kept(encoder, forwarded, with_bad_files):
     files = [path for path in with_bad_files if not path.endswith("text.png")]
     encoder.set_params(batch_size=2)
@@ -162,6 +165,7 @@ def test_a_damaged_file_is_named_and_what_was_encoded_is_kept(encoder, forwarded
     assert encoder.memory.info()["n_embeddings"] == sum(forwarded) == 2
 
 
+@pytest.mark.fault
 def test_bad_images_are_skipped_with_one_warning(encoder, with_bad_files, image_files):
     files = [*with_bad_files, "missing.png", with_bad_files[3]]
     encoder.set_params(on_error="skip", batch_size=3)
@@ -185,6 +189,7 @@ def test_skipping_warns_of_nothing_when_all_is_well(encoder, image_files):
         clone(encoder).set_params(on_error="skip").encode_image(image_files)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("device", ["cuda:99", "mps", "abacus"])
 def test_absent_devices_are_refused(random_model, device):
     if device == "mps" and torch.backends.mps.is_available():
@@ -193,6 +198,7 @@ def test_absent_devices_are_refused(random_model, device):
         CLIPEncoder(random_model, device=device).encode_text(["a"])
 
 
+@pytest.mark.fault
 def test_batches_halve_when_memory_runs_out(encoder, image_files, monkeypatch):
     expected = encoder.encode_image(image_files)
     sizes = []
@@ -215,6 +221,7 @@ def test_batches_halve_when_memory_runs_out(encoder, image_files, monkeypatch):
     assert isinstance(caught.value.__cause__, torch.cuda.OutOfMemoryError)
 
 
+@pytest.mark.fault
 def test_a_device_too_small_for_one_picture_is_told_and_what_was_finished_is_kept(
     encoder, forwarded, image_files, tmp_path, monkeypatch
 ):
@@ -244,6 +251,7 @@ def test_other_errors_of_the_device_are_passed_on(encoder, image_files, monkeypa
         encoder.encode_image(image_files)
 
 
+@pytest.mark.fault
 def test_an_interruption_loses_nothing_finished(encoder, forwarded, image_files, tmp_path, monkeypatch):
     encoder.set_params(batch_size=3, memory=EmbeddingStore(tmp_path / "store"))
     counted = CLIPEncoder._forward_images

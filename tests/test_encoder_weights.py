@@ -66,6 +66,7 @@ def test_the_bare_path_of_a_folder_is_met_with_the_right_form(random_model):
         CLIPEncoder(path).encode_text(["a"])
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("model", ["ViT-B-32/laion2b_s34b_b79k", "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"])
 def test_offline_error_is_quick_and_says_what_to_do(tmp_path, monkeypatch, model):
     def refuse(*args, **kwargs):
@@ -82,6 +83,7 @@ def test_offline_error_is_quick_and_says_what_to_do(tmp_path, monkeypatch, model
     assert isinstance(caught.value, OSError)
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_the_hubs_offline_variable_is_respected_quickly(tmp_path):
     code = """
@@ -169,6 +171,7 @@ def test_registry_weights_keep_their_activation_mean_and_deviation(tmp_path, ima
     np.testing.assert_allclose(encoder.encode_image(image_files[:2]), expected, atol=1e-5)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("break_", "match"),
     [
@@ -201,6 +204,7 @@ def test_a_configuration_that_would_run_code_is_refused(tmp_path, where):
         CLIPEncoder(f"local-dir:{folder}").encode_text(["a"])
 
 
+@pytest.mark.fault
 def test_missing_folder(tmp_path):
     with pytest.raises(WeightsError, match="no such folder"):
         CLIPEncoder(f"local-dir:{tmp_path / 'nowhere'}").encode_text(["a"])

@@ -460,15 +460,47 @@ def test_a_search_that_is_interrupted_goes_on_where_it_was(folder, tmp_path, mon
     np.testing.assert_allclose(found.cv_results_["mean_test_score"], again.cv_results_["mean_test_score"])
 
 
-def test_a_fit_that_is_interrupted_leaves_the_estimator_as_it_was(models, monkeypatch):
-    clf, _, X = models
-    wanted, problem = clf.predict_proba(X), make_problem(n_classes=3, shots=2, dim=8)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda clf, problem: clf.partial_fit(problem.X_test[:3], ["a", "b", "c"]),
+        lambda clf, problem: clf.partial_fit(problem.X_test[:1], ["a new class"]),
+        lambda clf, problem: clf.drop("a"),
+        lambda clf, problem: clf.fit(problem.X[:, :4], problem.y),
+    ],
+)
+def test_a_fit_that_fails_or_is_interrupted_changes_nothing(monkeypatch, change, error):
+    problem = make_problem(n_classes=3, shots=2, dim=8)
+    labels = np.array(["a", "b", "c"])[problem.y]
+    clf = XMAdapterClassifier("precomputed", vocabulary=None).fit(problem.X, labels)
+    before = dict(vars(clf))
+
+    def fail(self, task):
+        self.alpha_ = None
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(XMAdapterClassifier, "_fit_task", fail)
+        with pytest.raises(error):
+            change(clf, problem)
+    assert vars(clf).keys() == before.keys()
+    assert all(vars(clf)[name] is value for name, value in before.items())
+    change(clf, problem)
+    unfitted = XMAdapterClassifier("precomputed", vocabulary=None)
+    change(unfitted.fit(problem.X, labels), problem)
+    X = problem.X_test[:, : clf.n_features_in_]
+    np.testing.assert_array_equal(clf.predict_proba(X), unfitted.predict_proba(X))
+
+
+def test_a_first_fit_that_is_interrupted_leaves_an_unfitted_estimator(monkeypatch):
+    problem = make_problem(n_classes=3, shots=2, dim=8)
 
     def interrupt(self, task):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(XMAdapterClassifier, "_fit_task", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            clf.partial_fit(problem.X_test[:3], [0, 1, 2])
-    np.testing.assert_array_equal(clf.predict_proba(X), wanted)
+    monkeypatch.setattr(XMAdapterClassifier, "_fit_task", interrupt)
+    clf = XMAdapterClassifier("precomputed")
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(problem.X, problem.y)
+    assert not [name for name in vars(clf) if name.endswith("_")]

@@ -175,6 +175,7 @@ def test_any_object_that_encodes_will_do(emoji, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(test), clf.predict_proba(test))
 
 
+@pytest.mark.fault
 def test_bad_pictures_are_named_before_any_work(emoji, forwards, tmp_path):
     train, y, _, _ = split(emoji)
     broken = tmp_path / "broken.png"
@@ -249,6 +250,7 @@ def test_nothing_is_loaded_before_fit():
     clone(clf).set_params(device="cpu").get_params()
 
 
+@pytest.mark.fault
 def test_a_model_from_a_machine_with_a_gpu_goes_on_without(emoji):
     train, y, test, _ = split(emoji)
     clf = XMAdapterClassifier("tiny", vocabulary=None).fit(train, y)

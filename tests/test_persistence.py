@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from problems import make_problem
+from sklearn import config_context
 from sklearn.exceptions import NotFittedError
 
 import skxma
@@ -215,6 +216,15 @@ def test_only_fitted_classifiers_of_skxma_are_saved(problem, tmp_path):
     with pytest.raises(ModelFileError, match="'note' is neither"):
         clf.save(tmp_path / "model.skxma")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_scikit_learn_notes_for_itself_stays_out(problem, tmp_path):
+    with config_context(enable_metadata_routing=True):
+        clf = XMAdapterClassifier("precomputed").set_fit_request(sample_weight=True).fit(problem.X, problem.y)
+    assert "_metadata_request" in vars(clf)
+    loaded = through_file(clf, tmp_path)
+    assert "_metadata_request" not in vars(loaded)
+    np.testing.assert_array_equal(clf.predict_proba(problem.X_test), loaded.predict_proba(problem.X_test))
 
 
 def test_every_public_classifier_can_be_loaded():

@@ -214,6 +214,7 @@ WRITER = """
 """
 
 
+@pytest.mark.fault
 def test_a_killed_writer_loses_nothing_that_was_finished(tmp_path):
     for round_ in range(3):
         path = tmp_path / f"store_{round_}"
@@ -252,6 +253,7 @@ FILLER = """
 """
 
 
+@pytest.mark.fault
 def test_two_processes_fill_one_store(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(FILLER), str(tmp_path / "store")]
     workers = [subprocess.Popen([*command, name], stdin=subprocess.PIPE, text=True) for name in ("left", "right")]
@@ -266,6 +268,7 @@ def test_two_processes_fill_one_store(tmp_path):
     assert (store.get_many([b"left-7-3", b"right-7-3"], "a")[b"right-7-3"] == 7).all()
 
 
+@pytest.mark.fault
 def test_a_store_used_before_a_fork_is_used_after_it(tmp_path):
     if not hasattr(os, "fork"):
         pytest.skip("no fork on this platform")
@@ -278,6 +281,7 @@ def test_a_store_used_before_a_fork_is_used_after_it(tmp_path):
     assert store.info()["namespaces"] == {"a": 4, "b": 4}
 
 
+@pytest.mark.fault
 def test_threads_fill_one_store(tmp_path):
     store = EmbeddingStore(tmp_path / "store")
     threads = [

@@ -67,6 +67,7 @@ def test_safetensors_are_preferred_to_pickles(use_hub):
     assert path.name == "weights.safetensors"
 
 
+@pytest.mark.fault
 def test_without_a_network_one_attempt_is_made_and_the_way_out_told(use_hub):
     hub = use_hub(Hub(error=LocalEntryNotFoundError("connection refused")))
     with pytest.raises(WeightsError, match=r"(?s)can't be reached.*connection refused.*local-dir:"):
@@ -74,6 +75,7 @@ def test_without_a_network_one_attempt_is_made_and_the_way_out_told(use_hub):
     assert hub.asked == ["open_clip_model.safetensors"]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("error", [OSError("disk full"), RuntimeError("gated")])
 def test_other_failures_are_passed_on(use_hub, error):
     use_hub(Hub(error=error))
@@ -82,6 +84,7 @@ def test_other_failures_are_passed_on(use_hub, error):
     assert caught.value.__cause__ is error
 
 
+@pytest.mark.fault
 def test_a_repository_without_weights_is_told(use_hub):
     use_hub(Hub(files=["open_clip_config.json"]))
     with pytest.raises(WeightsError, match="has none of these files"):
