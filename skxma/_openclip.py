@@ -235,6 +235,8 @@ def _suggest(model: str, architecture: str, tag: str) -> str:
     names = sorted({name for name, _ in pretrained.list_pretrained()})
     lower = {name.lower(): name for name in names}
     close = [lower[match] for match in get_close_matches(architecture.lower(), lower, n=3, cutoff=0.5)]
+    if get_close_matches(model.lower(), ["tiny"], n=1):
+        return f"model={model!r} is unknown: did you mean 'tiny'?"
     hints = [f"did you mean {' or '.join(f'{name}/<tag>' for name in close)}"] if close else []
     if Path(model).is_dir():
         hints.append(f"for the folder of that name write 'local-dir:{model}'")
