@@ -32,7 +32,7 @@ def add_parsers(commands: Any) -> None:
         "--model", required=True, metavar="FILE", help="where to save the model: NAME.skxma, or NAME.joblib"
     )
     fit.add_argument("--encoder", default=DEFAULT_ENCODER, metavar="NAME", help="(default: %(default)s)")
-    fit.add_argument("--templates", default="simple", metavar="NAME", help="prompt templates (default: %(default)s)")
+    add_words(fit)
     fit.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
     fit.add_argument("--device", default="auto", metavar="NAME", help="(default: %(default)s)")
     fit.set_defaults(run=run_fit)
@@ -69,12 +69,32 @@ def add_parsers(commands: Any) -> None:
     prompts = commands.add_parser(
         "prompts",
         help="show the prompts that are sent for class names",
-        description="Print the prompts of each class: of the names given, or of the folders of a data set.",
-        epilog="example: skxma prompts heron egret --templates imagenet    skxma prompts birds/",
+        description="Print the prompts of each class: of the names given, of a data set's classes, or of a model's.",
+        epilog="examples: skxma prompts heron 'a white egret' --templates imagenet    "
+        "skxma prompts birds/ --names names.json    skxma prompts birds.skxma    "
+        "skxma prompts Reiher --templates 'ein Foto von {}' --templates 'eine Zeichnung von {}'",
     )
-    prompts.add_argument("names", nargs="+", metavar="NAME", help="class names, or one folder or CSV file of pictures")
-    prompts.add_argument("--templates", default="simple", metavar="NAME", help="(default: %(default)s)")
+    prompts.add_argument(
+        "classes", nargs="+", metavar="NAME", help="class names, or one folder or CSV file of pictures, or one model"
+    )
+    add_words(prompts)
     prompts.set_defaults(run=run_prompts)
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """Add what the classes are called and described by."""
+    parser.add_argument(
+        "--templates",
+        action="append",
+        metavar="NAME",
+        help="simple, imagenet, photo, bare, or a text with {} for the name; may be repeated (default: simple)",
+    )
+    parser.add_argument(
+        "--names",
+        metavar="JSON",
+        help='what classes are called: {"heron": ["grey heron", "a tall grey bird"], "empty": null, ...}; several '
+        "names and descriptions, or none; others keep their label, further ones are known from their text alone",
+    )
 
 
 def run_fit(arguments: argparse.Namespace) -> None:
@@ -85,9 +105,11 @@ def run_fit(arguments: argparse.Namespace) -> None:
     from .inspection import labels_in_question
 
     data = load_image_folder(arguments.data)
+    names = read_names(arguments.names, data.target_names.tolist())
     clf = XMAdapterClassifier(
         arguments.encoder,
-        templates=arguments.templates,
+        class_names=names,
+        templates=templates_of(arguments) or "simple",
         memory=arguments.memory,
         device=arguments.device,
         random_state=0,
@@ -96,6 +118,9 @@ def run_fit(arguments: argparse.Namespace) -> None:
     clf.fit(data.paths, data.target)
     save(clf.set_params(verbose=0), target)
     print(f"{len(data.paths)} pictures of {len(clf.classes_)} classes; saved {target}", file=sys.stderr)
+    unseen = sorted(set(names or ()) - set(data.target))
+    if unseen:
+        print(f"known from their text alone, without pictures: {', '.join(unseen)}", file=sys.stderr)
     for found in labels_in_question(clf):
         where = f"{data.paths[found.sample]}, rather {found.suggested}"
         print(f"label in question ({found.probability:.2f}): {where}", file=sys.stderr)
@@ -229,26 +254,77 @@ def run_explain(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{arguments.support} has {len(paths)} pictures, the model was fitted on {n_samples}.")
     query = [arguments.image]
     probabilities, zero_shot = clf.predict_proba(query)[0], clf.zero_shot(query)[0]
-    print(f"{'class':24s}  answer  zero-shot")
-    for c in probabilities.argsort()[::-1][:3]:
-        print(f"{clf.classes_[c]!s:24s}  {100 * probabilities[c]:4.1f} %     {100 * zero_shot[c]:4.1f} %")
+    best = probabilities.argsort()[::-1][:3]
+    answers = [(str(clf.classes_[c]), f"{probabilities[c]:.1%}", f"{zero_shot[c]:.1%}") for c in best]
+    print_columns(("class", "answer", "zero-shot"), answers, n_words=1)
+    print()
     labels = support_labels(clf)
-    print(f"\n{'support image':24s}  {'its class':16s}  image affinity  text affinity")
     image, text, found = (part[0] for part in clf.kneighbors(query, arguments.top))
-    for i, a, b in zip(found, image, text, strict=True):
-        name = f"number {i}" if paths is None else paths[i]
-        print(f"{name:24s}  {labels[i]!s:16s}  {a:+14.2f}  {b:+13.2f}")
+    retrieved = [
+        (f"number {i}" if paths is None else paths[i], str(labels[i]), f"{a:+.2f}", f"{b:+.2f}")
+        for i, a, b in zip(found, image, text, strict=True)
+    ]
+    print_columns(("support image", "its class", "image affinity", "text affinity"), retrieved, n_words=2)
+
+
+def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: int) -> None:
+    """Print a table whose first columns are words, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = [f"{cell:{'<' if i < n_words else '>'}{widths[i]}}" for i, cell in enumerate(row)]
+        print("  ".join(cells).rstrip())
 
 
 def run_prompts(arguments: argparse.Namespace) -> None:
-    """Print the prompts of class names, or of the classes of a data set."""
-    from .datasets import load_image_folder
+    """Print the prompts of class names, or of the classes of a data set or a model."""
     from .prompts import clean_name, make_prompts
 
-    names = arguments.names
-    if len(names) == 1 and Path(names[0]).exists():
-        names = load_image_folder(names[0]).target_names.tolist()
-    for name in names:
-        print(name)
-        for prompt in make_prompts(clean_name(name), arguments.templates):
+    given, templates = arguments.classes, templates_of(arguments)
+    place = Path(given[0])
+    if len(given) == 1 and place.is_file() and place.suffix.lower() != ".csv":
+        clf = load(given[0])
+        names = dict(zip(clf.classes_.tolist(), clf.class_names_ or [None] * len(clf.classes_), strict=True))
+        templates = templates or clf.templates
+    else:
+        labels = labels_of(given)
+        names = read_names(arguments.names, labels) or {label: clean_name(label) for label in labels}
+    sent = {label: [] if name is None else make_prompts(name, templates or "simple") for label, name in names.items()}
+    for label, prompts in sent.items():
+        print(label)
+        for prompt in prompts or ["(nothing)"]:
             print(f"  {prompt}")
+
+
+def templates_of(arguments: argparse.Namespace) -> Any:
+    """The templates that were asked for: None, one, which may be a name, or several."""
+    chosen = arguments.templates
+    return chosen[0] if chosen is not None and len(chosen) == 1 else chosen
+
+
+def labels_of(given: Sequence[str]) -> list[str]:
+    """The classes that the command line names, or those of the one data set that it names."""
+    from .datasets import load_image_folder
+
+    if len(given) == 1 and Path(given[0]).exists():
+        return [str(label) for label in load_image_folder(given[0]).target_names]
+    return list(given)
+
+
+def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None:
+    """What a JSON file calls the classes; those that it leaves out are called by their labels. None for no file."""
+    from .prompts import clean_name
+
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path} with names of classes.")
+    try:
+        given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON that can be read ({error}).") from error
+    if not isinstance(given, dict):
+        raise ValueError(f'{path} holds no names by class: {{"heron": ["grey heron", "a tall grey bird"], ...}}.')
+    for label, name in given.items():
+        if not (name is None or isinstance(name, str) or (isinstance(name, list) and name)):
+            raise ValueError(f"{path}: {label!r} must be called by a text, a list of texts, or null; not {name!r}.")
+    return {label: clean_name(label) for label in labels} | given

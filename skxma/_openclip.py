@@ -235,16 +235,16 @@ def _suggest(model: str, architecture: str, tag: str) -> str:
     names = sorted({name for name, _ in pretrained.list_pretrained()})
     lower = {name.lower(): name for name in names}
     close = [lower[match] for match in get_close_matches(architecture.lower(), lower, n=3, cutoff=0.5)]
-    hints = [f"did you mean {' or '.join(f'{name}/<tag>' for name in close)}"] if close else []
-    if Path(model).is_dir():
-        hints.append(f"for the folder of that name write 'local-dir:{model}'")
-    elif tag:
-        hints.append(f"for a repository on the hub write 'hf-hub:{model}'")
-    hint = "; ".join(hints)
+    if get_close_matches(model.lower(), ["tiny"], n=1):
+        return f"model={model!r} is unknown: did you mean 'tiny'?"
+    known = [(name, pretrained.list_pretrained_tags_by_model(name)) for name in close]
+    meant = [f"{name}/{tag}" for name, its in known if tag in its] or [f"{name}/<tag>" for name in close]
+    hint = f": did you mean {' or '.join(meant)}?" if close else "."
+    where = f"local-dir:{model}" if Path(model).is_dir() else "local-dir:/path/to/folder"
+    repo = f"hf-hub:{model}" if tag else "hf-hub:organisation/name"
     return (
-        f"model={model!r} is unknown{': ' + hint if hint else ''}. Known forms: 'architecture/tag' of open_clip "
-        "(such as 'ViT-B-32/laion2b_s34b_b79k'; open_clip.list_pretrained() lists them), 'hf-hub:organisation/name', "
-        "'local-dir:/path/to/folder' and 'tiny'."
+        f"model={model!r} is unknown{hint} Write 'architecture/tag' of open_clip (see open_clip.list_pretrained()), "
+        f"{repo!r} for a repository on the hub, {where!r} for a folder, or 'tiny'."
     )
 
 

@@ -20,9 +20,8 @@ _CHECKPOINT_NAMES = (
     "pytorch_model.bin",
 )
 _OFFLINE_HELP = (
-    "Without a network: on a connected machine download the repository's open_clip_config.json and its weights "
-    "(hf download {repo}), copy the folder, and pass model='local-dir:/path/to/folder'; or copy the hub's "
-    "cache and point HF_HOME (or cache_dir) at it and pass local_files_only=True; or use the bundled model='tiny'."
+    "Where there is a network run 'hf download {repo}', copy the folder, and pass model='local-dir:/path/to/folder' "
+    "(or copy the hub's cache, with HF_HOME or cache_dir pointing at it); model='tiny' is bundled."
 )
 
 
@@ -174,5 +173,5 @@ def fetch_file(repo: str, names: Sequence[str], *, cache_dir: str | None, local_
 
 
 def _describe(repo: str, names: Sequence[str], reason: str) -> str:
-    shown = names[0] if len(names) == 1 else f"the weights ({', '.join(names)})"
+    shown = names[0] if len(names) == 1 else "the weights"
     return f"Could not get {shown} of {repo!r}: {reason.strip().rstrip('.')}.\n{_OFFLINE_HELP.format(repo=repo)}"

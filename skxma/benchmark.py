@@ -284,8 +284,8 @@ def positive_count(text: str) -> int:
     return number
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run the command with its parsed arguments."""
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command with its parsed arguments; 1 where a cell failed."""
     summary = run_benchmark(
         arguments.datasets,
         arguments.methods,
@@ -300,7 +300,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if summary:
         print(format_table(summary))
-    for line in failures(arguments.out):
+    failed = list(failures(arguments.out))
+    for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     if arguments.plot and summary:
         plot_curves(arguments.out, arguments.plot, protocol=arguments.protocol)
+    return int(bool(failed))

@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 
 from . import __version__, _cli_app, _cli_cache, _cli_models, benchmark
-from .errors import SkxmaError
+from ._cli_help import Parser
+from .errors import ImageError, SkxmaError
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="skxma", description="Accurate image classifiers from a handful of labelled pictures."
+    parser = Parser(
+        prog="skxma",
+        description="Accurate image classifiers from a handful of labelled pictures.",
+        epilog="examples: skxma demo    skxma fit birds/ --model birds.skxma    "
+        "skxma predict birds.skxma new/*.jpg --top 3 --format csv    skxma COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"skxma {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
@@ -58,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # the reader of our output has gone, as in `skxma benchmark | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ImageError as error:
+        print(f"skxma: {error if error.path is None else f'{error.path}: {error.reason}'}", file=sys.stderr)
         return 1
     except (SkxmaError, OSError, ValueError) as error:
         print(f"skxma: {error}", file=sys.stderr)

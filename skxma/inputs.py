@@ -108,12 +108,19 @@ class EncodedInput(DocumentedMixin, BaseEstimator):
         if np.ma.is_masked(X):
             # scikit-learn would go on with what is under the mask
             raise ValueError("Input X holds masked values; leave these rows out, or fill them.")
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False)
+        unusable = np.flatnonzero(~np.isfinite(X).all(axis=1))
+        if len(unusable):
+            some = f"{unusable[:5].tolist()}{', ...' if len(unusable) > 5 else ''}"
+            raise ValueError(
+                f"Input X contains NaN or infinity in {len(unusable)} of {len(X)} rows ({some}): no embedding of a "
+                "picture. Leave these samples out, or encode their pictures again."
+            )
         if reset:
             self.encoder_fingerprint_ = made_by
         elif made_by is not None and self.encoder_fingerprint_ not in (None, made_by):
             raise EncoderMismatchError(
-                f"The model was fitted with embeddings of {self.encoder_fingerprint_}, these come from {made_by}. "
+                f"The model was fitted with embeddings of {self.encoder_fingerprint_!r}, these come from {made_by!r}. "
                 "Encode with the same weights, or fit again."
             )
         return unit_rows(X)

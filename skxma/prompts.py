@@ -104,6 +104,11 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 ARTICLE = re.compile(r"(an?|the|my|some|one) ", re.IGNORECASE)
 SLOT_WITH_ARTICLE = re.compile(r"(?:\b(?:an?|the|my|one) )?\{\}")
+# "the large {}", "a hard to see {}": the template's article stays, with the words that belong to it
+SLOT_WITH_ADJECTIVE = re.compile(
+    r"\b(?:many|(?:an?|the|my|one)(?: (?!(?:of|in|on|at|by|from|with|showing|depicting)\b)[\w-]+){1,3}) \{\}",
+    re.IGNORECASE,
+)
 SENTENCE_WORDS = 4
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -172,8 +177,9 @@ def clean_name(label: object) -> str:
 def make_prompts(name: str | Sequence[str], templates: str | Sequence[str]) -> list[str]:
     """Fill every template with a class's name, or with each of its names and descriptions.
 
-    A description that brings its own article ("a sleepy tabby") takes the place of the template's. A sentence, of four
-    words or more and ending in a full stop, is a prompt already and is sent as it is, once.
+    A description that brings its own article ("a sleepy tabby") takes the place of the template's, and loses it after
+    an adjective of the template ("the large sleepy tabby"). A sentence, of four words or more and ending in a full
+    stop, is a prompt already and is sent as it is, once.
 
     Parameters
     ----------
@@ -222,8 +228,17 @@ def _fill(name: str, templates: tuple[str, ...]) -> list[str]:
     """The prompts of one name or description."""
     if name.endswith(".") and len(name.split()) >= SENTENCE_WORDS:
         return [name]
-    if ARTICLE.match(name):
+    article = ARTICLE.match(name)
+    if article:
+        bare = name[article.end() :]
         # templates that differ in nothing but the article become one
-        return list(dict.fromkeys(SLOT_WITH_ARTICLE.sub(lambda _: name, template) for template in templates))
+        return list(
+            dict.fromkeys(
+                template.replace("{}", bare)
+                if SLOT_WITH_ADJECTIVE.search(template)
+                else SLOT_WITH_ARTICLE.sub(lambda _: name, template)
+                for template in templates
+            )
+        )
     # replace, not format: a template or a name may hold other braces
     return [template.replace("{}", name) for template in templates]

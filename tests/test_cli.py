@@ -1,3 +1,5 @@
+import re
+import shlex
 import subprocess
 import sys
 
@@ -6,7 +8,7 @@ import pytest
 from PIL import Image
 
 from skxma import __version__, demo
-from skxma.cli import main
+from skxma.cli import build_parser, main
 from skxma.sheet import Answer, Retrieved, retrieval_sheet
 
 
@@ -72,3 +74,27 @@ def test_long_labels_stay_in_their_column():
     assert wide.size == narrow.size
     right_margin = wide.crop((wide.width - 8, 0, wide.width, wide.height))
     assert right_margin.getcolors() == [(8 * wide.height, (255, 255, 255))]
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["demo"], ["fit"], ["predict"], ["explain"], ["prompts"], ["app"], ["cache"], ["benchmark"]]
+)
+def test_help_has_examples_that_can_be_copied(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    _, _, examples = capsys.readouterr().out.rpartition("example")
+    lines = examples.splitlines()[1:]
+    assert lines
+    for line in lines:
+        assert re.search(r"^  (.* \| )?skxma \S", line), line
+        if "COMMAND" not in line:
+            words = shlex.split(line.rpartition("| ")[2])[1:]
+            assert build_parser().parse_args(words).command == (command or words)[0]
+
+
+def test_app_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "flask", None)
+    monkeypatch.delitem(sys.modules, "skxma.app._server", raising=False)
+    assert main(["app", "--port", "0"]) == 1
+    assert "pip install 'skxma[app]'" in capsys.readouterr().err

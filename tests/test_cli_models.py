@@ -90,6 +90,72 @@ def test_prompts_show_names_as_words(folder, capsys):
     assert second.strip() == first.replace("_", " ")
 
 
+@pytest.fixture
+def names(folder, tmp_path):
+    first, second, third = sorted(path.name for path in (folder / "pics").iterdir())
+    said = {first: ["erste", "a first small thing", "A first thing is drawn here."], second: None, "emu": "ein Emu"}
+    file = tmp_path / "names.json"
+    file.write_text(json.dumps(said), encoding="utf-8")
+    return str(file), first, second, third
+
+
+def test_names_and_templates_reach_the_model_and_are_shown(folder, names, tmp_path, capsys):
+    file, first, second, third = names
+    german = ["--templates", "ein Bild von {}", "--templates", "{}, gezeichnet"]
+    assert main(["prompts", str(folder / "pics"), "--names", file, *german]) == 0
+    shown = capsys.readouterr().out
+    wanted = {
+        first: [
+            "ein Bild von erste",
+            "erste, gezeichnet",
+            "ein Bild von a first small thing",
+            "a first small thing, gezeichnet",
+            "A first thing is drawn here.",
+        ],
+        second: ["(nothing)"],
+        third: [f"ein Bild von {third.replace('_', ' ')}", f"{third.replace('_', ' ')}, gezeichnet"],
+        "emu": ["ein Bild von ein Emu", "ein Emu, gezeichnet"],
+    }
+    assert shown == "".join(f"{label}\n" + "".join(f"  {p}\n" for p in sent) for label, sent in wanted.items())
+    model = str(tmp_path / "n.joblib")
+    assert main(["fit", str(folder / "pics"), "--model", model, "--encoder", "tiny", "--names", file, *german]) == 0
+    assert "known from their text alone, without pictures: emu" in capsys.readouterr().err
+    assert main(["prompts", model]) == 0
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(shown.splitlines())
+
+
+def test_a_table_is_data_too(folder, tmp_path, capsys):
+    rows = [f"{path},{path.parent.name}" for path in sorted((folder / "pics").rglob("*.png"))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
+    model = str(tmp_path / "t.joblib")
+    assert main(["fit", str(tmp_path / "t.csv"), "--model", model, "--encoder", "tiny"]) == 0
+    assert "12 pictures of 3 classes" in capsys.readouterr().err
+    assert main(["prompts", str(tmp_path / "t.csv"), "--templates", "bare"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("[1]", "holds no names by class"), ("{", "no JSON"), ('{"a": 3}', "'a' must be called"), (None, "no file")],
+)
+def test_a_file_of_names_that_is_none_is_refused(folder, tmp_path, capsys, content, said):
+    file = tmp_path / "names.json"
+    if content is not None:
+        file.write_text(content)
+    assert main(["fit", str(folder / "pics"), "--names", str(file), "--model", str(tmp_path / "m.joblib")]) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert str(file) in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_nothing_is_printed_before_an_error(capsys):
+    assert main(["prompts", "heron", "--templates", "imagnet"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Did you mean 'imagenet'" in captured.err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -97,7 +163,8 @@ def test_prompts_show_names_as_words(folder, capsys):
         (["predict", "{}/bad.png", "x.png"], "is no model file of skxma"),
         (["fit", "{}/absent", "--model", "{}/n.joblib"], "no folder or table"),
         (["fit", "{}/pics", "--model", "{}/absent/n.joblib"], "make it first"),
-        (["explain", "{}/m.skxma", "{}/bad.png"], "bad.png"),
+        (["explain", "{}/m.skxma", "{}/bad.png"], "/bad.png: not an image"),
+        (["fit", "{}/pics", "--model", "{}/n.joblib", "--encoder", "tinny"], "did you mean 'tiny'?"),
     ],
 )
 def test_errors_are_a_line(folder, capsys, words, said):

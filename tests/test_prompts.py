@@ -1,4 +1,5 @@
 import pickle
+import re
 from string import ascii_letters
 
 import numpy as np
@@ -123,6 +124,23 @@ def test_a_description_with_an_article_replaces_that_of_the_template():
         "a sleepy tabby from above",
     ]
     assert make_prompts("The Beatles", "photo") == ["a photo of The Beatles."]
+
+
+def test_a_description_loses_its_article_after_an_adjective_of_the_template():
+    templates = ["a photo of the large {}.", "a origami {}", "a photo of a hard to see {}", "a photo of {}", "la {}"]
+    assert make_prompts("a sleepy tabby", templates) == [
+        "a photo of the large sleepy tabby.",
+        "a origami sleepy tabby",
+        "a photo of a hard to see sleepy tabby",
+        "a photo of a sleepy tabby",
+        "la a sleepy tabby",
+    ]
+
+
+@pytest.mark.parametrize("templates", sorted(TEMPLATES))
+def test_no_bundled_template_gives_a_description_two_articles(templates):
+    for prompt in make_prompts("a sleepy tabby", templates):
+        assert not re.search(r"\b(a|the|my|one|many) (\w+ )?a sleepy", prompt), prompt
 
 
 def test_templates_that_differ_in_the_article_alone_give_one_prompt_of_a_description():
