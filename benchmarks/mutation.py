@@ -118,8 +118,9 @@ def run_tests(module: str, source: str) -> int:
     import pytest
     from hypothesis import Phase, settings
 
+    phases = [Phase.explicit, Phase.generate]
     settings.register_profile(
-        "mutation", derandomize=True, database=None, deadline=None, phases=[Phase.explicit, Phase.generate]
+        "mutation", max_examples=30, derandomize=True, database=None, deadline=None, phases=phases
     )
     settings.load_profile("mutation")
     sys.meta_path.insert(0, Substitute(f"skxma.{module}", source))

@@ -21,10 +21,12 @@ ensure_importable()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark what hypothesis drives, so that it can be run and counted as a kind."""
+    """Mark what hypothesis drives, so that it can be run as a kind; note the kinds in reports, to be counted."""
     for item in items:
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("property")
+        kinds = [kind for kind in ("property", "bad_input", "fault") if item.get_closest_marker(kind)]
+        item.user_properties.append(("kinds", " ".join(kinds)))
 
 
 MODEL_CONFIG = {

@@ -1,0 +1,210 @@
+"""What the tests tried and what came of it: faults, bad inputs, properties, mutants, coverage, and the soak.
+
+    python benchmarks/trust.py [--docs] [--folder DIR [--read]]
+
+Runs all tests once, the slow ones too, and counts what really ran: a fault is a test marked `fault`, a bad input a test
+marked `bad_input` or each of the files and examples that one goes through, an example one that hypothesis drew and that
+passed. The mutants and the soak are those that `benchmarks/mutation.py` and `benchmarks/soak.py --out
+benchmarks/soak.json` measured. ``--docs`` writes docs/proofs.md. The status is 1 where a test failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mutation
+import soak
+from survivors import REASONS, unexplained
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "proofs.md"
+SOAK = Path(__file__).parent / "soak.json"
+STATISTICS = "hypothesis-statistics-"
+INTRODUCTION = """\
+# Proofs
+
+What the tests try in order to break skxma, and what came of it. Written by `python benchmarks/trust.py --docs`, which
+runs them all; the mutants are run by `benchmarks/mutation.py`, the soak by `benchmarks/soak.py`.
+
+{rows}
+
+- **Faults** (`pytest -m fault`): kills during encoding and saving, full and read-only disks, damaged, foreign and
+  forged files, two processes on one store. Survived means that nothing finished was lost, nothing half written was
+  left, and the next run went on.
+- **Bad inputs** (`pytest -m bad_input`): files that are truncated, bombs, of another kind, strange or no files at all,
+  each encoded in a process of its own with little memory and little time; wrong embeddings, labels and weights. Clear
+  means the right answer, or an error that names what was given.
+- **Properties** (`pytest -m property`): what must hold for all inputs, on examples that hypothesis draws.
+- **Mutants**: every change that cosmic-ray can make to the mathematics, except to annotations, which do not run. One is
+  noticed when a test fails, or never ends.
+- **The soak**: two processes that share a store too small for them fit, predict, save, load, grow, shrink and search,
+  each time on new pictures.
+"""
+
+
+@dataclass
+class Outcome:
+    """One test that was run."""
+
+    name: str
+    outcome: str
+    kinds: set[str]
+    examples: int = 0
+    bad_inputs: int = 0
+
+
+@dataclass
+class Run:
+    """All that pytest said."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    lines: float = 0.0
+    branches: float = 0.0
+
+    def of(self, kind: str, outcome: str = "passed") -> list[Outcome]:
+        """Tests of a kind and an outcome."""
+        return [one for one in self.outcomes if kind in one.kinds and one.outcome == outcome]
+
+
+def run_tests(folder: Path) -> None:
+    """Run all tests with coverage, leaving pytest's and coverage's reports in a folder."""
+    command = [sys.executable, "-m", "pytest", "tests", "-m", "slow or not slow", "--hypothesis-show-statistics"]
+    command += [f"--junit-xml={folder / 'tests.xml'}", "-o", "junit_family=xunit1"]
+    command += ["--cov=skxma", "--cov-branch", f"--cov-report=json:{folder / 'coverage.json'}"]
+    environment = {**os.environ, "COVERAGE_FILE": str(folder / "coverage")}
+    with (folder / "tests.log").open("w") as log:
+        subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
+
+
+def read_run(folder: Path) -> Run:
+    """What the reports of a run say."""
+    root = ET.parse(folder / "tests.xml").getroot()
+    drawn: dict[str, int] = {}
+    for item in root.iter("property"):
+        name = item.get("name", "")
+        if name.startswith(STATISTICS):
+            said = base64.b64decode(item.get("value", "")).decode()
+            drawn[name.removeprefix(STATISTICS)] = sum(map(int, re.findall(r"(\d+) passing", said)))
+    run = Run([outcome_of(case, drawn) for case in root.iter("testcase")])
+    totals = json.loads((folder / "coverage.json").read_text())["totals"]
+    run.lines = totals["covered_lines"] / totals["num_statements"]
+    run.branches = totals["covered_branches"] / totals["num_branches"]
+    return run
+
+
+def outcome_of(case: ET.Element, drawn: dict[str, int]) -> Outcome:
+    """One test of pytest's report; its kinds are noted there by tests/conftest.py."""
+    noted = {item.get("name"): item.get("value", "") for item in case.iter("property")}
+    outcome = next((tag for tag in ("failure", "error", "skipped") if case.find(tag) is not None), "passed")
+    name = f"{case.get('file')}::{case.get('name')}"
+    examples = drawn.get(name, 0)
+    return Outcome(
+        name, outcome, set(str(noted.get("kinds", "")).split()), examples, int(noted.get("bad_inputs") or examples or 1)
+    )
+
+
+def rows_of_tests(run: Run) -> Iterator[str]:
+    """The rows of faults, bad inputs, properties and coverage."""
+    lost = [*run.of("fault", "failure"), *run.of("fault", "error")]
+    survived, skipped = run.of("fault"), run.of("fault", "skipped")
+    yield (
+        f"| faults | {len(survived) + len(lost)} tried, {len(survived)} survived, **{len(lost)} lost**"
+        f"{f'; {len(skipped)} not tried here' if skipped else ''} |"
+    )
+    clear = sum(one.bad_inputs for one in run.of("bad_input"))
+    unclear = [*run.of("bad_input", "failure"), *run.of("bad_input", "error")]
+    yield f"| bad inputs | {clear + len(unclear)} tried, {clear} clear, **{len(unclear)} not** |"
+    held = run.of("property")
+    broken = [*run.of("property", "failure"), *run.of("property", "error")]
+    yield (
+        f"| properties | {len(held) + len(broken)} tried on {sum(one.examples or 1 for one in held)} examples, "
+        f"{len(held)} hold, **{len(broken)} do not** |"
+    )
+    counts = [sum(one.outcome == kind for one in run.outcomes) for kind in ("passed", "failure", "error", "skipped")]
+    yield f"| all tests | {counts[0]} passed, {counts[1] + counts[2]} failed, {counts[3]} skipped |"
+    yield f"| coverage | {run.lines:.1%} of lines, {run.branches:.1%} of branches |"
+
+
+def rows_of_mutants(results: dict[str, Any]) -> Iterator[str]:
+    """The row of the mutants, one number for each module."""
+    if not results:
+        yield "| mutants | not measured: `python benchmarks/mutation.py` |"
+        return
+    parts, noticed, total = [], 0, 0
+    for module, (seen, all_, current) in mutation.score(results).items():
+        parts.append(f"`{module}` {seen / all_:.1%} of {all_}{'' if current else ' (before its last change)'}")
+        noticed, total = noticed + seen, total + all_
+    left = unexplained(results)
+    yield (
+        f"| mutants | {noticed} of {total} noticed, **{noticed / total:.1%}**: {', '.join(parts)}; "
+        f"{total - noticed - len(left)} survivors explained, {len(left)} not |"
+    )
+
+
+def rows_of_soak() -> Iterator[str]:
+    """The row of the soak."""
+    if not SOAK.exists():
+        yield "| soak | not measured: `python benchmarks/soak.py --out benchmarks/soak.json` |"
+        return
+    held = json.loads(SOAK.read_text())
+    found = held["processes"]
+    slopes = " and ".join(f"{one['slope']:+.2f}" for one in found)
+    gained = " and ".join(str(one["files_after"] - one["files_before"]) for one in found)
+    yield (
+        f"| soak | {len(found)} processes, {min(one['minutes'] for one in found):.0f} minutes, "
+        f"{sum(one['rounds'] for one in found)} rounds: {slopes} MB a minute after warm-up, {gained} open files more, "
+        f"{len(held['errors'])} errors |"
+    )
+
+
+def page(rows: list[str], results: dict[str, Any]) -> str:
+    """docs/proofs.md."""
+    parts = [INTRODUCTION.format(rows="\n".join(rows))]
+    if SOAK.exists():
+        held = json.loads(SOAK.read_text())
+        parts += ["## The soak\n", *soak.table(held["processes"], held["errors"]), ""]
+    if results:
+        parts += ["## Mutants that survive\n", "| module | line | reason |", "|---|---|---|"]
+        parts += [f"| `{reason.module}` | `{reason.text}` | {reason.why} |" for reason in REASONS]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="What the tests tried and what came of it.")
+    parser.add_argument("--docs", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
+    parser.add_argument("--folder", metavar="DIR", help="keep the reports of pytest and coverage there")
+    parser.add_argument("--read", action="store_true", help="run nothing, read the reports in the folder")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(arguments.folder or temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not arguments.read:
+            run_tests(folder)
+        run = read_run(folder)
+    results = mutation.load()
+    rows = ["| | |", "|---|---|", *rows_of_tests(run), *rows_of_mutants(results), *rows_of_soak()]
+    print("\n".join(rows))
+    failed = [one.name for one in run.outcomes if one.outcome in ("failure", "error")]
+    for name in failed:
+        print(f"failed: {name}", file=sys.stderr)
+    for place in unexplained(results):
+        print(f"mutant that survives without a reason: {place}", file=sys.stderr)
+    if arguments.docs:
+        PAGE.write_text(page(rows, results))
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
