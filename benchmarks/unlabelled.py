@@ -32,7 +32,6 @@ class LabelledOnly(XMAdapterClassifier):
     """The default without the pictures that have no label."""
 
     def _learn_from_pool(self, report, task, vocabulary, refit):
-        self._forget_pool()
         return report.model
 
 
@@ -106,7 +105,7 @@ def run_unlabelled(problem, found, shots, seeds, out):
     """
     for condition in conditions(problem, found):
         least = np.unique(condition.y, return_counts=True)[1].min()
-        few = [count for count in shots if count in SHOTS and count + 1 < least]
+        few = [count for count in shots if count in SHOTS and count < least]
         run_benchmark([condition], methods(), shots=few, seeds=seeds, protocol=POOL, out=out, verbose=1)
 
 
