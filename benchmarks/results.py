@@ -1,4 +1,4 @@
-"""Write docs/results.md: the comparison of all methods, what each part of the default brings, and hard conditions.
+"""Write docs/results.md: all methods compared, what each part of the default brings, hard conditions, unlabelled pools.
 
     python benchmarks/results.py FOLDER [--seeds 5] [--out docs/results.md] [--cells results.csv]
 
@@ -22,11 +22,12 @@ from cells import Cells, drop_method
 from results_page import DEFAULT, ZERO_SHOT, comparison, markdown, number
 from rivals import LABELLED_ONLY, MANY_CLASSES, encoder_of, n_classes, problems
 from robustness import UNSCREENED, run_robustness
+from unlabelled import WITHOUT, run_unlabelled, unlabelled
 
 from skxma._benchmark_problem import EMOJI, EMOJI_ENCODER, load_problem
 from skxma.benchmark import METHODS, failures, run_benchmark
 
-PARTS = {"comparison": "", "ablation": "-ablation", "robustness": "-robustness"}
+PARTS = {"comparison": "", "ablation": "-ablation", "robustness": "-robustness", "unlabelled": "-unlabelled"}
 SHOTS = (1, 2, 4, 8, 16)
 PACKAGES = ("skxma", "torch", "numpy", "scikit-learn")
 
@@ -39,7 +40,7 @@ def main():
         redo(files, name)
     found = [load_problem(EMOJI), *sorted(problems(arguments.folder, arguments.words), key=n_classes)]
     for problem in found:
-        run(problem, arguments, files)
+        run(problem, found, arguments, files)
     for file in files.values():
         for line in failures(file):
             print(f"failed: {line}", file=sys.stderr)
@@ -72,9 +73,11 @@ def redo(files, method):
     """Forget a method's cells; all rows of the ablation are forms of the default."""
     drop_method(files["comparison"], method)
     drop_method(files["robustness"], method)
+    drop_method(files["unlabelled"], method)
     if method == DEFAULT:
         drop_method(files["robustness"], UNSCREENED)
         drop_method(files["ablation"])
+        drop_method(files["unlabelled"], WITHOUT)
 
 
 def shots_of(problem, shots):
@@ -82,7 +85,7 @@ def shots_of(problem, shots):
     return [count for count in shots if count < np.unique(problem.y, return_counts=True)[1].min()]
 
 
-def run(problem, arguments, files):
+def run(problem, found, arguments, files):
     """All parts on one data set."""
     many = n_classes(problem) > MANY_CLASSES
     seeds = 1 if many else arguments.seeds
@@ -95,6 +98,8 @@ def run(problem, arguments, files):
     # useless text is made from ready embeddings
     if "robustness" in arguments.parts and not many and problem.text_features is not None:
         run_robustness(problem, arguments.methods, shots, seeds, files["robustness"])
+    if "unlabelled" in arguments.parts and not many:
+        run_unlabelled(problem, found, shots, seeds, files["unlabelled"])
 
 
 def page(arguments, found, files):
@@ -106,7 +111,7 @@ def page(arguments, found, files):
         held = row["dataset"].split(":")[0] in names and int(row["shots"]) in arguments.shots
         return held and int(row["seed"]) < arguments.seeds
 
-    compared, ablated, hard = (Cells(file, asked_for) for file in files.values())
+    compared, ablated, hard, pooled = (Cells(file, asked_for) for file in files.values())
     lines = [
         "# Results",
         "",
@@ -117,6 +122,7 @@ def page(arguments, found, files):
         *comparison(compared),
         *ablation(ablated, compared),
         *hard_conditions(hard, compared),
+        *unlabelled(pooled),
     ]
     return "\n".join(lines).rstrip() + "\n"
 

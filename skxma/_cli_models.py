@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,9 +26,12 @@ def add_parsers(commands: Any) -> None:
         help="fit a classifier on a folder of pictures and save it",
         description="Fit on a folder with a folder of pictures for each class, or on a CSV file with the columns path "
         "and label. The names of the folders, or the labels, are the class names.",
-        epilog="example: skxma fit birds/ --model birds.skxma",
+        epilog="example: skxma fit birds/ --model birds.skxma --unlabeled camera/",
     )
     fit.add_argument("data", metavar="DIR", help="folder with a folder a class, or CSV file")
+    fit.add_argument(
+        "--unlabeled", nargs="+", metavar="DIR", help="pictures without labels, or folders of them, to learn from too"
+    )
     fit.add_argument(
         "--model", required=True, metavar="FILE", help="where to save the model: NAME.skxma, or NAME.joblib"
     )
@@ -106,6 +110,9 @@ def run_fit(arguments: argparse.Namespace) -> None:
 
     data = load_image_folder(arguments.data)
     names = read_names(arguments.names, data.target_names.tolist())
+    unlabelled = list(pictures(arguments.unlabeled or ()))
+    if arguments.unlabeled and not unlabelled:
+        raise FileNotFoundError(f"{' '.join(arguments.unlabeled)}: no pictures there to learn from without labels.")
     clf = XMAdapterClassifier(
         arguments.encoder,
         class_names=names,
@@ -114,13 +121,16 @@ def run_fit(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         random_state=0,
         verbose=int(sys.stderr.isatty()),
+        unlabeled_label=math.nan if unlabelled else None,
     )
-    clf.fit(data.paths, data.target)
+    clf.fit([*data.paths, *unlabelled], [*data.target, *[None] * len(unlabelled)])
     save(clf.set_params(verbose=0), target)
     print(f"{len(data.paths)} pictures of {len(clf.classes_)} classes; saved {target}", file=sys.stderr)
     unseen = sorted(set(names or ()) - set(data.target))
     if unseen:
         print(f"known from their text alone, without pictures: {', '.join(unseen)}", file=sys.stderr)
+    if unlabelled:
+        print(f"learned from {clf.n_unlabeled_used_} of {len(unlabelled)} pictures without labels", file=sys.stderr)
     for found in labels_in_question(clf):
         where = f"{data.paths[found.sample]}, rather {found.suggested}"
         print(f"label in question ({found.probability:.2f}): {where}", file=sys.stderr)
@@ -249,7 +259,8 @@ def run_explain(arguments: argparse.Namespace) -> None:
 
     clf = load(arguments.model)
     paths = load_image_folder(arguments.support).paths if arguments.support else None
-    n_samples = len(clf.sample_position_)
+    # those without labels were given last
+    n_samples = len(clf.sample_position_) - len(getattr(clf, "unlabeled_position_", ()))
     if paths is not None and len(paths) != n_samples:
         raise ValueError(f"{arguments.support} has {len(paths)} pictures, the model was fitted on {n_samples}.")
     query = [arguments.image]

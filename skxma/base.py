@@ -35,6 +35,7 @@ CHUNK_ENTRIES = 2**22
 FIT_PASSES = 1000
 TIE = 1e-12
 KEPT_POOL, KEPT_POOL_PER_CLASS = 1024, 16
+POOL_STATE = ("unlabeled_cache_", "unlabeled_position_", "soft_labels_", "n_unlabeled_used_")
 
 
 @dataclass(frozen=True)
@@ -392,7 +393,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
         cache: ImageCache,
     ) -> Pool | None:
         """The pictures without labels; some of a large pool are remembered, to stand for it when the model grows."""
-        for name in ("unlabeled_cache_", "unlabeled_position_"):
+        for name in POOL_STATE:
             if hasattr(self, name):
                 delattr(self, name)
         if unlabelled is None:
@@ -440,7 +441,10 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
     def _score(self, X: Any, scorer: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> NDArray[np.float64]:
         """The rows (n, k) as float64 that a scorer, made ready once, gives of new images, chunk by chunk."""
         check_is_fitted(self)
-        features = self._query_features(X)
+        return self._score_features(self._query_features(X), scorer)
+
+    def _score_features(self, features: Floats, scorer: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> Any:
+        """The same for embeddings (n, D)."""
         n_keys, width = self.image_cache_.keys.shape
         with torch.inference_mode(), threads_for(float(len(features)) * width * (n_keys + width)):
             score = scorer(self._like_fit())

@@ -167,8 +167,8 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
         With an `unlabeled_label`: how many of the samples without a label, probably of a known class, the model
         learned from; 0 where they were of no use.
     soft_labels_ : ndarray of shape (n_unlabeled, n_classes)
-        With an `unlabeled_label`: probabilities of the classes for the samples without a label, in their order. Not
-        saved with the model beyond a million entries.
+        With an `unlabeled_label`: probabilities of the classes for the samples without a label, in their order, each
+        judged without what it taught the model itself. Not saved with the model beyond a million entries.
     loss_curve_ : list of float
         Training loss at each pass; empty where nothing was trained.
     text_features_ : ndarray of shape (n_classes, n_features)
@@ -381,7 +381,6 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
             batch_size=self.batch_size,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
-        self._forget_pool()
         before = self._solution_before()
         known = isinstance(before, TrainedCache) and before.image_cache.keys.shape[1] == self.n_features_in_
 

@@ -8,7 +8,7 @@ from which they came: a few rounds of expectation and maximisation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from .caches import Floats, ImageCache, Integers, like
 SHRINKAGE = 0.6
 ROUNDS = 4
 FEW_PER_CLASS = 5.0
+ALONE = 1e-6
 SPREAD_ROWS = 4096
 BLOCK_ENTRIES = 2**22
 
@@ -108,30 +109,51 @@ class ClassStatistics:
 
 @dataclass(frozen=True)
 class PoolExperts:
-    """Class statistics as tensors."""
+    """Class statistics as tensors.
+
+    Attributes
+    ----------
+    centre, projection, means, present, spreads
+        See `ClassStatistics`.
+    mass : Tensor of shape (C,), optional
+        What each class mean is a mean of; only the pool's own pictures need it.
+    """
 
     centre: Tensor
     projection: Tensor
     means: Tensor
     present: Tensor
-    spreads: tuple[float, float]
+    spreads: tuple[float, float] = (1.0, 1.0)
+    mass: Tensor | None = None
 
-    def raw(self, features: Tensor) -> Tensor:
-        """Cosines to the class means and Gaussian scores ``q·μ − ½|μ|²`` (2, n, C) of embeddings (n, D)."""
+    def __call__(self, features: Tensor, own: Tensor | None = None) -> Tensor:
+        """Cosines to the class means and Gaussian scores ``q·μ − ½|μ|²``, each divided by its spread (2, n, C).
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+        own : Tensor of shape (n, C), optional
+            What each picture has put into the mass of each class: it is judged by the means without it.
+        """
         queries = (features - self.centre) @ self.projection
-        dots, lengths = queries @ self.means.T, self.means.norm(dim=1)
-        cosines = dots / queries.norm(dim=1, keepdim=True).clamp_min(F.EPS) / lengths.clamp_min(F.EPS)
-        return F.fill_absent(torch.stack([cosines, dots - lengths**2 / 2]), self.present)
+        dots, lengths = queries @ self.means.T, self.means.square().sum(1)
+        norms = queries.square().sum(1, keepdim=True)
+        present = self.present
+        if own is not None and self.mass is not None:
+            rest = self.mass - own
+            present = present & (rest > ALONE * self.mass)
+            share = own / torch.where(present, rest, 1.0)
+            lengths = (1 + share) ** 2 * lengths - 2 * share * (1 + share) * dots + share**2 * norms
+            dots = (1 + share) * dots - share * norms
+        cosines = dots / (norms * lengths.clamp_min(0)).sqrt().clamp_min(F.EPS)
+        scores = F.fill_absent(torch.stack([cosines, dots - lengths / 2]), present)
+        return scores / features.new_tensor(self.spreads)[:, None, None]
 
-    def __call__(self, features: Tensor) -> Tensor:
-        """The same, each divided by its spread."""
-        return self.raw(features) / features.new_tensor(self.spreads)[:, None, None]
-
-    def scaled_on(self, features: Tensor) -> PoolExperts:
-        """The experts with their spreads taken over pictures of the pool (n, D)."""
-        spreads = self.raw(features).std(dim=(1, 2), correction=0).tolist()
+    def scaled_on(self, features: Tensor, own: Tensor) -> PoolExperts:
+        """The experts with their spreads taken over pictures of the pool (n, D), each judged without itself."""
+        spreads = self(features, own).std(dim=(1, 2), correction=0).tolist()
         first, second = (value if value > F.EPS else 1.0 for value in spreads)
-        return PoolExperts(self.centre, self.projection, self.means, self.present, (first, second))
+        return replace(self, spreads=(first, second))
 
     def stored(self) -> ClassStatistics:
         """As arrays, which persist."""
@@ -155,10 +177,18 @@ class Judged:
     logits: Tensor
     counts: Tensor
 
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The three in pieces small enough to be scored."""
-        rows = max(1, BLOCK_ENTRIES // max(self.features.shape[1], self.logits.shape[1]))
-        yield from zip(*(a.split(rows) for a in (self.features, self.logits, self.counts)), strict=True)
+    def blocks(self) -> Iterator[slice]:
+        """Rows small enough to be scored."""
+        n = max(1, BLOCK_ENTRIES // max(self.features.shape[1], self.logits.shape[1]))
+        return (slice(start, start + n) for start in range(0, len(self.features), n))
+
+    def fused(self, experts: PoolExperts, own: Tensor, weights: Any) -> Tensor:
+        """Probabilities (M, C) by model and experts; each picture is judged without what it put in, `own` (M, C)."""
+        soft = torch.empty_like(own)
+        for rows in self.blocks():
+            scores = experts(self.features[rows], own[rows])
+            soft[rows] = torch.softmax(fused(weights, self.logits[rows], scores), 1)
+        return soft
 
 
 def trust(per_class: float) -> tuple[float, float, float]:
@@ -179,8 +209,10 @@ def fused(weights: Any, logits: Tensor, scores: Tensor) -> Tensor:
 
 def refine(
     pool: Judged, features: Tensor, labels: Tensor, counts: Tensor, root: Tensor | None, weights: Any
-) -> PoolExperts:
+) -> tuple[PoolExperts, Tensor]:
     """Class statistics of a pool after a few rounds, each with the soft labels that the one before gave.
+
+    No picture is judged by what it said itself in the round before; otherwise each would soon be sure.
 
     Parameters
     ----------
@@ -193,26 +225,33 @@ def refine(
         ``B`` of the cross-modal metric (`metric.vocabulary_root`).
     weights : sequence of 3 float
         Of the logits and the two experts, see :func:`trust`.
+
+    Returns
+    -------
+    experts : PoolExperts
+    own : Tensor of shape (M, C)
+        What each picture of the pool put into the masses of the classes.
     """
     like_this = pool.features
     total = pool.counts.sum() + counts.sum()
     centre = (pool.counts @ pool.features + counts @ features) / total
     second_moment = _moment(features - centre, counts)
-    for some, _, count in pool.blocks():
-        second_moment += _moment(some - centre, count)
+    for rows in pool.blocks():
+        second_moment += _moment(pool.features[rows] - centre, pool.counts[rows])
     one_hot = like_this.new_zeros(len(labels), pool.logits.shape[1]).scatter_(1, labels[:, None], counts[:, None])
-    sample = like_this[:: -(-len(like_this) // SPREAD_ROWS)]
-    experts: PoolExperts | None = None
-    for _ in range(ROUNDS):
+    step = -(-len(like_this) // SPREAD_ROWS)
+    soft = torch.softmax(pool.logits, 1)
+    for turn in range(ROUNDS):
+        own = soft * pool.counts[:, None]
         sums, mass = one_hot.double().T @ (features - centre).double(), one_hot.double().sum(0)
-        for some, logits, count in pool.blocks():
-            judged = logits if experts is None else fused(weights, logits, experts(some))
-            soft = torch.softmax(judged, 1) * count[:, None]
-            sums += (soft.T @ (some - centre)).double()
-            mass += soft.sum(0).double()
-        experts = _experts(centre, second_moment, sums, mass, root).scaled_on(sample)
-    assert experts is not None
-    return experts
+        for rows in pool.blocks():
+            sums += (own[rows].T @ (pool.features[rows] - centre)).double()
+        mass += own.sum(0, dtype=torch.float64)
+        experts = _experts(centre, second_moment, sums, mass, root)
+        experts = experts.scaled_on(like_this[::step], own[::step])
+        if turn < ROUNDS - 1:
+            soft = pool.fused(experts, own, weights)
+    return experts, own
 
 
 def _moment(centred: Tensor, counts: Tensor) -> Tensor:
@@ -232,4 +271,4 @@ def _experts(centre: Tensor, second_moment: Tensor, sums: Tensor, mass: Tensor, 
     if root is not None:
         projection = root.double() @ projection
     projection = projection.to(centre)
-    return PoolExperts(centre, projection, means.to(centre) @ projection, mass > F.EPS, (1.0, 1.0))
+    return PoolExperts(centre, projection, means.to(centre) @ projection, mass > F.EPS, mass=mass.to(centre))

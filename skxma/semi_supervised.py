@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,7 +21,7 @@ SAVED_SOFT_LABELS = 2**20
 class SemiSupervisedClassifier(OpenSetClassifier):
     """A few-shot classifier that may learn from pictures without labels.
 
-    A subclass calls `_learn_from_pool` or `_forget_pool` in its fit, and leaves `left_out_label_` and
+    A subclass calls `_learn_from_pool` in a fit that has use for a pool, and leaves `left_out_label_` and
     `left_out_probability_` of the labelled samples.
     """
 
@@ -38,29 +37,23 @@ class SemiSupervisedClassifier(OpenSetClassifier):
         self, report: FitReport, task: Task, vocabulary: Tensor | None, refit: Refit
     ) -> RetrievalModel:
         """The model of a fit, with what the pool of the task says where labels that it has not seen gain by it."""
-        self._forget_pool()
+        self.__dict__.pop("_pool_report", None)
         if task.pool is None:
             return report.model
         found = fit_with_pool(report, task.pool, task.text, vocabulary, task.logit_scale, refit, task.like_this)
-        self._known_share = found.known * found.used
+        self._pool_report = found
         return found.model
 
-    def _forget_pool(self) -> None:
-        """Take away what an earlier fit said of its pool."""
-        for name in ("n_unlabeled_used_", "soft_labels_"):
-            if hasattr(self, name):
-                delattr(self, name)
-
     def _answer_unlabelled(self, features: Floats, unlabelled: NDArray[np.bool_]) -> None:
-        with torch.inference_mode():
-            score = self._scorer(self._like_fit())
-            parts = [softmax(score(chunk).double().cpu().numpy()) for chunk in self._chunks(features)]
-        self.soft_labels_ = (
-            np.concatenate(parts, dtype=np.float32) if len(features) else np.empty((0, len(self.classes_)))
-        )
-        position = self.unlabeled_position_[self.unlabeled_position_ >= 0]
-        known = self.__dict__.pop("_known_share", None)
-        self.n_unlabeled_used_ = 0 if known is None else int((known[position] > 0.5).sum())
+        found, position = self.__dict__.pop("_pool_report", None), self.unlabeled_position_
+        inside = position >= 0 if found is not None else np.zeros(len(features), dtype=bool)
+        self.soft_labels_ = np.empty((len(features), len(self.classes_)), dtype=np.float32)
+        self.n_unlabeled_used_ = 0
+        if found is not None:
+            self.soft_labels_[inside] = found.soft_labels[position[inside]]
+            self.n_unlabeled_used_ = int(found.used and (found.known[position[inside]] > 0.5).sum())
+        # what the pool left out, of weight 0 or given with a label too
+        self.soft_labels_[~inside] = softmax(self._score_features(features[~inside], self._scorer))
         self.left_out_label_[unlabelled] = self.classes_[self.soft_labels_.argmax(1)]
         self.left_out_probability_[unlabelled] = self.soft_labels_.max(1)
 

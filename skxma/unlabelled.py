@@ -9,16 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 
 from . import functional as F
 from .caches import Floats, ImageCache, Integers, TextCache, like
 from .calibrated import rows_to_learn_from
 from .calibrated_cache import CalibratedCache
-from .calibration import FitReport, Layout, RetrievalModel, Scorer, fit_fusion
+from .calibration import (
+    TOLERANCES,
+    FitReport,
+    RetrievalModel,
+    Scorer,
+    leave_one_out_log_probability,
+    mean_log_likelihood,
+    weight_penalty,
+)
 from .experts import Scores
 from .metric import vocabulary_root
-from .pool import ClassStatistics, Judged, Pool, fused, refine, trust
+from .pool import ClassStatistics, Judged, Pool, PoolExperts, fused, refine, trust
 from .residual import stratified_folds
 
 N_FOLDS, FEW_FOLDS = 4, 2
@@ -120,11 +129,14 @@ class PoolReport:
         The model that was there before where the pool was of no use.
     known : ndarray of shape (M,)
         Probability that each picture of the pool is of a known class.
+    soft_labels : ndarray of shape (M, C)
+        What the model says of the pool, of each picture without what that said itself.
     used : bool
     """
 
     model: RetrievalModel
     known: Floats
+    soft_labels: Floats
     used: bool
 
 
@@ -151,10 +163,12 @@ class Evidence:
     logit_scale: float
     refit: Refit
 
-    def refined(self, judged: Judged, cache: ImageCache, weights: tuple[float, float, float]) -> ClassStatistics:
-        """Class statistics of a judged pool and the labelled pictures of a cache."""
+    def refined(
+        self, judged: Judged, cache: ImageCache, weights: tuple[float, float, float]
+    ) -> tuple[PoolExperts, Tensor]:
+        """Experts of a judged pool and the labelled pictures of a cache, and what the pool put in (M, C)."""
         features, labels, mass = like(judged.features, cache.embeddings, cache.labels, cache.weights)
-        return refine(judged, features, labels, mass, self.root, weights).stored()
+        return refine(judged, features, labels, mass, self.root, weights)
 
 
 def fit_with_pool(
@@ -189,7 +203,7 @@ def fit_with_pool(
     judged, known = judge_pool(report, evidence, like_this, pool)
     if len(report.left_out.logits) < len(cache.labels):
         # so many labelled pictures that the fit read a share of them need no others
-        return PoolReport(report.model, known, used=False)
+        return PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
     prior = trust(float((known * pool.weights).sum()) / cache.n_classes)
     left_out = report.left_out.logits[in_use]
     held = held_out_rows(evidence.cache)
@@ -198,10 +212,17 @@ def fit_with_pool(
     else:
         weights = np.array(prior) if text_is_better_off(evidence, prior, like_this) else None
     if weights is None:
-        return PoolReport(report.model, known, used=False)
-    statistics = evidence.refined(judged, evidence.cache, prior)
+        return PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
+    experts, own = evidence.refined(judged, evidence.cache, prior)
     assert isinstance(report.model, CalibratedCache)
-    return PoolReport(PooledModel(report.model, statistics, weights), known, used=True)
+    model = PooledModel(report.model, experts.stored(), weights)
+    return PoolReport(model, known, as_floats(judged.fused(experts, own, weights)), used=True)
+
+
+def as_floats(tensor: Tensor) -> Floats:
+    """A tensor as an array of float32."""
+    array: Floats = tensor.float().cpu().numpy()
+    return array
 
 
 def judge_pool(report: FitReport, evidence: Evidence, like_this: Tensor, pool: Pool) -> tuple[Judged, Floats]:
@@ -215,7 +236,7 @@ def judge_pool(report: FitReport, evidence: Evidence, like_this: Tensor, pool: P
     logits, scores = torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts])
     known = torch.sigmoid(report.left_out.rejection_threshold(KNOWN_REJECTED) - scores)
     counts = known * torch.as_tensor(pool.weights / evidence.cache.weight_unit).to(known)
-    return Judged(features, logits, counts), known.float().cpu().numpy()
+    return Judged(features, logits, counts), as_floats(known)
 
 
 def _width(report: FitReport) -> int:
@@ -261,29 +282,66 @@ def weigh_by_folds(
         rest = cache.keep(folds != fold)
         judged, _ = judge_pool(evidence.refit(rest), evidence, like_this, pool)
         out = torch.as_tensor(np.flatnonzero(folds == fold), device=features.device)
-        scores[:, out] = evidence.refined(judged, rest, prior).on(like_this)(features[out])
+        scores[:, out] = evidence.refined(judged, rest, prior)[0](features[out])
     rows = np.flatnonzero(held)
     rows = rows[rows_to_learn_from(cache.labels[rows], cache.n_classes)]
     labels, loss_weights, logits = like(features, cache.labels[rows], cache.weights[rows], left_out[rows])
-    found = fit_fusion(as_experts(logits, scores[:, rows], labels), labels, loss_weights, Layout(np.array(prior), 0, 2))
-    rates = (found.noise_rate, report.noise_rate)
-    without = min(noisy_loss(logits, labels, loss_weights, rate) for rate in rates)
-    return found.weights if found.loss < (1 - LEAST_GAIN) * without else None
+    experts = as_experts(logits, scores[:, rows], labels)
+    weights, loss, without = learn_weights(experts, labels, loss_weights, prior, report.noise_rate)
+    return weights if loss < (1 - LEAST_GAIN) * without else None
 
 
 def as_experts(logits: Tensor, scores: Tensor, labels: Tensor) -> Scores:
     """Logits (n, C) and the pool's scores (2, n, C) as three experts, none of which simulates anything."""
-    every = torch.cat([logits[None], scores])
+    every = torch.cat([logits[None], scores]).double()
     own = every.gather(2, labels[None, :, None].expand(len(every), -1, 1))
     lone = torch.zeros_like(labels, dtype=torch.bool)
     return Scores(("model", "pool_prototype", "pool_gaussian"), every, own, own.new_ones(1), lone)
 
 
-def noisy_loss(logits: Tensor, labels: Tensor, weights: Tensor, rate: float) -> float:
-    """Weighted mean of ``−log((1 − ε) p + ε / C)``."""
-    log_p = torch.log_softmax(logits.double(), 1).gather(1, labels[:, None])[:, 0]
-    noisy = F.noisy_log_likelihood(log_p, rate, logits.shape[1])
-    return -float((weights * noisy).sum() / weights.sum())
+def learn_weights(
+    experts: Scores, labels: Tensor, loss_weights: Tensor, prior: tuple[float, float, float], noise_rate: float
+) -> tuple[NDArray[np.float64], float, float]:
+    """Weights of the model and of the pool's experts by the noisy likelihood, pulled to their priors.
+
+    The model's weight is 1 at most: pictures without labels are no reason to be surer of it than it is.
+
+    Parameters
+    ----------
+    experts : Scores
+        Of labelled pictures that were held out.
+    labels, loss_weights : Tensor of shape (n,)
+    prior : tuple of 3 float
+    noise_rate : float
+        The model's rate of wrong labels.
+
+    Returns
+    -------
+    weights : ndarray of shape (3,)
+    loss, without : float
+        Mean negative log-likelihood with these weights, and of the model alone.
+    """
+    pull = weight_penalty(len(labels), len(labels.unique()))
+    start = torch.tensor(prior, dtype=torch.float64, device=labels.device)
+    rate, share = start.new_tensor(noise_rate), loss_weights.double()
+    n_classes = experts.scores.shape[2]
+
+    def loss_of(weights: Tensor) -> Tensor:
+        log_p = leave_one_out_log_probability(experts, weights, labels)
+        return -mean_log_likelihood(log_p, experts, rate, share, n_classes)
+
+    def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        theta = torch.tensor(values, device=labels.device, requires_grad=True)
+        total = loss_of(torch.exp(theta) * start) + pull * (torch.exp(theta) - theta).sum()
+        (gradient,) = torch.autograd.grad(total, theta)
+        return float(total.detach()), gradient.cpu().numpy()
+
+    bounds = [(None, -math.log(prior[0])), (None, None), (None, None)]
+    best = minimize(objective, np.zeros(3), jac=True, method="L-BFGS-B", bounds=bounds, options=TOLERANCES)
+    with torch.no_grad():
+        weights = torch.exp(torch.as_tensor(best.x, device=labels.device)) * start
+        losses = [float(loss_of(w)) for w in (weights, start.new_tensor([1.0, 0.0, 0.0]))]
+    return weights.cpu().numpy(), losses[0], losses[1]
 
 
 def text_is_better_off(evidence: Evidence, prior: tuple[float, float, float], like_this: Tensor) -> bool:
@@ -304,7 +362,7 @@ def text_is_better_off(evidence: Evidence, prior: tuple[float, float, float], li
     (weights,) = like(like_this, evidence.pool.weights)
     counts = torch.sigmoid(limit - F.open_set_score(pooled)) * weights
     nothing = features[:0], labels[:0], features.new_zeros(0)
-    experts = refine(Judged(keys, pooled, counts), *nothing, evidence.root, prior)
+    experts, _ = refine(Judged(keys, pooled, counts), *nothing, evidence.root, prior)
     with_pool = fused(prior, own, experts(features))
     losses = [torch.nn.functional.cross_entropy(logits, labels, reduction="none") for logits in (with_pool, own)]
     rise = losses[0] - losses[1]

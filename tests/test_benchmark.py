@@ -20,7 +20,7 @@ from skxma import benchmark
 from skxma._benchmark_cell import PeakMemory, calibration_error, run_cell
 from skxma._benchmark_problem import Problem, load_problem
 from skxma._benchmark_report import COLUMNS, _styles
-from skxma.baselines import TipAdapterClassifier, ZeroShotClassifier
+from skxma.baselines import SSTextUClassifier, TipAdapterClassifier, ZeroShotClassifier
 from skxma.benchmark import (
     METHODS,
     add_parser,
@@ -408,9 +408,34 @@ def test_a_vocabulary_goes_to_methods_that_take_one():
 
 
 def test_all_methods_can_be_made():
-    made = benchmark._estimators(None)
+    made = benchmark._estimators(None, "pool")
     assert list(made) == list(METHODS)
     assert len({type(estimator) for estimator in made.values()}) == len(METHODS)
+    without = benchmark._estimators(None, "none")
+    assert set(METHODS) - set(without) == {"trans-clip", "ss-text-u", "self-training", "label-spreading"}
+
+
+def test_a_pool_is_half_of_the_test_and_its_labels_are_not_seen(features, tmp_path, monkeypatch):
+    problem, seen = load_problem(features), []
+
+    def spy(self, X, y, sample_weight=None):
+        seen.append((X, y))
+        return fit(self, X, y, sample_weight)
+
+    fit = SSTextUClassifier.fit
+    monkeypatch.setattr(SSTextUClassifier, "fit", spy)
+    run_benchmark([features], ["ss-text-u", "zero-shot"], shots=[2], seeds=1, protocol="pool", out=tmp_path / "r.csv")
+    rows = lines(tmp_path / "r.csv")
+    assert [(row["protocol"], row["error"]) for row in rows] == [("pool", "")] * 2
+    draw = problem.draw(2, "pool", 0)
+    pool, rest = problem.split_pool(draw.test, 0)
+    np.testing.assert_array_equal(np.sort(np.concatenate([pool, rest])), draw.test)
+    ((X, y),) = seen
+    np.testing.assert_array_equal(X, problem.X[np.concatenate([draw.train, pool])])
+    assert [label is None for label in y] == [False] * len(draw.train) + [True] * len(pool)
+    fitted = ZeroShotClassifier("precomputed", text_features=problem.text_features)
+    fitted.fit(problem.X[draw.train], problem.y[draw.train])
+    assert float(rows[1]["accuracy"]) == fitted.score(problem.X[rest], problem.y[rest])
 
 
 def test_the_command_prints_a_table_and_keeps_progress_apart(features, tmp_path, capsys):

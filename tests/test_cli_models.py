@@ -36,6 +36,17 @@ def test_fit_saves_a_model_alone(folder, capsys):
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith((".", "m"))) == ["m.skxma"]
 
 
+def test_pictures_without_labels_are_learned_from(folder, capsys):
+    target = str(folder / "pooled.joblib")
+    words = ["fit", str(folder / "pics"), "--model", target, "--encoder", "tiny", "--unlabeled", str(folder / "new")]
+    assert main(words) == 0
+    assert "of 3 pictures without labels" in capsys.readouterr().err
+    assert main(["explain", target, str(next((folder / "new").iterdir())), "--support", str(folder / "pics")]) == 0
+    assert main([*words[:-1], str(folder / "pics" / "nothing.txt")]) == 1
+    capsys.readouterr()
+    Path(target).unlink()
+
+
 def test_predictions_as_table_csv_and_json_agree(folder, capsys):
     def run(form):
         assert main(["predict", str(folder / "m.skxma"), str(folder / "new"), "--top", "2", "--format", form]) == 0

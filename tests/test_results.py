@@ -116,3 +116,37 @@ def test_the_page_is_written_and_goes_on_where_it_was(tmp_path, monkeypatch):
     results.main()
     assert [len(file.read_bytes()) for file in files] == sizes
     assert page.read_text(encoding="utf-8") == first
+
+
+def test_unlabelled_part_says_what_the_pool_changed(tmp_path):
+    from unlabelled import WITH, WITHOUT, unlabelled
+
+    path = tmp_path / "cells.csv"
+    for seed in (0, 1):
+        for name, gain in (("a", 0.1), ("a: half of the classes unknown", -0.05)):
+            add(path, WITHOUT, name, seed, 0.5)
+            add(path, WITH, name, seed, 0.5 + gain)
+            add(path, "trans-clip", name, seed, 0.4)
+    text = "\n".join(unlabelled(Cells(path)))
+    plain, mixed = text.split("### Half of the pool")
+    assert "| 60.0 ± 0.0 (+10.0) |" in plain
+    assert "| a | +10.0 ± 0.0 (10.0 → 10.0) |" in plain
+    assert "−5.0 ± 0.0" in mixed
+    assert unlabelled(Cells(tmp_path / "none.csv"))[2] == "Not run."
+
+
+def test_others_are_in_the_pool_and_never_learned_or_tested():
+    from unlabelled import half_of_classes
+
+    made = make_problem(n_classes=6, shots=8)
+    problem = Problem("p", made.X, made.y, text_features=made.text, class_names=list("abcdef"))
+    half = half_of_classes(problem)
+    draw = half.draw(2, "pool", 0)
+    pool, rest = half.split_pool(draw.test, 0)
+    assert set(half.y) == {0, 1, 2}
+    assert half.class_names == ["a", "c", "e"]
+    known = len(half.y)
+    assert rest.max() < known
+    assert np.sum(pool >= known) == np.sum(pool < known)
+    strangers = half.features(pool[pool >= known])
+    assert {int(made.y[(row == made.X).all(1)][0]) for row in strangers} == {1, 3, 5}
