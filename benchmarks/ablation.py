@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 from unittest.mock import patch
 
-from skxma import XMAdapterClassifier, classifier
+from skxma import XMAdapterClassifier, many_keys
 from skxma.calibrated import fit_calibrated
 
 DEFAULT = "default"
@@ -20,7 +20,7 @@ class Ablated(XMAdapterClassifier):
         def changed(cache, text, vocabulary, settings, like_this):
             return fit_calibrated(cache, text, vocabulary, replace(settings, **self.changes), like_this)
 
-        with patch.object(classifier, "fit_calibrated", changed):
+        with patch.object(many_keys, "fit_calibrated", changed):
             return super()._fit_calibrated(task)
 
 

@@ -36,12 +36,12 @@ def as_frame(values):
 
 WRONG = {
     "NaN": (lambda: with_value(np.nan), ValueError, "contains NaN"),
-    "inf": (lambda: with_value(np.inf), ValueError, "contains infinity"),
-    "-inf": (lambda: with_value(-np.inf), ValueError, "contains infinity"),
+    "inf": (lambda: with_value(np.inf), ValueError, "contains NaN or infinity"),
+    "-inf": (lambda: with_value(-np.inf), ValueError, "contains NaN or infinity"),
     "too large for float64": (
         lambda: X.astype(np.longdouble) * np.longdouble("1e400"),
         ValueError,
-        "contains infinity",
+        "contains NaN or infinity",
     ),
     "NaN in float32": (lambda: with_value(np.nan).astype(np.float32), ValueError, "contains NaN"),
     "words": (lambda: np.full(X.shape, "x"), ValueError, "could not convert string to float"),
