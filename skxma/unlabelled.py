@@ -201,9 +201,10 @@ def fit_with_pool(
     root = None if vocabulary is None else vocabulary_root(vocabulary)
     evidence = Evidence(cache.keep(in_use), pool, text, root, logit_scale, refit)
     judged, known = judge_pool(report, evidence, like_this, pool)
+    unused = PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
     if len(report.left_out.logits) < len(cache.labels):
         # so many labelled pictures that the fit read a share of them need no others
-        return PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
+        return unused
     prior = trust(float((known * pool.weights).sum()) / cache.n_classes)
     left_out = report.left_out.logits[in_use]
     held = held_out_rows(evidence.cache)
@@ -212,7 +213,7 @@ def fit_with_pool(
     else:
         weights = np.array(prior) if text_is_better_off(evidence, prior, like_this) else None
     if weights is None:
-        return PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
+        return unused
     experts, own = evidence.refined(judged, evidence.cache, prior)
     assert isinstance(report.model, CalibratedCache)
     model = PooledModel(report.model, experts.stored(), weights)
