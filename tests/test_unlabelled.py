@@ -16,7 +16,7 @@ from skxma.model_selection import FewShotSplit, UnlabeledInTraining
 
 @pytest.fixture(scope="module")
 def problem():
-    return make_problem(n_classes=5, shots=32, noise=1.2, text_noise=2.0, n_test=60)
+    return make_problem(n_classes=5, shots=32, dim=32, noise=1.2, text_noise=2.0, n_test=60, seed=2)
 
 
 def few(problem, shots=2):
@@ -92,7 +92,7 @@ def test_missing_values_of_pandas():
 
 
 def test_all_marked_is_said(problem):
-    with pytest.raises(ValueError, match="marks samples without one"):
+    with pytest.raises(ValueError, match="every sample is marked -1"):
         model(problem).fit(problem.X[:4], [-1] * 4)
 
 
@@ -217,8 +217,8 @@ def test_pictures_without_labels_alone_can_be_added(problem):
 
 
 def test_a_large_pool_is_not_saved(tmp_path):
-    problem = make_problem(n_classes=4, shots=2000, dim=32)
-    y = np.where(np.arange(len(problem.y)) % 2000 < 4, problem.y, -1)
+    problem = make_problem(n_classes=4, shots=1000, dim=128)
+    y = np.where(np.arange(len(problem.y)) % 1000 < 4, problem.y, -1)
     clf = model(problem).fit(problem.X, y)
     joblib.dump(clf, tmp_path / "m")
     assert (tmp_path / "m").stat().st_size < problem.X.nbytes / 2
