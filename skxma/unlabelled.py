@@ -26,7 +26,7 @@ from .calibration import (
     weight_penalty,
 )
 from .experts import Scores
-from .metric import vocabulary_root
+from .metric import text_root, vocabulary_root
 from .pool import ClassStatistics, Judged, Pool, PoolExperts, fused, refine, trust
 from .residual import stratified_folds
 
@@ -198,7 +198,7 @@ def fit_with_pool(
     """
     cache = report.model.image_cache
     in_use = cache.weights > 0
-    root = None if vocabulary is None else vocabulary_root(vocabulary)
+    root = shape(vocabulary, text)
     evidence = Evidence(cache.keep(in_use), pool, text, root, logit_scale, refit)
     judged, known = judge_pool(report, evidence, like_this, pool)
     unused = PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
@@ -218,6 +218,13 @@ def fit_with_pool(
     assert isinstance(report.model, CalibratedCache)
     model = PooledModel(report.model, experts.stored(), weights)
     return PoolReport(model, known, as_floats(judged.fused(experts, own, weights)), used=True)
+
+
+def shape(vocabulary: Tensor | None, text: Tensor | None) -> Tensor | None:
+    """``B`` of the pool's metric: by the vocabulary, without one by the class texts, without text none."""
+    if vocabulary is not None:
+        return vocabulary_root(vocabulary)
+    return None if text is None else text_root(text)
 
 
 def as_floats(tensor: Tensor) -> Floats:
