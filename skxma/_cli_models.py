@@ -109,6 +109,7 @@ def run_fit(arguments: argparse.Namespace) -> None:
     from .inspection import labels_in_question
 
     data = load_image_folder(arguments.data)
+    names = read_names(arguments.names, data.target_names.tolist())
     unlabelled = list(pictures(arguments.unlabeled or ()))
     if arguments.unlabeled and not unlabelled:
         raise FileNotFoundError(f"{' '.join(arguments.unlabeled)}: no pictures there to learn from without labels.")
@@ -125,6 +126,9 @@ def run_fit(arguments: argparse.Namespace) -> None:
     clf.fit([*data.paths, *unlabelled], [*data.target, *[None] * len(unlabelled)])
     save(clf.set_params(verbose=0), target)
     print(f"{len(data.paths)} pictures of {len(clf.classes_)} classes; saved {target}", file=sys.stderr)
+    unseen = sorted(set(names or ()) - set(data.target))
+    if unseen:
+        print(f"known from their text alone, without pictures: {', '.join(unseen)}", file=sys.stderr)
     if unlabelled:
         print(f"learned from {clf.n_unlabeled_used_} of {len(unlabelled)} pictures without labels", file=sys.stderr)
     for found in labels_in_question(clf):

@@ -198,7 +198,7 @@ def fit_with_pool(
     """
     cache = report.model.image_cache
     in_use = cache.weights > 0
-    root = shape(vocabulary, text)
+    root = root_of(vocabulary, text)
     evidence = Evidence(cache.keep(in_use), pool, text, root, logit_scale, refit)
     judged, known = judge_pool(report, evidence, like_this, pool)
     unused = PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
@@ -220,7 +220,7 @@ def fit_with_pool(
     return PoolReport(model, known, as_floats(judged.fused(experts, own, weights)), used=True)
 
 
-def shape(vocabulary: Tensor | None, text: Tensor | None) -> Tensor | None:
+def root_of(vocabulary: Tensor | None, text: Tensor | None) -> Tensor | None:
     """``B`` of the pool's metric: by the vocabulary, without one by the class texts, without text none."""
     if vocabulary is not None:
         return vocabulary_root(vocabulary)
