@@ -13,7 +13,7 @@ from .base import Task, softmax
 from .caches import Floats
 from .calibration import FitReport, RetrievalModel
 from .open_set import OpenSetClassifier
-from .unlabelled import Refit, fit_with_pool
+from .unlabelled import PoolReport, Refit, fit_with_pool
 
 SAVED_SOFT_LABELS = 2**20
 
@@ -37,7 +37,6 @@ class SemiSupervisedClassifier(OpenSetClassifier):
         self, report: FitReport, task: Task, vocabulary: Tensor | None, refit: Refit
     ) -> RetrievalModel:
         """The model of a fit, with what the pool of the task says where labels that it has not seen gain by it."""
-        self.__dict__.pop("_pool_report", None)
         if task.pool is None:
             return report.model
         found = fit_with_pool(report, task.pool, task.text, vocabulary, task.logit_scale, refit, task.like_this)
@@ -45,7 +44,8 @@ class SemiSupervisedClassifier(OpenSetClassifier):
         return found.model
 
     def _answer_unlabelled(self, features: Floats, unlabelled: NDArray[np.bool_]) -> None:
-        found, position = self.__dict__.pop("_pool_report", None), self.unlabeled_position_
+        found: PoolReport | None = self.__dict__.pop("_pool_report", None)
+        position = self.unlabeled_position_
         inside = position >= 0 if found is not None else np.zeros(len(features), dtype=bool)
         self.soft_labels_ = np.empty((len(features), len(self.classes_)), dtype=np.float32)
         self.n_unlabeled_used_ = 0

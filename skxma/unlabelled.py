@@ -26,7 +26,7 @@ from .calibration import (
     weight_penalty,
 )
 from .experts import Scores
-from .metric import vocabulary_root
+from .metric import text_root, vocabulary_root
 from .pool import ClassStatistics, Judged, Pool, PoolExperts, fused, refine, trust
 from .residual import stratified_folds
 
@@ -198,12 +198,13 @@ def fit_with_pool(
     """
     cache = report.model.image_cache
     in_use = cache.weights > 0
-    root = None if vocabulary is None else vocabulary_root(vocabulary)
+    root = root_of(vocabulary, text)
     evidence = Evidence(cache.keep(in_use), pool, text, root, logit_scale, refit)
     judged, known = judge_pool(report, evidence, like_this, pool)
+    unused = PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
     if len(report.left_out.logits) < len(cache.labels):
         # so many labelled pictures that the fit read a share of them need no others
-        return PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
+        return unused
     prior = trust(float((known * pool.weights).sum()) / cache.n_classes)
     left_out = report.left_out.logits[in_use]
     held = held_out_rows(evidence.cache)
@@ -212,11 +213,18 @@ def fit_with_pool(
     else:
         weights = np.array(prior) if text_is_better_off(evidence, prior, like_this) else None
     if weights is None:
-        return PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
+        return unused
     experts, own = evidence.refined(judged, evidence.cache, prior)
     assert isinstance(report.model, CalibratedCache)
     model = PooledModel(report.model, experts.stored(), weights)
     return PoolReport(model, known, as_floats(judged.fused(experts, own, weights)), used=True)
+
+
+def root_of(vocabulary: Tensor | None, text: Tensor | None) -> Tensor | None:
+    """``B`` of the pool's metric: by the vocabulary, without one by the class texts, without text none."""
+    if vocabulary is not None:
+        return vocabulary_root(vocabulary)
+    return None if text is None else text_root(text)
 
 
 def as_floats(tensor: Tensor) -> Floats:

@@ -84,7 +84,7 @@ def test_trans_clip_stays_at_its_fixed_point(problem, marked):
     # by hand: what both kinds of pictures weigh
     order = np.lexsort(clf.pool_.T)
     labelled = marked >= 0
-    weights = np.concatenate([clf.assignments_[order] / len(order), 0.02 * 50 * np.eye(4)[marked[labelled]] / 8])
+    weights = np.concatenate([clf.assignments_[order] / len(order), 0.002 * 50 * np.eye(4)[marked[labelled]] / 8])
     pictures = np.concatenate([clf.pool_[order], problem.X[labelled]])
     moved = weights.T @ pictures
     np.testing.assert_allclose(moved / np.linalg.norm(moved, axis=1, keepdims=True), means, atol=1e-3)

@@ -8,6 +8,7 @@ import pytest
 from problems import make_problem, unit
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
+import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier, XMAdapterSearchCV, unlabelled
 from skxma.datasets import load_emoji
 from skxma.labels import split_unlabelled
@@ -225,7 +226,16 @@ def test_a_large_pool_is_not_saved(tmp_path):
     again = joblib.load(tmp_path / "m")
     np.testing.assert_array_equal(again.predict_proba(problem.X_test), clf.predict_proba(problem.X_test))
     more = again.partial_fit(problem.X[:2], problem.y[:2])
-    assert more.n_unlabeled_used_ > 0
+    assert more.soft_labels_.shape == (1024, 4)
+
+
+def test_a_model_file_holds_what_a_pool_brought(problem, tmp_path):
+    clf = model(problem).fit(*few(problem, 2))
+    assert clf.n_unlabeled_used_ > 0
+    clf.save(tmp_path / "m.skxma")
+    again = skxma.load(tmp_path / "m.skxma")
+    np.testing.assert_array_equal(again.predict_proba(problem.X_test), clf.predict_proba(problem.X_test))
+    np.testing.assert_array_equal(again.soft_labels_, clf.soft_labels_)
 
 
 def test_soft_labels_of_a_large_pool_are_not_saved(problem, monkeypatch):
@@ -295,7 +305,7 @@ class TestSplitting:
     def test_scikit_learns_search(self, problem):
         X, y = few(problem, 4)
         cv = FewShotSplit(2, 2, random_state=0, unlabeled_label=-1)
-        search = GridSearchCV(model(problem), {"hard_sample_weight": [0, 1]}, cv=cv).fit(X, y)
+        search = GridSearchCV(model(problem), {"hard_sample_weight": [0]}, cv=cv).fit(X, y)
         assert search.best_estimator_.n_unlabeled_used_ > 0
         assert len(cross_val_score(model(problem), X, y, cv=UnlabeledInTraining(2))) == 2
 
@@ -310,7 +320,7 @@ class TestSplitting:
     @pytest.mark.parametrize("cv", [None, 2, FewShotSplit(2, 2, random_state=0, unlabeled_label=-1)])
     def test_the_projects_search_never_tests_on_them(self, problem, cv):
         X, y = few(problem, 5)
-        search = XMAdapterSearchCV(model(problem), {"hard_sample_weight": [0, 1]}, cv=cv, scoring="accuracy").fit(X, y)
+        search = XMAdapterSearchCV(model(problem), {"hard_sample_weight": [0]}, cv=cv, scoring="accuracy").fit(X, y)
         assert search.cv is cv
         assert search.best_score_ > 0.4
         assert search.n_splits_ == {None: 5}.get(cv, 2)

@@ -46,6 +46,8 @@ class SelfTrainingProbe(SemiSupervisedBaseline):
     ----------
     probe_ : SelfTrainingClassifier or None
         None where only one class has pictures.
+    n_iter_ : int
+        Iterations of the last logistic regression, 0 without one.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -94,13 +96,14 @@ class SelfTrainingProbe(SemiSupervisedBaseline):
         X, y = with_pool(task)
         seen = np.unique(task.cache.labels)
         self.n_trained_ = len(seen) * (X.shape[1] + 1)
-        self.probe_ = None
+        self.probe_, self.n_iter_ = None, 0
         if len(seen) > 1:
             inner = LogisticRegression(C=self.C, max_iter=self.max_iter)
             self.probe_ = SelfTrainingClassifier(inner, threshold=self.threshold)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="y contains no unlabeled samples")
                 self.probe_.fit(X, y)
+            self.n_iter_ = int(self.probe_.estimator_.n_iter_.max())
 
     def _logits(self, features: Tensor) -> Tensor:
         return logits_of(self.probe_, features, len(self.classes_))
@@ -135,6 +138,8 @@ class LabelSpreadingProbe(SemiSupervisedBaseline):
     Attributes
     ----------
     probe_ : LabelSpreading
+    n_iter_ : int
+        Steps that were taken.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -199,6 +204,7 @@ class LabelSpreadingProbe(SemiSupervisedBaseline):
             # its thirty steps are meant to be all
             warnings.simplefilter("ignore", ConvergenceWarning)
             self.probe_.fit(X, y)
+        self.n_iter_ = int(self.probe_.n_iter_)
 
     def _logits(self, features: Tensor) -> Tensor:
         return logits_of(self.probe_, features, len(self.classes_))

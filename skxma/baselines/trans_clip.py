@@ -36,8 +36,9 @@ class TransCLIPClassifier(SemiSupervisedBaseline):
 
     Parameters
     ----------
-    gamma : float, default=0.02
-        γ; at 0.02 all labelled pictures weigh as much as all unlabelled.
+    gamma : float, default=0.002
+        γ; at 0.02 all labelled pictures weigh as much as all unlabelled. The default is that of the official values
+        which is best on average over our feature files.
 
     text_weight : float, default=0.5
         λ, which the official code has at 0.5 with labelled pictures.
@@ -82,7 +83,7 @@ class TransCLIPClassifier(SemiSupervisedBaseline):
         self,
         encoder: Any = "ViT-B-32/laion2b_s34b_b79k",
         *,
-        gamma: float = 0.02,
+        gamma: float = 0.002,
         text_weight: float = 0.5,
         n_neighbors: int = 3,
         n_iter: int = 10,
