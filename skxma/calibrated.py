@@ -45,6 +45,7 @@ MEMBERS = 3
 MIN_SHOTS_TO_DROP = 3.0
 MAX_WORK = 2**31
 MAX_SCORES = 2**22
+MAX_PAIRS = 2**26
 Root = tuple[str, Tensor | None]
 """Whose root it is, and B."""
 
@@ -192,8 +193,11 @@ def prepare(cache: ImageCache, text: Tensor | None, beta: float | None, like_thi
 
 
 def rows_to_learn_from(labels: Integers, n_classes: int) -> Integers:
-    """Samples (n,) on which fusion weights are learned: so many of each class that their scores are few enough."""
-    n_parts = -(-len(labels) * n_classes // MAX_SCORES)
+    """Samples (n,) on which fusion weights are learned: so many of each class that their scores are few enough.
+
+    Their affinities to all samples are too.
+    """
+    n_parts = max(-(-len(labels) * n_classes // MAX_SCORES), -(-(len(labels) ** 2) // MAX_PAIRS))
     return np.flatnonzero(stratified_folds(labels, n_parts) == 0)
 
 

@@ -21,11 +21,12 @@ from .caches import Floats, ImageCache, Integers, like
 from .calibrated import MEMBERS, Settings, Start
 from .calibrated_cache import CalibratedCache
 from .calibration import FitReport, RetrievalModel
+from .cross_modal import PaperSettings
 from .inputs import class_weights, unit_rows
 from .many_keys import fit_share, in_cells
 from .semi_supervised import SemiSupervisedClassifier
 from .trained_cache import TrainedCache
-from .training import PaperSettings, fit_trained
+from .training import fit_trained
 from .unlabelled import PooledModel
 from .vocabulary import COMMON_WORDS
 

@@ -15,11 +15,13 @@ from .caches import Floats, ImageCache, Integers, like
 from .calibrated import MIN_SHOTS_TO_DROP, Settings, doubtful, fit_calibrated
 from .calibrated_cache import CalibratedCache, CalibratedScorer
 from .calibration import FitReport, RetrievalModel
+from .metric import spread
 from .retrieval import cut_cells
 from .trained_cache import TrainedCache
 
 MAX_SUPPORT, SHARE, MIN_OF_CLASS = 2**15, 2**14, 8
 BLOCK_ROWS = 2**12
+MAX_SHARPNESS = 2.5
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,17 @@ class Judged:
 def in_cells(model: RetrievalModel, like_this: Tensor) -> RetrievalModel:
     """The model with its keys in cells, so that predictions need not read all of them.
 
-    A model with nothing learned, or with a class that has no pictures, stays as it is: what stands for the evidence of
-    such a class depends on that of all others, so all must be read.
+    A model stays as it is where nothing was learned; where a class has no pictures, for what stands for its evidence
+    depends on that of all others; and where beta is so sharp that a share of the keys does not tell of the others.
     """
     assert isinstance(model, (CalibratedCache, TrainedCache))
     cache = model.image_cache
     if not (cache.shots > 0).all() or (isinstance(model, CalibratedCache) and not model.members):
         return model
     unit = model.on(like_this).all_keys.unit
+    sharpness = model.members[0].beta if isinstance(model, CalibratedCache) else model.beta * model.fusion_ratio
+    if sharpness * spread(unit[:: max(1, len(unit) // SHARE)]) > MAX_SHARPNESS:
+        return model
     (labels,) = like(unit, cache.labels)
     return replace(model, cells=cut_cells(unit, labels, cache.n_classes))
 

@@ -15,17 +15,10 @@ from skxma import functional as F
 from skxma.caches import ImageCache
 from skxma.calibrated import Settings, best_metrics, doubtful, judge_all, prepare
 from skxma.calibration import Layout, LeaveOneOutLogProbability, LeftOutAnswers
+from skxma.cross_modal import CrossModalCache, LoneAffinity, PaperSettings, current_lone, leave_one_out_loss
 from skxma.experts import ridge_img2txt, support_image_scores
 from skxma.metric import class_means, metrics, see_support, spread, vocabulary_root, weighted_mean
-from skxma.training import (
-    CrossModalCache,
-    LoneAffinity,
-    PaperSettings,
-    class_mean_text,
-    current_lone,
-    leave_one_out_loss,
-    left_out_logits,
-)
+from skxma.training import class_mean_text, judge_left_out
 
 pytestmark = pytest.mark.property
 few = settings(max_examples=20, deadline=None)
@@ -303,7 +296,7 @@ def test_left_out_logits_of_the_papers_form_are_those_of_a_cache_without_the_sam
     model = CrossModalCache(cache, text, settings, LIKE)
     f = torch.as_tensor(cache.keys).double()
     zero_shot = torch.as_tensor(rng.standard_normal((len(labels), n_classes)))
-    got = left_out_logits(model, f, zero_shot)
+    got, _ = judge_left_out(model, f, zero_shot)
     for i in range(len(labels)):
         rest = np.arange(len(labels)) != i
         image = f[i] @ F.normalise(f[rest]).T
@@ -433,7 +426,7 @@ def test_the_threshold_is_exceeded_by_the_stated_share(seed, rate):
     rng = np.random.default_rng(seed)
     scores = rng.standard_normal((int(rng.integers(1, 9)), int(rng.integers(1, 4)))).astype(np.float32)
     weights = rng.uniform(0.1, 1, scores.shape[1]).astype(np.float32)
-    answers = LeftOutAnswers(np.zeros(1, dtype=np.intp), np.ones(1, np.float32), scores, weights)
+    answers = LeftOutAnswers(np.zeros(1, dtype=np.intp), np.ones(1, np.float32), scores, weights, scores)
     threshold = answers.rejection_threshold(rate)
     mass = np.tile(weights, len(scores)) / (weights.sum() * len(scores))
     assert threshold in scores

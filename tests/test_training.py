@@ -5,17 +5,16 @@ from problems import make_problem
 
 from skxma import functional as F
 from skxma.caches import ImageCache
-from skxma.training import (
+from skxma.cross_modal import (
     CrossModalCache,
     LoneAffinity,
     PaperSettings,
     ProjectionNet,
-    class_mean_text,
     current_lone,
-    fit_trained,
     leave_one_out_loss,
     shared_projection,
 )
+from skxma.training import class_mean_text, fit_trained
 
 LIKE = torch.empty(0)
 FIXED = {
