@@ -433,7 +433,8 @@ def test_the_threshold_is_exceeded_by_the_stated_share(seed, rate):
     rng = np.random.default_rng(seed)
     scores = rng.standard_normal((int(rng.integers(1, 9)), int(rng.integers(1, 4)))).astype(np.float32)
     weights = rng.uniform(0.1, 1, scores.shape[1]).astype(np.float32)
-    answers = LeftOutAnswers(np.zeros(1, dtype=np.intp), np.ones(1, np.float32), scores, weights)
+    logits = torch.zeros(len(scores), 2)
+    answers = LeftOutAnswers.of(logits, torch.as_tensor(scores), torch.as_tensor(weights))
     threshold = answers.rejection_threshold(rate)
     mass = np.tile(weights, len(scores)) / (weights.sum() * len(scores))
     assert threshold in scores
