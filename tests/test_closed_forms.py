@@ -391,6 +391,20 @@ def test_hardness_is_the_mean_gap_over_the_own_class(seed, leaves_out):
 
 @few
 @given(seeds)
+def test_the_standardised_gap_is_centred_for_each_sample_and_scaled_over_all(seed):
+    rng = np.random.default_rng(seed)
+    n, n_classes = int(rng.integers(1, 6)), int(rng.integers(2, 5))
+    image, text = rng.standard_normal((n, n_classes)), 3 + rng.standard_normal((n, n_classes))
+    labels = rng.integers(n_classes, size=n)
+    got = F.standardised_gap(*map(torch.as_tensor, (image, text, labels)))
+    for i, label in enumerate(labels):
+        in_image = (image[i, label] - np.mean(image[i])) / np.std(image)
+        in_text = (text[i, label] - np.mean(text[i])) / np.std(text)
+        assert float(got[i]) == pytest.approx(abs(in_image - in_text))
+
+
+@few
+@given(seeds)
 def test_absent_classes_are_filled_row_by_row(seed):
     rng = np.random.default_rng(seed)
     scores = torch.as_tensor(rng.standard_normal((2, 3, int(rng.integers(1, 6)))))
