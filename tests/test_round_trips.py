@@ -82,6 +82,7 @@ def test_saving_and_loading_a_rival_is_the_identity(copy, kind, problem):
     np.testing.assert_array_equal(clf.predict_proba(problem.queries), loaded.predict_proba(problem.queries))
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_never_matters():
     problem = make_problem(n_classes=4, shots=4)
     for evidence in EVIDENCES:
