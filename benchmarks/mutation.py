@@ -5,7 +5,7 @@
 Runs what benchmarks/mutation.json lacks of the source as it is: it goes on where it was interrupted, and after a
 change of one module repeats that module alone. Every mutant runs the tests in a fork of this process, which imported
 torch and scikit-learn already, so most take about a second; one that survives takes all of the tests' time.
-Hypothesis draws the same examples each time and does not shrink. Needs `pip install cosmic-ray`, and POSIX.
+Hypothesis draws the same examples each time and does not shrink. Needs `pip install ".[test,proofs]"`, and POSIX.
 """
 
 from __future__ import annotations

@@ -88,11 +88,8 @@ def one_round(pictures: Pictures, store: str, folder: Path, turn: int) -> None:
     clf.kneighbors(queries)
     joblib.dump(clf, folder / "model.joblib")
     agree(before, joblib.load(folder / "model.joblib").predict_proba(queries))
-    if hasattr(clf, "save"):
-        clf.save(folder / "model.skxma")
-        loaded = skxma.load(folder / "model.skxma").set_params(memory=memory)
-    else:
-        loaded = joblib.load(folder / "model.joblib")
+    clf.save(folder / "model.skxma")
+    loaded = skxma.load(folder / "model.skxma").set_params(memory=memory)
     agree(before, loaded.predict_proba(queries))
     more, their = pictures.draw(fresh, SHOTS)
     loaded.partial_fit(more, their)

@@ -5,7 +5,8 @@
 Runs all tests once, the slow ones too, and counts what really ran: a fault is a test marked `fault`, a bad input a test
 marked `bad_input` or each of the files and examples that one goes through, an example one that hypothesis drew and that
 passed. The mutants and the soak are those that `benchmarks/mutation.py` and `benchmarks/soak.py --out
-benchmarks/soak.json` measured. ``--docs`` writes docs/proofs.md. The status is 1 where a test failed.
+benchmarks/soak.json` measured. ``--docs`` writes docs/proofs.md. The status is 1 where a test failed, coverage is below
+95 % or fewer than 90 % of the mutants are noticed. Needs `pip install ".[test,proofs]"`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from survivors import REASONS, unexplained
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "proofs.md"
 SOAK = Path(__file__).parent / "soak.json"
+LEAST_COVERAGE, LEAST_MUTANTS = 0.95, 0.90
 STATISTICS = "hypothesis-statistics-"
 INTRODUCTION = """\
 # Proofs
@@ -203,7 +205,9 @@ def main() -> int:
         print(f"mutant that survives without a reason: {place}", file=sys.stderr)
     if arguments.docs:
         PAGE.write_text(page(rows, results))
-    return int(bool(failed))
+    scores = mutation.score(results).values()
+    noticed = sum(seen for seen, _, _ in scores) >= LEAST_MUTANTS * sum(total for _, total, _ in scores)
+    return int(bool(failed) or min(run.lines, run.branches) < LEAST_COVERAGE or not noticed)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_every_file_is_encoded_rightly_or_refused_by_name(kind, jail, tmp_path, 
     assert len(problems) == len(cases) >= 15
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     kind=st.sampled_from(FORMATS),
     flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=40),

@@ -384,6 +384,20 @@ def test_hardness_is_the_mean_gap_over_the_own_class(seed, leaves_out):
 
 @few
 @given(seeds)
+def test_the_standardised_gap_is_centred_for_each_sample_and_scaled_over_all(seed):
+    rng = np.random.default_rng(seed)
+    n, n_classes = int(rng.integers(1, 6)), int(rng.integers(2, 5))
+    image, text = rng.standard_normal((n, n_classes)), 3 + rng.standard_normal((n, n_classes))
+    labels = rng.integers(n_classes, size=n)
+    got = F.standardised_gap(*map(torch.as_tensor, (image, text, labels)))
+    for i, label in enumerate(labels):
+        in_image = (image[i, label] - np.mean(image[i])) / np.std(image)
+        in_text = (text[i, label] - np.mean(text[i])) / np.std(text)
+        assert float(got[i]) == pytest.approx(abs(in_image - in_text))
+
+
+@few
+@given(seeds)
 def test_absent_classes_are_filled_row_by_row(seed):
     rng = np.random.default_rng(seed)
     scores = torch.as_tensor(rng.standard_normal((2, 3, int(rng.integers(1, 6)))))
@@ -426,7 +440,8 @@ def test_the_threshold_is_exceeded_by_the_stated_share(seed, rate):
     rng = np.random.default_rng(seed)
     scores = rng.standard_normal((int(rng.integers(1, 9)), int(rng.integers(1, 4)))).astype(np.float32)
     weights = rng.uniform(0.1, 1, scores.shape[1]).astype(np.float32)
-    answers = LeftOutAnswers(np.zeros(1, dtype=np.intp), np.ones(1, np.float32), scores, weights, scores)
+    logits = torch.zeros(len(scores), 2)
+    answers = LeftOutAnswers.of(logits, torch.as_tensor(scores), torch.as_tensor(weights))
     threshold = answers.rejection_threshold(rate)
     mass = np.tile(weights, len(scores)) / (weights.sum() * len(scores))
     assert threshold in scores

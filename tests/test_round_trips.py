@@ -1,6 +1,8 @@
 """A model is the same after it was saved, in another process, and where a search found it."""
 
 import io
+import tempfile
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -12,6 +14,7 @@ from problems import make_problem
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
 
+import skxma
 from skxma import XMAdapterClassifier, XMAdapterSearchCV
 
 pytestmark = PROPERTY
@@ -28,6 +31,12 @@ def by_skops(clf):
     skops = pytest.importorskip("skops.io")
     data = skops.dumps(clf)
     return skops.loads(data, trusted=skops.get_untrusted_types(data=data))
+
+
+def by_file_of_ours(clf):
+    with tempfile.TemporaryDirectory() as folder:
+        clf.save(Path(folder) / "model.skxma")
+        return skxma.load(Path(folder) / "model.skxma")
 
 
 def assert_same(a, b, path="") -> None:
@@ -50,7 +59,7 @@ def assert_same(a, b, path="") -> None:
         assert a == b, path
 
 
-@pytest.mark.parametrize("copy", [by_joblib, by_skops])
+@pytest.mark.parametrize("copy", [by_joblib, by_skops, by_file_of_ours])
 @each_evidence
 @settings(max_examples=8, deadline=None)
 @given(problem=hostile_problems(weighted=True), rate=st.sampled_from([None, 0.1]))
@@ -62,7 +71,7 @@ def test_saving_and_loading_is_the_identity(copy, evidence, problem, rate):
     np.testing.assert_array_equal(clf.predict(problem.queries), loaded.predict(problem.queries))
 
 
-@pytest.mark.parametrize("copy", [by_joblib, by_skops])
+@pytest.mark.parametrize("copy", [by_joblib, by_skops, by_file_of_ours])
 @each_rival
 @settings(max_examples=2, deadline=None)
 @given(problem=hostile_problems())
@@ -73,6 +82,7 @@ def test_saving_and_loading_a_rival_is_the_identity(copy, kind, problem):
     np.testing.assert_array_equal(clf.predict_proba(problem.queries), loaded.predict_proba(problem.queries))
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_never_matters():
     problem = make_problem(n_classes=4, shots=4)
     for evidence in EVIDENCES:

@@ -44,10 +44,13 @@ class SelfTrainingProbe(SemiSupervisedBaseline):
 
     Attributes
     ----------
-    probe_ : SelfTrainingClassifier or None
-        None where only one class has pictures.
+    coef_ : ndarray of shape (n_seen, n_features), or (1, n_features) for two classes
+        Of the last logistic regression; None where only one class has pictures.
+    intercept_ : ndarray of shape (n_seen,) or (1,), or None
+    seen_ : ndarray of shape (n_seen,)
+        Positions in `classes_` of the classes with pictures.
     n_iter_ : int
-        Iterations of the last logistic regression, 0 without one.
+        Steps that were taken.
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -94,19 +97,25 @@ class SelfTrainingProbe(SemiSupervisedBaseline):
 
     def _fit_task(self, task: Task) -> None:
         X, y = with_pool(task)
-        seen = np.unique(task.cache.labels)
-        self.n_trained_ = len(seen) * (X.shape[1] + 1)
-        self.probe_, self.n_iter_ = None, 0
-        if len(seen) > 1:
+        self.seen_ = np.unique(task.cache.labels)
+        self.n_trained_ = len(self.seen_) * (X.shape[1] + 1)
+        self.coef_ = self.intercept_ = None
+        self.n_iter_ = 0
+        if len(self.seen_) > 1:
             inner = LogisticRegression(C=self.C, max_iter=self.max_iter)
-            self.probe_ = SelfTrainingClassifier(inner, threshold=self.threshold)
+            probe = SelfTrainingClassifier(inner, threshold=self.threshold)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="y contains no unlabeled samples")
-                self.probe_.fit(X, y)
-            self.n_iter_ = int(self.probe_.estimator_.n_iter_.max())
+                probe.fit(X, y)
+            self.coef_, self.intercept_ = probe.estimator_.coef_, probe.estimator_.intercept_
+            self.n_iter_ = int(probe.estimator_.n_iter_.max())
 
     def _logits(self, features: Tensor) -> Tensor:
-        return logits_of(self.probe_, features, len(self.classes_))
+        if self.coef_ is None:
+            return logits_of(None, features, len(self.classes_))
+        probe = LogisticRegression()
+        probe.coef_, probe.intercept_, probe.classes_ = self.coef_, self.intercept_, self.seen_
+        return logits_of(probe, features, len(self.classes_))
 
 
 class LabelSpreadingProbe(SemiSupervisedBaseline):
@@ -137,7 +146,12 @@ class LabelSpreadingProbe(SemiSupervisedBaseline):
 
     Attributes
     ----------
-    probe_ : LabelSpreading
+    samples_ : ndarray of shape (n_samples, n_features)
+        Embeddings of all pictures.
+    label_distributions_ : ndarray of shape (n_samples, n_seen)
+        Labels as they were spread.
+    seen_ : ndarray of shape (n_seen,)
+        Positions in `classes_` of the classes with pictures.
     n_iter_ : int
         Steps that were taken.
     """
@@ -193,21 +207,28 @@ class LabelSpreadingProbe(SemiSupervisedBaseline):
     def _fit_task(self, task: Task) -> None:
         X, y = with_pool(task)
         self.n_trained_ = 0
-        self.probe_ = LabelSpreading(
-            kernel=self.kernel,
-            gamma=self.gamma,
-            n_neighbors=min(self.n_neighbors, len(X)),
-            alpha=self.alpha,
-            max_iter=self.max_iter,
-        )
+        probe = self._probe(len(X))
         with warnings.catch_warnings():
             # its thirty steps are meant to be all
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self.probe_.fit(X, y)
-        self.n_iter_ = int(self.probe_.n_iter_)
+            probe.fit(X, y)
+        self.samples_, self.label_distributions_, self.seen_ = probe.X_, probe.label_distributions_, probe.classes_
+        self.n_iter_ = int(probe.n_iter_)
+
+    def _probe(self, n_samples: int) -> LabelSpreading:
+        return LabelSpreading(
+            kernel=self.kernel,
+            gamma=self.gamma,
+            n_neighbors=min(self.n_neighbors, n_samples),
+            alpha=self.alpha,
+            max_iter=self.max_iter,
+        )
 
     def _logits(self, features: Tensor) -> Tensor:
-        return logits_of(self.probe_, features, len(self.classes_))
+        probe = self._probe(len(self.samples_))
+        probe.X_, probe.label_distributions_, probe.classes_ = self.samples_, self.label_distributions_, self.seen_
+        probe.n_features_in_, probe.nn_fit = self.samples_.shape[1], None
+        return logits_of(probe, features, len(self.classes_))
 
 
 def with_pool(task: Task) -> tuple[np.ndarray, np.ndarray]:
