@@ -394,3 +394,50 @@ def test_the_version_of_a_file_changes_with_it_and_waits_until_it_has_settled(tm
     assert file_version(file) != before
     assert file_version(tmp_path / "absent.png") is None
     assert file_version(np.zeros((2, 2, 3), dtype=np.uint8)) is None
+
+
+def test_what_is_no_file_is_named_for_what_it_is(tmp_path):
+    (tmp_path / "dead.png").symlink_to("absent.png")
+    with pytest.raises(ImageError, match="a symbolic link that leads to no file"):
+        check_header(tmp_path / "dead.png")
+    with pytest.raises(ImageError, match="a pipe, socket or device; expected a file"):
+        load_image(os.devnull)
+    (tmp_path / "real.png").write_bytes(b"")
+    (entry,) = [entry for entry in os.scandir(os.fsencode(tmp_path)) if entry.name == b"real.png"]
+    with pytest.raises(ImageError, match="a path of bytes; expected a str"):
+        load_image(entry)
+
+
+def test_programs_are_refused_before_anything_runs_them(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    def run(*given, **options):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    path = tmp_path / "drawing.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(ImageError, match="EPS is run by another program"):
+        load_image(path)
+    with Image.open(path) as opened, pytest.raises(ImageError, match="EPS is run by another program"):
+        load_image(opened)
+
+
+def test_a_picture_that_does_not_fit_in_memory_is_named(tmp_path, pixels, monkeypatch):
+    path = tmp_path / "large.png"
+    Image.fromarray(pixels).save(path)
+
+    def fill(image):
+        raise MemoryError
+
+    monkeypatch.setattr("skxma.images.to_rgb", fill)
+    with pytest.raises(MemoryError, match=r"image 3 \('.*large\.png'\): too large for the memory"):
+        load_image(path, 3)
+
+
+def test_a_file_that_goes_while_it_is_read_is_named(tmp_path, pixels, monkeypatch):
+    path = tmp_path / "there.png"
+    Image.fromarray(pixels).save(path)
+    monkeypatch.setattr("skxma.images.find_problem", lambda item: path.unlink(missing_ok=True))
+    with pytest.raises(ImageError, match="FileNotFoundError"):
+        load_image(path)
