@@ -1,4 +1,4 @@
-"""Fit and predict at the size of ImageNet, what they cost as the problem grows, and training against Tip-Adapter-F.
+"""Importing, fit and predict at the size of ImageNet, cost as the problem grows, training against Tip-Adapter-F.
 
     python benchmarks/scale.py [--classes 1000] [--shots 16] [--queries 50000] [--no-growth]
 
@@ -8,6 +8,8 @@ stand beside the two bare matrix products, queries by keys and affinities by one
 
 import argparse
 import resource
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -108,6 +110,21 @@ def growth():
             )
 
 
+def import_time():
+    """Seconds that `import skxma` adds to starting Python, the least of five, and what heavy it brings."""
+    heavy = ("torch", "open_clip", "matplotlib", "sklearn")
+    code = f"import skxma, sys; print([name for name in {heavy} if name in sys.modules])"
+    least, brought = [], ""
+    for program in ("pass", code):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            brought = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+            times.append(time.perf_counter() - start)
+        least.append(min(times))
+    print(f"import skxma {1000 * (least[1] - least[0]):.0f} ms, imports of {', '.join(heavy)}: {brought.strip()}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=1000)
@@ -116,9 +133,10 @@ def main():
     parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    import_time()
     fit_and_predict(arguments.classes, arguments.shots, arguments.queries)
-    for n_classes in sorted({100, arguments.classes}):
-        training(n_classes, 4)
+    for n_classes, shots in ((100, 4), (100, 16), (arguments.classes, 4)):
+        training(n_classes, shots)
     if arguments.growth:
         growth()
 

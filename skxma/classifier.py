@@ -419,7 +419,8 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
         return unit_rows(rows)
 
     def _width(self) -> int:
-        return self.model_.on(self._like_fit()).all_keys.n_cells
+        # the more queries at once, the more of them share a cell
+        return self.model_.on(self._like_fit()).all_keys.n_cells // 4
 
     def _scorer(self, like_this: Tensor) -> Callable[[Tensor], Tensor]:
         return self.model_.on(like_this).logits

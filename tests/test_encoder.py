@@ -1,6 +1,8 @@
 import copy
 import os
+import tracemalloc
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -299,3 +301,46 @@ def test_a_changed_file_is_read_again_and_an_unchanged_one_is_not(tmp_path, monk
     assert len(reads) == 1
     assert not np.allclose(encode(200), first)
     assert len(reads) == 2
+
+
+class Numbered(Sequence):
+    """Paths that are made when they are asked for, of files that are."""
+
+    def __init__(self, folder, n):
+        self.folder, self.n = folder, n
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.n:
+            raise IndexError(index)
+        return str(self.folder / f"{index}.bmp")
+
+
+def test_pictures_are_read_lazily_so_that_memory_does_not_grow_with_them(random_model, tmp_path, monkeypatch):
+    few, many = 100, 500
+    for i in range(many):
+        Image.frombytes("RGB", (64, 64), i.to_bytes(4, "big") * 3072).save(tmp_path / f"{i}.bmp")
+    width = CLIPEncoder(random_model)._load().n_features
+    seen = []
+
+    def forward(self, batch):
+        seen.append(len(batch))
+        return np.ones((len(batch), width), dtype=np.float32)
+
+    monkeypatch.setattr(CLIPEncoder, "_forward_images", forward)
+
+    def peak(n):
+        clip = CLIPEncoder(random_model, memory=False, batch_size=16, n_threads=2)
+        tracemalloc.start()
+        assert clip.encode_image(Numbered(tmp_path, n)).shape == (n, width)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(few)  # what is made once is made
+    growth = (peak(many) - peak(few)) / (many - few)
+    assert sum(seen) == many + 2 * few
+    # a picture takes 12 288 bytes; what grows is the result, a digest and a list entry of each
+    assert growth < 4 * width + 1000
