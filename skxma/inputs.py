@@ -112,9 +112,10 @@ class EncodedInput(DocumentedMixin, BaseEstimator):
         unusable = np.flatnonzero(~np.isfinite(X).all(axis=1))
         if len(unusable):
             some = f"{unusable[:5].tolist()}{', ...' if len(unusable) > 5 else ''}"
+            what = "NaN" if np.isnan(X).any() else "infinity"
             raise ValueError(
-                f"Input X contains NaN or infinity in {len(unusable)} of {len(X)} rows ({some}): no embedding of a "
-                "picture. Leave these samples out, or encode their pictures again."
+                f"Input X contains {what} in {len(unusable)} of {len(X)} rows ({some}): no embedding of a picture. "
+                "Leave these samples out, or encode their pictures again."
             )
         if reset:
             self.encoder_fingerprint_ = made_by

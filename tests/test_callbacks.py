@@ -7,7 +7,7 @@ from problems import make_problem
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from skxma import XMAdapterClassifier, XMAdapterSearchCV
+from skxma import XMAdapterClassifier, XMAdapterSearchCV, load
 from skxma.baselines import TipAdapterFClassifier
 
 pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks from 1.9 on")
@@ -82,6 +82,19 @@ def test_callbacks_change_nothing_and_stay_out_of_clones_results(problem):
     watched = clone(classifier(problem).set_callbacks(Recorder(problem))).fit(problem.X, problem.y)
     np.testing.assert_array_equal(plain.predict_proba(problem.X_test), watched.predict_proba(problem.X_test))
     assert set(vars(watched)) - set(vars(plain)) == {"_skl_callbacks"}
+
+
+def test_a_model_file_leaves_them_out(problem, tmp_path):
+    clf = classifier(problem, warm_start=True).set_callbacks(Recorder(problem)).fit(problem.X, problem.y)
+    clf.save(tmp_path / "m.skxma")
+    loaded = load(tmp_path / "m.skxma")
+    assert [member.choice for member in loaded.model_.members] == [member.choice for member in clf.model_.members]
+    np.testing.assert_array_equal(loaded.predict_proba(problem.X_test), clf.predict_proba(problem.X_test))
+    np.testing.assert_allclose(
+        loaded.fit(problem.X, problem.y).predict_proba(problem.X_test),
+        clf.fit(problem.X, problem.y).predict_proba(problem.X_test),
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("search", [GridSearchCV, XMAdapterSearchCV])
