@@ -23,7 +23,7 @@ LEAST = 1e-12
 
 
 class SelfTrainingProbe(SemiSupervisedBaseline):
-    """scikit-learn's `SelfTrainingClassifier` around logistic regression on the embeddings; it sees no text.
+    """Self-training: scikit-learn's around logistic regression on the embeddings; it sees no text.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class SelfTrainingProbe(SemiSupervisedBaseline):
 
 
 class LabelSpreadingProbe(SemiSupervisedBaseline):
-    """scikit-learn's `LabelSpreading` on the embeddings; it sees no text.
+    """Label spreading: scikit-learn's `LabelSpreading` on the embeddings; it sees no text.
 
     Parameters
     ----------

@@ -37,14 +37,14 @@ class TransCLIPClassifier(SemiSupervisedBaseline):
     Parameters
     ----------
     gamma : float, default=0.002
-        γ; at 0.02 all labelled pictures weigh as much as all unlabelled. The default is that of the official values
-        which is best on average over our feature files.
+        Weight γ of the labelled; at 0.02 all labelled pictures weigh as much as all unlabelled. The default is that of
+        the official values which is best on average over our feature files.
 
     text_weight : float, default=0.5
-        λ, which the official code has at 0.5 with labelled pictures.
+        Weight λ, which the official code has at 0.5 with labelled pictures.
 
     n_neighbors : int, default=3
-        k.
+        Neighbours k in the graph of affinities.
 
     n_iter : int, default=10
         Rounds.
