@@ -102,7 +102,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-ARTICLE = re.compile(r"(an?|the|my|some|one) ", re.IGNORECASE)
+ARTICLE = re.compile(r"(an?|the|my|some|one) +(?=\S)", re.IGNORECASE)
 SLOT_WITH_ARTICLE = re.compile(r"(?:\b(?:an?|the|my|one) )?\{\}")
 # "the large {}", "a hard to see {}": the template's article stays, with the words that belong to it
 SLOT_WITH_ADJECTIVE = re.compile(
