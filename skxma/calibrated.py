@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from . import functional as F
 from .caches import Floats, ImageCache, Integers, TextCache, like
 from .calibrated_cache import CalibratedCache, Member, StoredFrame
-from .calibration import FitReport, Fusion, Layout, LeftOutAnswers, fit_fusion, fused_logits, missing_shot
+from .calibration import FitReport, Fusion, Layout, LeftOutAnswers, fit_fusion, fused_logits, missing_shot, shares
 from .experts import (
     IMAGE_EXPERTS,
     TEXT_EXPERTS,
@@ -41,7 +41,7 @@ from .metric import (
 from .residual import MIN_SHOTS, choose_residual, stratified_folds
 
 TEXT_PRIOR, CENTRED_PRIOR, CACHE_PRIOR, PROTOTYPE_PRIOR, GAUSSIAN_PRIOR = 10.0, 5.0, 0.6, 0.3, 1.0
-MEMBERS = 3
+MEMBERS, MEMBERS_OF_A_ROOT, LEAST_SHARE = 6, 2, 0.02
 MIN_SHOTS_TO_DROP = 3.0
 MAX_WORK = 2**31
 MAX_SCORES = 2**22
@@ -134,7 +134,8 @@ class Support:
 class Candidate:
     """A metric that was tried, with its leave-one-out scores of the support's `rows`.
 
-    `fusion` was learned on these; `whole` weighs for new pictures, which see all shots.
+    `fusion` was learned on these; `whole` weighs for new pictures, which see all shots. `share` is what the metric
+    counts in the mean over the metrics.
     """
 
     metric: Metric
@@ -144,6 +145,18 @@ class Candidate:
     whole: Fusion
     prior: NDArray[np.float64]
     scores: Scores
+    share: float = 1.0
+
+
+def mean_over(best: Sequence[Candidate], values: Iterable[float]) -> float:
+    """The mean of one value of each of the metrics, by their shares."""
+    return float(np.average(list(values), weights=[candidate.share for candidate in best]))
+
+
+def mean_logits(best: Sequence[Candidate], logits: Iterable[Tensor]) -> Tensor:
+    """The mean of logits (n, C) in each of the metrics, by their shares."""
+    pairs = zip(logits, best, strict=True)
+    return torch.stack([one * candidate.share for one, candidate in pairs]).sum(0)
 
 
 def store(best: Sequence[Candidate]) -> tuple[list[StoredFrame], list[Member]]:
@@ -166,6 +179,7 @@ def store(best: Sequence[Candidate]) -> tuple[list[StoredFrame], list[Member]]:
                 candidate.prior,
                 candidate.fusion.loss,
                 candidate.metric.choice,
+                candidate.share,
             )
         )
     stored = [
@@ -286,16 +300,29 @@ def worth_trying(roots: Sequence[Root], settings: Settings) -> list[tuple[Root, 
 
 
 def best_metrics(support: Support, roots: Sequence[Root], settings: Settings) -> list[Candidate]:
-    """The metrics with the least leave-one-out loss."""
+    """The metrics with the least leave-one-out objective, no more than two of a root, with their shares."""
     best: list[Candidate] = []
     candidate = None
     samples = support.features, support.labels, support.weights, support.n_classes
     for (name, root), shrinkages in worth_trying(roots, settings):
+        of_root: list[Candidate] = []
         for metric in metrics(*samples, root, shrinkages, name):
             candidate = try_metric(support, metric, settings, None if candidate is None else candidate.fusion.theta)
-            best = sorted([*best, candidate], key=lambda one: one.fusion.loss)
-            del best[1 if support.large else settings.members :]
-    return best
+            of_root = sorted([*of_root, candidate], key=lambda one: one.fusion.objective)[:MEMBERS_OF_A_ROOT]
+        best = sorted([*best, *of_root], key=lambda one: one.fusion.objective)
+        del best[1 if support.large else settings.members :]
+    return with_shares(best)
+
+
+def with_shares(best: Sequence[Candidate]) -> list[Candidate]:
+    """The metrics, the best first, with what each counts in their mean; without those that count next to nothing."""
+    n_judged = int((~best[0].scores.lone).sum())
+
+    def judged(some: Sequence[Candidate]) -> NDArray[np.float64]:
+        return shares([one.fusion.objective for one in some], n_judged)
+
+    kept = [one for one, share in zip(best, judged(best), strict=True) if share >= LEAST_SHARE]
+    return [replace(one, share=float(share)) for one, share in zip(kept, judged(kept), strict=True)]
 
 
 def judge_all(best: Sequence[Candidate], support: Support, settings: Settings) -> tuple[Tensor, Tensor, Scores]:
@@ -318,16 +345,16 @@ def judge_all(best: Sequence[Candidate], support: Support, settings: Settings) -
             image, _ = support_image_scores(one.support, leave_out, beta, settings.leave_one_out, everyone, one.scale)
             whole.append(assemble(support, image, everyone))
     pairs = list(zip(whole, best, strict=True))
-    logits = torch.stack([fused_logits(scores, one.fusion.weights) for scores, one in pairs]).mean(0)
-    as_new = torch.stack([fused_logits(scores, one.whole.weights) for scores, one in pairs]).mean(0)
-    own = torch.stack([fused_logits(replace(s, scores=s.own), one.whole.weights) for s, one in pairs]).mean(0)
+    logits = mean_logits(best, (fused_logits(scores, one.fusion.weights) for scores, one in pairs))
+    as_new = mean_logits(best, (fused_logits(scores, one.whole.weights) for scores, one in pairs))
+    own = mean_logits(best, (fused_logits(replace(s, scores=s.own), one.whole.weights) for s, one in pairs))
     others = F.log_odds_of_own(as_new, support.labels)[1][:, None].expand_as(own)
     return logits, F.open_set_score(torch.stack([own, others], dim=2)), whole[0]
 
 
 def wrong_labels(best: Sequence[Candidate], logits: Tensor, lone: Tensor, labels: Tensor) -> tuple[float, Tensor]:
     """Label-noise rate and each sample's posterior of a wrong label (N,); lone samples have none."""
-    rate = float(np.mean([candidate.fusion.noise_rate for candidate in best]))
+    rate = mean_over(best, (candidate.fusion.noise_rate for candidate in best))
     log_p = torch.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
     posterior = F.wrong_label_posterior(log_p, rate, logits.shape[1])
     return rate, torch.where(lone, 0.0, posterior)
@@ -420,10 +447,10 @@ def fit_in_order(
         cache,
         support.text_cache,
         *store(best),
-        logit_scale=float(np.mean([candidate.whole.weights[0] for candidate in best])),
-        alpha=float(np.mean([candidate.whole.alpha for candidate in best])),
-        beta=float(np.mean([candidate.scale.beta for candidate in best])),
-        fusion_ratio=float(np.mean([candidate.whole.fusion_ratio for candidate in best])),
+        logit_scale=mean_over(best, (candidate.whole.weights[0] for candidate in best)),
+        alpha=mean_over(best, (candidate.whole.alpha for candidate in best)),
+        beta=mean_over(best, (candidate.scale.beta for candidate in best)),
+        fusion_ratio=mean_over(best, (candidate.whole.fusion_ratio for candidate in best)),
         residual=residual,
     )
     left_out = LeftOutAnswers.of(all_logits, open_set, scores.node_weights)

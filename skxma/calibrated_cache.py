@@ -42,6 +42,8 @@ class Member:
         Mean leave-one-out negative log-likelihood in this metric.
     choice : tuple of str and float or None
         See `metric.Metric`.
+    share : float
+        What it counts in the mean, in proportion to those of the others.
     """
 
     frame: int
@@ -52,6 +54,7 @@ class Member:
     prior: NDArray[np.float64]
     loss: float
     choice: tuple[str, float | None] = (NO_ROOT, None)
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class CalibratedCache(ReadyOnce["CalibratedScorer"]):
     members : list of Member
         Empty where there was nothing to learn from: then zero-shot stands.
     logit_scale, alpha, beta, fusion_ratio : float
-        Means over the members; the logit scale is the weight of zero-shot.
+        Means over the members by their shares; the logit scale is the weight of zero-shot.
     residual : ndarray of shape (C, D) or None
         Trained on the centred embeddings.
     cells : KeyCells or None
@@ -152,8 +155,8 @@ class CalibratedScorer:
             return self.cache.logit_scale * first[0]
         total = torch.zeros_like(first[0])
         for member in self.members:
-            total += member.logits(features, first, added, certain_is_enough)
-        return total / len(self.members)
+            total += member.member.share * member.logits(features, first, added, certain_is_enough)
+        return total / sum(member.member.share for member in self.members)
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines to the keys in the first metric, and affinities to the text of their classes; both (n, N)."""

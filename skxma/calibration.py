@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,7 +18,10 @@ from .experts import Scores
 from .retrieval import Keys
 
 WEIGHT_PENALTY, PENALTY_SAMPLES, PENALTY_SHOTS = 0.02, 1.0, 0.04
-NOISE_PENALTY, NOISE_LOGIT = 0.01, -4.0
+NOISE_PENALTY, NOISE_SAMPLES, NOISE_LOGIT = 0.01, 0.5, -4.0
+SAMPLE_EVIDENCE = 0.3
+# a third of the labels
+SUSPICIOUS = float(np.log(0.5)) - NOISE_LOGIT
 TOLERANCES = {"maxiter": 200, "ftol": 1e-11, "gtol": 1e-6}
 DOUBLE_ENTRIES = 2**24
 
@@ -142,6 +146,8 @@ class Fusion:
         ε, the probability that a label is wrong.
     loss : float
         Mean leave-one-out negative log-likelihood, without the penalties.
+    objective : float
+        What was minimised: with them.
     log_probability : Tensor of shape (N,)
         Leave-one-out log-probability of the given labels.
     theta : ndarray
@@ -153,6 +159,7 @@ class Fusion:
     fusion_ratio: float
     noise_rate: float
     loss: float
+    objective: float
     log_probability: Tensor
     theta: NDArray[np.float64]
 
@@ -243,6 +250,30 @@ def missing_shot(counts: Integers) -> float:
     return float((n * factors).sum() / n.sum())
 
 
+def shares(objectives: Sequence[float], n_samples: int) -> NDArray[np.float64]:
+    """How much each of several metrics counts in the mean of their logits, ``∝ exp(−0.3 n objective)``.
+
+    The weights of pseudo-BMA (Yao et al., "Using stacking to average Bayesian predictive distributions", 2018), cooled:
+    the metrics are judged by the samples that their experts were weighed on.
+
+    Parameters
+    ----------
+    objectives : sequence of float
+        `Fusion.objective` of each.
+    n_samples : int
+        Samples that were left out. Of lone samples scores are simulated, and say nothing of a metric: with no others
+        all count alike.
+
+    Returns
+    -------
+    ndarray of shape (M,)
+        They sum to 1.
+    """
+    logs = -SAMPLE_EVIDENCE * n_samples * np.asarray(objectives)
+    weights = np.exp(logs - logs.max())
+    return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
 class LeaveOneOutLogProbability(torch.autograd.Function):
     """Log-probability of the own class at each node, (N, Q), under logits ``Σ_j w_j E_j``.
 
@@ -309,6 +340,76 @@ def weight_penalty(n_samples: int, n_classes: int) -> float:
     return min(WEIGHT_PENALTY, max(PENALTY_SAMPLES / n_samples, PENALTY_SHOTS * n_classes / n_samples))
 
 
+def noise_penalty(n_samples: int) -> float:
+    """How hard the label-noise rate is pulled to its prior: as by half a sample, but never less than by 0.01."""
+    return max(NOISE_PENALTY, NOISE_SAMPLES / n_samples)
+
+
+@dataclass(frozen=True)
+class FusionProblem:
+    """What :func:`fit_fusion` minimises, as a function of `Fusion.theta`.
+
+    Attributes
+    ----------
+    scores : Scores
+    labels : integer Tensor of shape (N,)
+    loss_weights : Tensor of shape (N,)
+    layout : Layout
+    """
+
+    scores: Scores
+    labels: Tensor
+    loss_weights: Tensor
+    layout: Layout
+
+    @property
+    def noisy(self) -> bool:
+        """Whether a label may be wrong: no lone sample's."""
+        return not bool(self.scores.lone.all())
+
+    def parts(self, theta: Tensor, noisy: bool) -> tuple[Tensor, ...]:
+        """The loss, with its penalties, weights over priors (J,), alpha, ratio, ε, log-probabilities (N, Q)."""
+        n, n_classes = len(self.labels), self.scores.scores.shape[2]
+        relative, alpha, ratio, distance = self.layout.relative_weights(theta[:-1])
+        rate = torch.sigmoid(theta[-1] + NOISE_LOGIT) if noisy else torch.zeros_like(theta[-1])
+        weights = relative * torch.as_tensor(self.layout.prior).to(relative)
+        log_p = leave_one_out_log_probability(self.scores, weights, self.labels)
+        loss = -mean_log_likelihood(log_p, self.scores, rate, self.loss_weights, n_classes)
+        total = loss + weight_penalty(n, len(self.labels.unique())) * distance + noise_penalty(n) * theta[-1] ** 2
+        return loss, total, relative, alpha, ratio, rate, log_p
+
+    def tensor(self, values: NDArray[np.float64], requires_grad: bool = False) -> Tensor:
+        """Values of theta with the precision and on the device of the scores."""
+        like_this = self.scores.scores
+        return torch.tensor(values, dtype=like_this.dtype, device=like_this.device, requires_grad=requires_grad)
+
+    def minimum(self, start: NDArray[np.float64], noisy: bool) -> tuple[float, NDArray[np.float64]]:
+        """The least objective that is found from a start, and where."""
+
+        def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            theta = self.tensor(values, requires_grad=True)
+            total = self.parts(theta, noisy)[1]
+            (gradient,) = torch.autograd.grad(total, theta)
+            return float(total.detach()), gradient.double().cpu().numpy()
+
+        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=TOLERANCES)
+        return float(found.fun), found.x
+
+    def solve(self, start: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """The solution from a start, or from the priors.
+
+        Where text is useless the priors lie so far off that most labels seem wrong. Weights learned as if none was have
+        a slope to follow everywhere, and lead from there.
+        """
+        priors = np.zeros(4 + self.layout.n_text + self.layout.n_image)
+        least, solution = self.minimum(priors if start is None else start, self.noisy)
+        if self.noisy and solution[-1] > SUSPICIOUS:
+            trusting = self.minimum(priors, noisy=False)[1]
+            other, instead = self.minimum(trusting, self.noisy)
+            solution = instead if other < least else solution
+        return solution
+
+
 def fit_fusion(
     scores: Scores,
     labels: Tensor,
@@ -319,7 +420,8 @@ def fit_fusion(
     """Learn the expert weights and the label-noise rate from leave-one-out scores.
 
     Minimises the mean negative log-likelihood of ``(1 − ε) softmax(Σ_j w_j E_j) + ε / C`` plus
-    ``λ Σ (u − 1 − log u)``, ``u = w / prior``, λ of :func:`weight_penalty`, plus ``0.01 (logit ε + 4)²``, by L-BFGS.
+    ``λ Σ (u − 1 − log u)``, ``u = w / prior``, λ of :func:`weight_penalty`, plus ``μ (logit ε + 4)²``, μ of
+    :func:`noise_penalty`, by L-BFGS.
 
     Parameters
     ----------
@@ -330,40 +432,21 @@ def fit_fusion(
     start : ndarray, optional
         `Fusion.theta` of a like problem.
     """
-    n_classes = scores.scores.shape[2]
     dtype = torch.float64 if scores.scores.numel() <= DOUBLE_ENTRIES else torch.float32
     cast = Scores(
         scores.names, scores.scores.to(dtype), scores.own.to(dtype), scores.node_weights.to(dtype), scores.lone
     )
-    loss_weights = loss_weights.to(dtype)
-    prior = torch.as_tensor(layout.prior, dtype=dtype, device=labels.device)
-    noisy = not bool(scores.lone.all())
-    pull = weight_penalty(len(labels), len(labels.unique()))
-
-    def parts(theta: Tensor) -> tuple[Tensor, ...]:
-        relative, alpha, ratio, distance = layout.relative_weights(theta[:-1])
-        rate = torch.sigmoid(theta[-1] + NOISE_LOGIT) if noisy else torch.zeros_like(theta[-1])
-        log_p = leave_one_out_log_probability(cast, relative * prior, labels)
-        loss = -mean_log_likelihood(log_p, cast, rate, loss_weights, n_classes)
-        total = loss + pull * distance + NOISE_PENALTY * theta[-1] ** 2
-        return loss, total, relative, alpha, ratio, rate, log_p
-
-    def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        theta = torch.tensor(values, dtype=dtype, device=labels.device, requires_grad=True)
-        total = parts(theta)[1]
-        (gradient,) = torch.autograd.grad(total, theta)
-        return float(total.detach()), gradient.double().cpu().numpy()
-
-    start = np.zeros(4 + layout.n_text + layout.n_image) if start is None else start
-    best = minimize(objective, start, jac=True, method="L-BFGS-B", options=TOLERANCES)
+    problem = FusionProblem(cast, labels, loss_weights.to(dtype), layout)
+    theta = problem.solve(start)
     with torch.no_grad():
-        loss, _, relative, alpha, ratio, rate, log_p = parts(torch.tensor(best.x, dtype=dtype, device=labels.device))
+        loss, total, relative, alpha, ratio, rate, log_p = problem.parts(problem.tensor(theta), problem.noisy)
     return Fusion(
-        (relative * prior).double().cpu().numpy(),
+        relative.double().cpu().numpy() * layout.prior,
         float(alpha),
         float(ratio),
         float(rate),
         float(loss),
+        float(total),
         log_p @ cast.node_weights,
-        best.x,
+        theta,
     )

@@ -153,7 +153,7 @@ def test_weights_learned_from_a_share_of_a_large_support_set_are_about_those_of_
 
 def test_a_large_support_set_takes_the_best_metric_alone_and_no_residual(monkeypatch):
     problem = make_problem(n_classes=5, shots=4, noise=1.0)
-    assert len(fit(problem, n_epochs=20).model.members) == 3
+    assert len(fit(problem, n_epochs=20).model.members) == 6
     monkeypatch.setattr(calibrated, "MAX_WORK", 0)
     large = fit(problem, n_epochs=20)
     assert len(large.model.members) == 1

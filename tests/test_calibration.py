@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from skxma import calibration
 from skxma.calibration import (
     Layout,
     LeaveOneOutLogProbability,
@@ -10,6 +11,7 @@ from skxma.calibration import (
     leave_one_out_log_probability,
     mean_log_likelihood,
     missing_shot,
+    shares,
     weight_penalty,
 )
 from skxma.experts import Scores
@@ -138,6 +140,27 @@ def test_another_start_reaches_the_same_minimum():
     a = fit(scores, labels)
     b = fit_fusion(scores, labels, torch.ones(len(labels)), Layout(PRIOR, 1, 2), start=a.theta + 0.5)
     np.testing.assert_allclose(a.weights, b.weights, rtol=1e-2)
+
+
+def test_labels_are_not_called_wrong_where_the_text_is(monkeypatch):
+    scores, labels = make_scores(n=20, useful=(0.0, 0.0, 2.0, 2.0), seed=3)
+    # zero-shot is sure of another class for most
+    scores.scores[0] *= 30.0
+    scores.own[0] *= 30.0
+    found = fit(scores, labels)
+    assert found.noise_rate < 0.1
+    assert found.weights[0] < 0.1 * PRIOR[0]
+    monkeypatch.setattr(calibration, "SUSPICIOUS", np.inf)
+    assert fit(scores, labels).noise_rate > 0.3
+
+
+def test_metrics_count_by_how_well_they_answer_for_samples_left_out():
+    even = shares([0.5, 0.9, 0.2], 0)
+    np.testing.assert_allclose(even, 1 / 3)
+    few, many = shares([0.5, 0.9, 0.2], 10), shares([0.5, 0.9, 0.2], 10_000)
+    assert few[2] > few[0] > few[1] > 0
+    np.testing.assert_allclose(few[0] / few[1], np.exp(0.3 * 10 * 0.4))
+    np.testing.assert_allclose(many, [0, 0, 1])
 
 
 def test_the_pull_to_the_priors_fades_with_the_samples():
