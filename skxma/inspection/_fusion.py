@@ -26,6 +26,8 @@ class FusionDisplay:
         Of each metric in use, relative to the priors.
     losses : ndarray of shape (n_members,)
         Mean leave-one-out negative log-likelihood in each metric.
+    shares : ndarray of shape (n_members,)
+        What each metric counts in the mean.
     scalars : mapping from name to float
         Alpha, beta, fusion ratio, logit scale, noise rate.
     loss_curve : sequence of float
@@ -43,12 +45,14 @@ class FusionDisplay:
         names: list[str],
         weights: NDArray[Any],
         losses: NDArray[Any],
+        shares: NDArray[Any],
         scalars: dict[str, float],
         loss_curve: list[float],
     ) -> None:
         self.names = names
         self.weights = weights
         self.losses = losses
+        self.shares = shares
         self.scalars = scalars
         self.loss_curve = loss_curve
 
@@ -73,6 +77,7 @@ class FusionDisplay:
             names=names[: weights.shape[1]] if len(members) else [],
             weights=weights,
             losses=np.array([member.loss for member in members]),
+            shares=np.array([member.share for member in members]),
             scalars={
                 "alpha": estimator.alpha_,
                 "beta": estimator.beta_,
@@ -102,14 +107,14 @@ class FusionDisplay:
             part(ax)
         said = [f"{name} {value:.3g}" for name, value in self.scalars.items()]
         if len(self.losses):
-            said.append(f"leave-one-out loss {self.losses.mean():.3g}")
+            said.append(f"leave-one-out loss {np.average(self.losses, weights=self.shares):.3g}")
         self.figure_.suptitle(f"{',  '.join(said[:3])}\n{',  '.join(said[3:])}", fontsize=9)
         return self
 
     def _bars(self, ax: Any) -> None:
         place = np.arange(len(self.names))[::-1]
         colours = [QUIET if n == "zero_shot" else TEXT if n in TEXT_EXPERTS else RIGHT for n in self.names]
-        ax.barh(place, self.weights.mean(0), color=colours, height=0.6)
+        ax.barh(place, np.average(self.weights, 0, self.shares), color=colours, height=0.6)
         for member in self.weights:
             ax.plot(member, place, "|", color="black", markersize=12)
         ax.axvline(1, color=WRONG, linewidth=1, linestyle="--")
