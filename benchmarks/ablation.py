@@ -66,7 +66,7 @@ def variants():
         "no residual": XMAdapterClassifier(n_epochs=0),
         "no leave-one-out": NoLeaveOneOut(),
         "no whitening": NoWhitening(),
-        "one metric, not three": OneMetric(),
+        "one metric alone": OneMetric(),
         "no wrong-label screening": NoScreening(),
         "no vocabulary": NoVocabulary(),
         "paper's form, 20 epochs": XMAdapterClassifier(evidence="paper", n_epochs=20),

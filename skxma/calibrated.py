@@ -25,6 +25,7 @@ from .experts import (
     text_scores,
 )
 from .metric import (
+    LEAST_ALIGNMENT,
     NO_ROOT,
     OF_CLASSES,
     OF_WORDS,
@@ -32,6 +33,7 @@ from .metric import (
     Frame,
     Metric,
     MetricSupport,
+    alignment,
     metrics,
     see_support,
     text_root,
@@ -281,12 +283,21 @@ def try_metric(
     return Candidate(metric, seen, scale, fusion, whole, layout.prior, scores)
 
 
-def metric_roots(vocabulary: Tensor | None, text: Tensor | None, large: bool) -> list[Root]:
-    """Roots to try: of the vocabulary, of the class texts, none; with a large support set two of the three."""
+def metric_roots(vocabulary: Tensor | None, text: Tensor | None, support: Support) -> list[Root]:
+    """Roots to try: of the vocabulary, of the class texts, none; with a large support set two of the three.
+
+    Words in whose directions the pictures do not differ shape no metric.
+    """
+
+    def meaningful(words: Tensor | None) -> Tensor | None:
+        told = words is not None and alignment(words, support.features, support.weights) >= LEAST_ALIGNMENT
+        return words if told else None
+
+    vocabulary, text = meaningful(vocabulary), meaningful(None if text is None else text[text.any(1)])
     of_words = None if vocabulary is None else vocabulary_root(vocabulary)
     of_classes = None if text is None else text_root(text)
     known = [root for root in ((OF_WORDS, of_words), (OF_CLASSES, of_classes)) if root[1] is not None]
-    return [*known[: 1 if large else None], (NO_ROOT, None)]
+    return [*known[: 1 if support.large else None], (NO_ROOT, None)]
 
 
 def worth_trying(roots: Sequence[Root], settings: Settings) -> list[tuple[Root, tuple[float, ...]]]:
@@ -427,7 +438,7 @@ def fit_in_order(
 ) -> FitReport:
     """:func:`fit_calibrated` with the classes in an order that depends on their content alone."""
     support = prepare(cache, text, settings.beta, like_this)
-    roots = metric_roots(vocabulary, text, support.large)
+    roots = metric_roots(vocabulary, text, support)
     n, n_seen = len(cache.labels), int((cache.shots > 0).sum())
     if n_seen < 2 and text is not None:
         return nothing_to_learn(cache, support, settings)

@@ -6,6 +6,7 @@ the scatter within the support classes. Leaving a sample out changes P by a rank
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from .functional import EPS, leave_self_out
 
 VOCABULARY_SHRINKAGE = 0.01
 TEXT_SHRINKAGE = 0.1
+LEAST_ALIGNMENT = 1.3
 SHRINKAGES = (0.1, 0.3, 0.6, 0.9, 1.0)
 OF_WORDS, OF_CLASSES, NO_ROOT = "words", "classes", "none"
 MIN_SPREAD = 0.05
@@ -135,6 +137,31 @@ def vocabulary_root(words: Tensor, shrinkage: float = VOCABULARY_SHRINKAGE) -> T
     values, vectors = torch.linalg.eigh(covariance / scale)
     spectrum = (1 - shrinkage) * values.clamp_min(0) + shrinkage
     return ((vectors * spectrum**0.25) @ vectors.T).to(words.dtype)
+
+
+def alignment(words: Tensor, features: Tensor, weights: Tensor) -> float:
+    """How much more pictures vary where words do than elsewhere, ``D tr(S_V S_X) / (tr S_V tr S_X)``.
+
+    No label is looked at. Of words without meaning it is about 1.
+
+    Parameters
+    ----------
+    words : Tensor of shape (M, D)
+    features : Tensor of shape (N, D)
+        Embeddings of pictures.
+    weights : Tensor of shape (N,)
+
+    Returns
+    -------
+    float
+        Infinite where either does not vary: then nothing speaks against the words.
+    """
+    centred = (words - words.mean(0)).double()
+    of_words = centred.T @ centred
+    centred = (features - weighted_mean(features, weights)).double()
+    of_pictures = centred.T @ (weights.double()[:, None] * centred)
+    isotropic = float(of_words.diagonal().sum() * of_pictures.diagonal().mean())
+    return float((of_words * of_pictures).sum()) / isotropic if isotropic > EPS else math.inf
 
 
 def text_root(text: Tensor) -> Tensor | None:

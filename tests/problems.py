@@ -30,6 +30,6 @@ def make_problem(n_classes=5, shots=4, dim=16, n_test=20, noise=0.8, text_noise=
         return unit(classes.repeat(n, 0) + noise * rng.standard_normal((n_classes * n, dim)) + 2 * cone)
 
     text = unit(classes + text_noise * rng.standard_normal((n_classes, dim)) + 2 * gap)
-    words = unit(rng.standard_normal((60, dim)) * scale + 2 * gap)
+    words = unit(rng.standard_normal((60, dim)) * scale**2 + 2 * gap)
     labels = np.arange(n_classes)
     return Problem(pictures(shots), labels.repeat(shots), text, words, pictures(n_test), labels.repeat(n_test))

@@ -10,7 +10,7 @@ from skxma.caches import ImageCache
 from skxma.calibrated import Settings, fit_calibrated
 from skxma.calibrated_cache import CalibratedCache
 from skxma.calibration import fit_fusion
-from skxma.metric import vocabulary_root
+from skxma.metric import NO_ROOT, vocabulary_root
 
 LIKE = torch.empty(0, dtype=torch.float64)
 
@@ -109,6 +109,13 @@ def test_the_vocabulary_shapes_the_metric_of_one_shot():
     assert not uses_root(without)
 
 
+def test_words_in_whose_directions_the_pictures_do_not_differ_shape_no_metric():
+    problem = make_problem(shots=1, dim=512)
+    rng = np.random.default_rng(99)
+    problem.words, problem.text = rng.standard_normal((60, 512)), rng.standard_normal(problem.text.shape)
+    assert [member.choice[0] for member in fit(problem).model.members] == [NO_ROOT]
+
+
 def test_at_one_shot_the_gaussian_is_left_out():
     assert len(fit(make_problem(shots=1)).model.members[0].weights) == 5
     assert len(fit(make_problem(shots=2)).model.members[0].weights) == 6
@@ -153,7 +160,7 @@ def test_weights_learned_from_a_share_of_a_large_support_set_are_about_those_of_
 
 def test_a_large_support_set_takes_the_best_metric_alone_and_no_residual(monkeypatch):
     problem = make_problem(n_classes=5, shots=4, noise=1.0)
-    assert len(fit(problem, n_epochs=20).model.members) == 6
+    assert len(fit(problem, n_epochs=20).model.members) == 4
     monkeypatch.setattr(calibrated, "MAX_WORK", 0)
     large = fit(problem, n_epochs=20)
     assert len(large.model.members) == 1

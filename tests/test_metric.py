@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from skxma.functional import HELD_OUT
 from skxma.metric import (
     Frame,
     Metric,
+    alignment,
     class_means,
     leave_one_out_view,
     metrics,
@@ -143,3 +146,21 @@ def test_the_root_of_the_class_texts_knows_no_order_and_no_absent_text():
     directions = torch.linalg.svd(text - text.mean(0), full_matrices=False).Vh[: len(text) - 1]
     seen = torch.linalg.norm(directions @ root, dim=1)
     assert seen.min() > torch.linalg.eigvalsh(root)[0]
+
+
+def test_pictures_vary_where_words_of_theirs_do_and_not_where_numbers_do():
+    problem = make_problem(n_classes=20, shots=2, dim=64)
+    features, weights = torch.as_tensor(problem.X), torch.ones(len(problem.X))
+    noise = torch.as_tensor(np.random.default_rng(99).standard_normal(problem.text.shape))
+    assert alignment(noise, features, weights) == pytest.approx(1.0, abs=0.2)
+    assert alignment(torch.as_tensor(problem.text), features, weights) > 1.5
+    assert alignment(torch.as_tensor(problem.words), features, weights) > 1.3
+    heavy = torch.tensor([3.0, *[1.0] * (len(features) - 1)])
+    repeated = torch.cat([features[:1], features[:1], features])
+    torch.testing.assert_close(alignment(noise, features, heavy), alignment(noise, repeated, torch.ones(len(repeated))))
+
+
+def test_nothing_is_said_against_words_where_nothing_varies():
+    one = torch.ones(1, 4)
+    assert alignment(torch.eye(4), one, torch.ones(1)) == math.inf
+    assert alignment(one, torch.eye(4), torch.ones(4)) == math.inf
