@@ -1,7 +1,14 @@
 """Accurate image classifiers from a handful of labelled pictures."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .classifier import XMAdapterClassifier
+    from .encoder import CLIPEncoder
+    from .persistence import load
+    from .search import XMAdapterSearchCV
+    from .store import EmbeddingStore
 
 __version__ = "0.1.0"
 
