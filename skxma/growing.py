@@ -40,7 +40,7 @@ class GrowingClassifier(EncodedInput):
         features: Floats,
         table: ClassTable,
         weights: NDArray[np.float64] | None,
-        unlabelled: NDArray[np.bool_] | None = None,
+        unlabelled: NDArray[np.bool_] | None,
     ) -> Self:
         """Fit from embeddings, once everything else is settled."""
 

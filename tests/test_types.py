@@ -31,7 +31,7 @@ SCRIPT = """
     reveal_type(clf.open_set_score(emoji.images))  # float64
     reveal_type(labels_in_question(clf)[0].suggested)  # Any
     reveal_type(labels_in_question(clf)[0].probability)  # float
-    reveal_type(CLIPEncoder("tiny").encode_image(emoji.images))  # float32
+    reveal_type(CLIPEncoder("tiny").encode_image(emoji.images))  # skxma.embeddings.Embeddings
     reveal_type(XMAdapterSearchCV(clf, {"alpha": [1.0]}).fit(emoji.images, emoji.target))  # XMAdapterSearchCV
     reveal_type(TipAdapterClassifier("tiny").fit(emoji.images, emoji.target))  # TipAdapterClassifier
     reveal_type(FewShotSplit(1))  # FewShotSplit
