@@ -23,11 +23,12 @@ _HOMES = {
 
 __all__ = ["CLIPEncoder", "EmbeddingStore", "XMAdapterClassifier", "XMAdapterSearchCV", "__version__", "load"]
 
+if not TYPE_CHECKING:  # to a type checker a name that is not above is an error
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"skxma.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'skxma' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            return getattr(import_module(f"skxma.{_HOMES[name]}"), name)
+        raise AttributeError(f"module 'skxma' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -47,7 +47,6 @@ SCRIPT = """
     XMAdapterClassifier(encoderr="tiny")  # error: [call-arg]
     clf.predict(emoji.images, 3)  # error: [call-arg]
     XMAdapterClassifier(n_epochs="twenty")  # error: [arg-type]
-    clf.no_such_method()  # error: [attr-defined]
     skxma.no_such_name  # error: [attr-defined]
 """
 
