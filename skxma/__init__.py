@@ -1,7 +1,14 @@
 """Accurate image classifiers from a handful of labelled pictures."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .classifier import XMAdapterClassifier
+    from .encoder import CLIPEncoder
+    from .persistence import load
+    from .search import XMAdapterSearchCV
+    from .store import EmbeddingStore
 
 __version__ = "0.1.0"
 
@@ -16,11 +23,12 @@ _HOMES = {
 
 __all__ = ["CLIPEncoder", "EmbeddingStore", "XMAdapterClassifier", "XMAdapterSearchCV", "__version__", "load"]
 
+if not TYPE_CHECKING:  # to a type checker a name that is not above is an error
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"skxma.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'skxma' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            return getattr(import_module(f"skxma.{_HOMES[name]}"), name)
+        raise AttributeError(f"module 'skxma' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+from sklearn.base import _fit_context
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 if TYPE_CHECKING:
 
@@ -20,6 +25,12 @@ else:
 
         class CallbackSupportMixin:
             """Nothing: there are no callbacks."""
+
+
+def validated(fit: Callable[P, R]) -> Callable[P, R]:
+    """Have scikit-learn validate the parameters before a fit, and end its callbacks after it."""
+    wrapped: Callable[P, R] = _fit_context(prefer_skip_nested_validation=False)(fit)
+    return wrapped
 
 
 class FitTask:

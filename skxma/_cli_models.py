@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 from ._atomic import check_place, replacing
 from ._benchmark_problem import DEFAULT_ENCODER
@@ -247,9 +248,9 @@ def write(rows: Sequence[tuple[str, str, float]], form: str) -> None:
         table.writerow(["path", "class", "probability"])
         table.writerows((path, label, f"{p:.6f}") for path, label, p in rows)
     else:
-        width = max((len(path) for path, _, _ in rows), default=0)
+        width = max((width_of(path) for path, _, _ in rows), default=0)
         for path, label, p in rows:
-            print(f"{path:{width}s}  {100 * p:5.1f} %  {label}")
+            print(f"{padded(path, width)}  {100 * p:5.1f} %  {label}")
 
 
 def run_explain(arguments: argparse.Namespace) -> None:
@@ -280,10 +281,21 @@ def run_explain(arguments: argparse.Namespace) -> None:
 
 def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: int) -> None:
     """Print a table whose first columns are words, the others numbers."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
-        cells = [f"{cell:{'<' if i < n_words else '>'}{widths[i]}}" for i, cell in enumerate(row)]
+        cells = [padded(cell, widths[i], right=i >= n_words) for i, cell in enumerate(row)]
         print("  ".join(cells).rstrip())
+
+
+def width_of(text: str) -> int:
+    """Columns that a text takes on a terminal: East Asian letters two, accents that combine none."""
+    return sum(0 if combining(letter) else 2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """A text at the left, or right, of so many columns of a terminal."""
+    blank = " " * (width - width_of(text))
+    return blank + text if right else text + blank
 
 
 def run_prompts(arguments: argparse.Namespace) -> None:

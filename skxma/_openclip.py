@@ -243,8 +243,8 @@ def _suggest(model: str, architecture: str, tag: str) -> str:
     where = f"local-dir:{model}" if Path(model).is_dir() else "local-dir:/path/to/folder"
     repo = f"hf-hub:{model}" if tag else "hf-hub:organisation/name"
     return (
-        f"model={model!r} is unknown{hint} Write 'architecture/tag' of open_clip (see open_clip.list_pretrained()), "
-        f"{repo!r} for a repository on the hub, {where!r} for a folder, or 'tiny'."
+        f"model={model!r} is unknown{hint} Other names: 'architecture/tag' of open_clip.list_pretrained(), {repo!r}, "
+        f"{where!r}, 'tiny'."
     )
 
 

@@ -20,8 +20,8 @@ _CHECKPOINT_NAMES = (
     "pytorch_model.bin",
 )
 _OFFLINE_HELP = (
-    "Where there is a network run 'hf download {repo}', copy the folder, and pass model='local-dir:/path/to/folder' "
-    "(or copy the hub's cache, with HF_HOME or cache_dir pointing at it); model='tiny' is bundled."
+    "Where there is a network run 'hf download {repo} --local-dir DIR', copy DIR, and pass model='local-dir:DIR' "
+    "(or point HF_HOME at a copy of the hub's cache); model='tiny' is bundled."
 )
 
 

@@ -11,22 +11,23 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
 from . import model_file
 from ._atomic import all_or_nothing
-from ._callbacks import CallbackSupportMixin, FitTask
+from ._callbacks import CallbackSupportMixin, FitTask, validated
 from ._device import resolve_device
 from ._threads import threads_for
 from .caches import Floats, ImageCache
 from .experts import zero_shot_cosines
-from .inputs import EncodedInput, is_embeddings, unit_rows
-from .labels import ClassTable, resolve_classes, split_unlabelled
+from .growing import GrowingClassifier
+from .inputs import is_embeddings, unit_rows
+from .labels import ClassTable, split_unlabelled
 from .metric import class_means
 from .pool import Pool
-from .samples import Samples, check_one_label_each, labelled_weights, sample_weights
+from .samples import check_one_label_each, labelled_weights, sample_weights
 from .saved_state import pack_estimator
 
 LOGIT_SCALE = 100.0
@@ -72,17 +73,11 @@ class Task:
         return torch.empty(0, device=self.device, dtype=self.dtype)
 
 
-class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
+class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier):
     """Base of the few-shot classifiers on top of a frozen encoder.
 
     A subclass assigns its parameters in ``__init__``, learns in `_fit_task` and scores in `_logits`.
     """
-
-    class_names: Any
-    text_features: Any
-    unlabeled_label: Any = None
-    dropped_classes_: NDArray[Any]
-    unlabeled_cache_: Pool | None
 
     @abstractmethod
     def _fit_task(self, task: Task) -> None:
@@ -92,7 +87,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
     def _logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalised embeddings (n, D)."""
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @validated
     @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit on a few labelled images.
@@ -131,81 +126,6 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
             if hasattr(self, "dropped_classes_"):
                 del self.dropped_classes_
             return self._fit_features(features, table, weights, unlabelled, whole)
-
-    @all_or_nothing
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Add samples, and classes that were not known before, to the support set.
-
-        The result is that of `fit` on all samples together; nothing is forgotten and no image is encoded again.
-
-        Parameters
-        ----------
-        X : sequence of images, or array-like of shape (n_samples, n_features)
-            As in `fit`.
-        y : array-like of shape (n_samples,)
-            Labels, known or new.
-        classes : array-like, optional
-            Accepted for scikit-learn's signature; classes join as they come.
-        sample_weight : array-like of shape (n_samples,), optional
-            As in `fit`.
-
-        Returns
-        -------
-        self : object
-            The fitted classifier.
-        """
-        if not hasattr(self, "classes_"):
-            return self.fit(X, y, sample_weight)
-        self._validate_params()
-        check_one_label_each(X, y)
-        weights = sample_weights(sample_weight, _num_samples(y))
-        y, unlabelled = split_unlabelled(y, self.unlabeled_label, self.classes_[0])
-        labelled, pool = self._held()
-        fresh = Samples.of(self._query_features(X), y, weights, unlabelled)
-        known = labelled.joined(fresh) if pool is None else labelled.joined(fresh).joined(pool)
-        table = self._resolve_classes(known.labels, known.labelled_weights)
-        if hasattr(self, "dropped_classes_"):
-            self.dropped_classes_ = np.setdiff1d(self.dropped_classes_, known.labels)
-            table = table.without(self.dropped_classes_)
-        return self._fit_features(known.features, table, known.weights, known.unlabelled)
-
-    @all_or_nothing
-    def drop(self, classes: Any) -> Self:
-        """Forget classes, their pictures and their text; nothing is encoded again.
-
-        The result is that of `fit` without them. They come back with pictures given to `partial_fit`.
-
-        Parameters
-        ----------
-        classes : array-like
-            Members of `classes_`; at least two others must stay.
-
-        Returns
-        -------
-        self : object
-            The fitted classifier.
-
-        Raises
-        ------
-        ValueError
-            A class that the model does not know, or too few that would stay.
-        """
-        check_is_fitted(self)
-        dropped = np.atleast_1d(np.asarray(classes))
-        unknown = [label for label in dropped.tolist() if label not in self.classes_.tolist()]
-        if unknown:
-            raise ValueError(f"drop got {unknown}, of which the model knows nothing; its classes are in classes_.")
-        stay = ~np.isin(self.classes_, dropped)
-        labelled, pool = self._held()
-        known = labelled if pool is None else labelled.joined(pool)
-        kept = ~np.isin(known.labels, dropped)
-        kept_labels = known.labels[kept & (known.labelled_weights > 0)]
-        if stay.sum() < 2 or not len(kept_labels):
-            raise ValueError(f"{int(stay.sum())} classes would stay; it takes two, one of them with pictures.")
-        known = known.of_classes(kept, kept_labels[0])
-        table = self._resolve_classes(known.labels, known.labelled_weights).without(dropped)
-        self.dropped_classes_ = np.union1d(getattr(self, "dropped_classes_", dropped), dropped)
-        return self._fit_features(known.features, table, known.weights, known.unlabelled)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Most probable class of each image.
@@ -330,20 +250,6 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
             table = self._resolve_classes(y, labelled_weights(weights, unlabelled))
             features = np.where(unread[:, None], np.float32(0), features)
         return features, table, weights, unlabelled
-
-    def _resolve_classes(self, y: Any, weights: NDArray[np.float64] | None) -> ClassTable:
-        return resolve_classes(y, self.class_names, self.text_features, None if weights is None else weights > 0)
-
-    def _held(self) -> tuple[Samples, Samples | None]:
-        """The samples that the model remembers: the labelled in the order of the fit, and those without a label."""
-        cache, held = self.image_cache_, self.sample_position_[self.sample_position_ >= 0]
-        labelled = Samples.of(cache.embeddings[held], self.classes_[cache.labels[held]], self.sample_weight_)
-        pool = getattr(self, "unlabeled_cache_", None)
-        if pool is None:
-            return labelled, None
-        n = len(pool.keys)
-        stand_in = np.repeat(self.classes_[:1], n)
-        return labelled, Samples.of(pool.keys, stand_in, pool.weights, np.ones(n, dtype=bool))
 
     def _fit_features(
         self,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
@@ -16,6 +15,7 @@ from .classifier import XMAdapterClassifier
 from .datasets import load_emoji
 from .encoder import CLIPEncoder
 from .images import load_image
+from .persistence import load
 from .sheet import Answer, Retrieved, retrieval_sheet
 
 SHOTS = (1, 2, 4)
@@ -75,9 +75,9 @@ def _save_and_show(emoji: Bunch, folder: Path) -> None:
     support = support_of(emoji, 2, 0)
     paths = np.array(emoji.images, dtype=object)
     clf = XMAdapterClassifier("tiny").fit(paths[support], emoji.target[support])
-    file = folder / "emoji.joblib"
-    joblib.dump(clf, file)
-    loaded = joblib.load(file)
+    file = folder / "emoji.skxma"
+    clf.save(file)
+    loaded = load(file)
     queries = np.flatnonzero(~support)
     same = np.array_equal(clf.predict_proba(paths[queries]), loaded.predict_proba(paths[queries]))
     outcome = "the same" if same else "OTHERWISE"

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from threading import Thread
 
-import joblib
 import pytest
 from test_app_session import files
 
+from skxma import load
 from skxma.app._session import Session
 
 server = pytest.importorskip("skxma.app._server", reason="the page needs Flask")
@@ -108,8 +108,8 @@ def test_pictures_fit_question_answer(address, browser, tmp_path):
     expect(page.locator("#answer .unlike")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("link", name="Save the model").click()
-    download.value.save_as(tmp_path / "model.joblib")
-    assert joblib.load(tmp_path / "model.joblib").classes_.tolist() == ["bear", "fox", "poodle"]
+    download.value.save_as(tmp_path / "model.skxma")
+    assert load(tmp_path / "model.skxma").classes_.tolist() == ["bear", "fox", "poodle"]
 
     columns.nth(2).get_by_role("button", name="Remove the class").click()
     expect(page.get_by_role("status")).to_contain_text("fit again")

@@ -1,10 +1,10 @@
 import re
 from io import BytesIO
 
-import joblib
 import pytest
 from test_app_session import files, fill
 
+from skxma import load
 from skxma.app._session import Session
 
 server = pytest.importorskip("skxma.app._server", reason="the page needs Flask")
@@ -26,7 +26,7 @@ def upload(name, content):
     return {"data": {"file": (BytesIO(content), name)}, "content_type": "multipart/form-data"}
 
 
-def test_from_pictures_to_an_answer_and_a_model(client):
+def test_from_pictures_to_an_answer_and_a_model(client, tmp_path):
     for label in ("fox", "bear"):
         number = client.post("/columns").json["columns"][-1]["number"]
         client.put(f"/columns/{number}", json={"name": label})
@@ -41,8 +41,9 @@ def test_from_pictures_to_an_answer_and_a_model(client):
     assert answer["scores"][0]["label"] == "fox"
     assert client.get(f"/pictures/{answer['retrieved'][0]['picture']}").mimetype == "image/png"
     saved = client.get("/model")
-    assert saved.headers["Content-Disposition"] == "attachment; filename=model.joblib"
-    assert joblib.load(BytesIO(saved.data)).predict([query]) == ["fox"]
+    assert saved.headers["Content-Disposition"] == "attachment; filename=model.skxma"
+    (tmp_path / "m.skxma").write_bytes(saved.data)
+    assert load(tmp_path / "m.skxma").predict([query]) == ["fox"]
     first = state["columns"][0]
     client.delete(f"/pictures/{first['pictures'][0]['number']}")
     assert client.get("/state").json["fitted"]["stale"]

@@ -1,9 +1,7 @@
-from io import BytesIO
-
-import joblib
 import numpy as np
 import pytest
 
+from skxma import load
 from skxma.app._session import Session
 from skxma.datasets import load_emoji
 from skxma.errors import ImageError
@@ -53,9 +51,10 @@ def test_what_is_like_none_of_the_classes_is_said_to_be(session):
     assert session.ask(query.name, query.read_bytes()).unlike
 
 
-def test_the_saved_model_always_answers_a_class_and_the_same(session):
+def test_the_saved_model_always_answers_a_class_and_the_same(session, tmp_path):
     clf = fill(session).fit().classifier
-    loaded = joblib.load(BytesIO(session.model()))
+    (tmp_path / "m.skxma").write_bytes(session.model())
+    loaded = load(tmp_path / "m.skxma")
     queries = EMOJI.images[::20]
     np.testing.assert_array_equal(loaded.predict_proba(queries), clf.predict_proba(queries))
     assert set(loaded.predict(queries)) <= {"fox", "bear", "poodle"}

@@ -3,11 +3,10 @@ import shlex
 import subprocess
 import sys
 
-import joblib
 import pytest
 from PIL import Image
 
-from skxma import __version__, demo
+from skxma import __version__, demo, load
 from skxma.cli import build_parser, main
 from skxma.sheet import Answer, Retrieved, retrieval_sheet
 
@@ -20,7 +19,7 @@ def test_the_demo_does_the_whole_job(tmp_path, capsys, monkeypatch):
     (line,) = [line for line in printed.splitlines() if line.strip().startswith("2 ")]
     zero_shot, adapted = (float(word.rstrip("%")) for word in line.split()[1:3])
     assert adapted > zero_shot + 20
-    assert joblib.load(tmp_path / "out" / "emoji.joblib").predict(demo.load_emoji().images[:1]).shape == (1,)
+    assert load(tmp_path / "out" / "emoji.skxma").predict(demo.load_emoji().images[:1]).shape == (1,)
     with Image.open(tmp_path / "out" / "retrieval.png") as sheet:
         assert sheet.width > 500
         assert len(sheet.getcolors(10**6)) > 100

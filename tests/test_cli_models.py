@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from skxma import EmbeddingStore
+from skxma._cli_models import print_columns, width_of, write
 from skxma.cli import main
 from skxma.datasets import load_emoji
 
@@ -92,6 +93,15 @@ def test_an_answer_is_explained_by_named_pictures(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "zero-shot" in lines[0]
     assert sum(str(folder / "pics") in line for line in lines) == 4
+
+
+def test_columns_stay_below_each_other_whatever_the_paths_are_called(capsys):
+    paths = ["a.png", "a/very/long/path/" * 9 + "b.png", "新しい写真/\u9dfa.png", "cafe\u0301.png"]
+    print_columns(("image", "n"), [(path, "1") for path in paths], n_words=1)
+    write([(path, "heron", 0.5) for path in paths], "table")
+    lines = capsys.readouterr().out.splitlines()
+    assert len({width_of(line) for line in lines[: 1 + len(paths)]}) == 1
+    assert len({width_of(line[: line.index("50.0")]) for line in lines[1 + len(paths) :]}) == 1
 
 
 def test_prompts_show_names_as_words(folder, capsys):

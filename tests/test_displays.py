@@ -63,6 +63,27 @@ def test_embeddings_show_labels_in_the_place_of_pictures(fitted):
     assert_no_overlap(display.figure_)
 
 
+def test_answers_that_are_at_hand_are_drawn_alike(fitted):
+    clf, images, labels, queries, right = fitted
+    of_estimator = RetrievalDisplay.from_estimator(clf, queries, right, support=images)
+    of_answers = RetrievalDisplay.from_predictions(
+        clf.kneighbors(queries, 4),
+        clf.predict_proba(queries).tolist(),
+        clf.classes_.tolist(),
+        labels,
+        right,
+        queries=queries,
+        support=images,
+        texts=labels,
+    )
+    assert [text for text, _ in texts_of(of_answers.figure_)] == [text for text, _ in texts_of(of_estimator.figure_)]
+    judged = HardSamplesDisplay.from_predictions(
+        labels.tolist(), clf.left_out_label_, hardness=clf.hardness_, label_noise=clf.label_noise_.tolist(), n_samples=4
+    )
+    drawn = HardSamplesDisplay.from_estimator(clf, n_samples=4)
+    assert [text for text, _ in texts_of(judged.figure_)] == [text for text, _ in texts_of(drawn.figure_)]
+
+
 @pytest.mark.parametrize("by", ["hardness", "label_noise"])
 def test_hard_samples_come_in_their_order(fitted, by):
     clf, images, labels, _, _ = fitted

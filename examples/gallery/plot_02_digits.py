@@ -59,8 +59,8 @@ from skxma.inspection import FewShotCurveDisplay
 FewShotCurveDisplay.from_scores(scores)
 
 # %%
-# Up to eight digits of each, the three are within each other's errors; at sixteen the retrieval is ahead. An encoder
-# of coloured drawings has little to say of handwriting, and does no harm.
+# Up to eight digits of each, the three are about equally good; at sixteen the retrieval is ahead. An encoder of
+# coloured drawings has little to say of handwriting, and does no harm.
 
 # %%
 # What the words alone bring is in ``zero_shot``; a guess would be right one time in ten. The evidence that is added

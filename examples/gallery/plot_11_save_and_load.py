@@ -3,7 +3,8 @@ Save and load
 =============
 
 A fitted model is small, for the encoder stays out of it: what is saved is the caches and a few weights, and the
-encoder's name and fingerprint. Two ways to a file: joblib, and skops, which opens no file that would run code.
+encoder's name and fingerprint. Three ways to a file: skxma's own, of which nothing can be run; skops, which asks what
+may be loaded; and joblib, a pickle.
 """
 
 import tempfile
@@ -13,6 +14,7 @@ import joblib
 import numpy as np
 import skops.io
 
+import skxma
 from skxma import XMAdapterClassifier
 from skxma.datasets import load_emoji
 
@@ -21,6 +23,14 @@ support, test = emoji.sets != "noto", emoji.sets == "noto"
 clf = XMAdapterClassifier("tiny").fit(emoji.images[support], emoji.target[support])
 answers = clf.predict_proba(emoji.images[test])
 folder = Path(tempfile.mkdtemp())
+
+# %%
+# skxma's own format is arrays and JSON: loading it runs nothing. A later release reads it.
+
+clf.save(folder / "emoji.skxma")
+again = skxma.load(folder / "emoji.skxma")
+print(f"skxma: {(folder / 'emoji.skxma').stat().st_size / 1e6:.2f} MB")
+print("same answers:", np.array_equal(answers, again.predict_proba(emoji.images[test])))
 
 # %%
 # joblib, as scikit-learn's users know it. It writes a pickle: loading one runs what its author wanted, so load only
@@ -53,17 +63,16 @@ print("same answers:", np.array_equal(answers, again.predict_proba(emoji.images[
 
 import matplotlib.pyplot as plt
 
-import skxma
-
 weights = Path(skxma.__file__).parent / "models" / "tiny" / "open_clip_model.safetensors"
 files = {
     "model, skops": folder / "emoji.skops",
     "model, joblib": folder / "emoji.joblib",
+    "model, skxma": folder / "emoji.skxma",
     'weights of "tiny"': weights,
 }
 sizes = [file.stat().st_size / 1e6 for file in files.values()]
-fig, ax = plt.subplots(figsize=(6, 2.2), layout="constrained")
-bars = ax.barh(list(files), sizes, color=["#0072B2", "#0072B2", "#E69F00"], height=0.6)
+fig, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
+bars = ax.barh(list(files), sizes, color=["#0072B2", "#0072B2", "#0072B2", "#E69F00"], height=0.6)
 ax.bar_label(bars, fmt="%.2f MB", padding=4)
 ax.set(xlabel="MB", xlim=(0, 1.2 * max(sizes)))
 ax.spines[["top", "right"]].set_visible(False)

@@ -197,7 +197,7 @@ def model() -> Response:
     """The classifier as a file."""
     with the_session() as session:
         content = session.model()
-    disposition = {"Content-Disposition": "attachment; filename=model.joblib"}
+    disposition = {"Content-Disposition": "attachment; filename=model.skxma"}
     return Response(content, mimetype="application/octet-stream", headers=disposition)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import joblib
 import numpy as np
 from PIL import Image
 
@@ -252,7 +251,7 @@ class Session:
             query.file.unlink()
 
     def model(self) -> bytes:
-        """The classifier as `skxma predict` and ``joblib.load`` read it; it always answers a class.
+        """The classifier as `skxma predict` and `skxma.load` read it; it always answers a class.
 
         Raises
         ------
@@ -261,9 +260,9 @@ class Session:
         """
         if self.fitted is None:
             raise ValueError("Fit first: there is no classifier yet to save.")
-        buffer = BytesIO()
-        joblib.dump(copy(self.fitted.classifier).set_params(false_rejection_rate=None, unknown_label=None), buffer)
-        return buffer.getvalue()
+        file = Path(self._folder.name) / "model.skxma"
+        copy(self.fitted.classifier).set_params(false_rejection_rate=None, unknown_label=None).save(file)
+        return file.read_bytes()
 
     def _keep(self, name: str, content: bytes) -> Picture:
         """Write a file into the session's folder and read it."""

@@ -16,7 +16,7 @@ from ._labels import support_labels
 class HardSamplesDisplay:
     """Support images on which the two modalities disagree the most, which often are label errors.
 
-    Make it with :meth:`from_estimator`.
+    Make it with :meth:`from_estimator`, or from what is known of samples with :meth:`from_predictions`.
 
     Parameters
     ----------
@@ -69,12 +69,57 @@ class HardSamplesDisplay:
         display : HardSamplesDisplay
         """
         check_is_fitted(estimator)
-        display = cls(
+        return cls.from_predictions(
+            support_labels(estimator),
+            estimator.left_out_label_,
             images=images,
-            labels=support_labels(estimator),
-            suggested=estimator.left_out_label_,
             hardness=estimator.hardness_,
             label_noise=estimator.label_noise_,
+            by=by,
+            n_samples=n_samples,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        labels: Any,
+        suggested: Any,
+        *,
+        hardness: Any,
+        label_noise: Any,
+        images: Sequence[Any] | None = None,
+        by: str = "hardness",
+        n_samples: int = 12,
+    ) -> Self:
+        """Take the hardest of samples that were judged before, or by a method of one's own, and plot.
+
+        Parameters
+        ----------
+        labels : array-like of shape (n_samples,)
+            The given labels.
+        suggested : array-like of shape (n_samples,)
+            What each sample is taken for by a model that has not seen it.
+        hardness : array-like of shape (n_samples,)
+            How far the modalities disagree.
+        label_noise : array-like of shape (n_samples,)
+            Probability that the label is wrong.
+        images : sequence of images, optional
+            The samples.
+        by : {"hardness", "label_noise"}, default="hardness"
+            As in `from_estimator`.
+        n_samples : int, default=12
+            How many.
+
+        Returns
+        -------
+        display : HardSamplesDisplay
+        """
+        display = cls(
+            images=images,
+            labels=np.asarray(labels),
+            suggested=np.asarray(suggested),
+            hardness=np.asarray(hardness),
+            label_noise=np.asarray(label_noise),
         )
         return display.plot(by=by, n_samples=n_samples)
 

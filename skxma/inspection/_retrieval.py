@@ -18,7 +18,7 @@ from ._labels import support_labels
 class RetrievalDisplay:
     """Each query with the support images retrieved for it, their affinities in both modalities, and the probabilities.
 
-    Make it with :meth:`from_estimator`.
+    Make it with :meth:`from_estimator`, or with :meth:`from_predictions` from answers that are at hand.
 
     Parameters
     ----------
@@ -103,17 +103,72 @@ class RetrievalDisplay:
         check_is_fitted(estimator)
         image, text, found = estimator.kneighbors(X, n_neighbors)
         labels = support_labels(estimator)
-        display = cls(
+        return cls.from_predictions(
+            (image, text, found),
+            estimator.predict_proba(X),
+            estimator.classes_,
+            labels,
+            y,
             queries=None if is_embeddings(X) else X,
             support=support,
-            support_labels=labels,
+            texts=class_texts(estimator, labels),
+            n_classes=n_classes,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        neighbors: tuple[Any, Any, Any],
+        probabilities: Any,
+        classes: Any,
+        support_labels: Any,
+        y: Sequence[Any] | None = None,
+        *,
+        queries: Sequence[Any] | None = None,
+        support: Sequence[Any] | None = None,
+        texts: Sequence[str | None] | None = None,
+        n_classes: int = 3,
+    ) -> Self:
+        """Plot what was retrieved and answered before.
+
+        Parameters
+        ----------
+        neighbors : tuple of three array-likes of shape (n_queries, n_neighbors)
+            As `kneighbors` gave them: affinities in the image cache and in the text cache, and which of the support
+            images.
+        probabilities : array-like of shape (n_queries, n_classes)
+            As `predict_proba` gave them.
+        classes : array-like of shape (n_classes,)
+            The labels of the columns of `probabilities`.
+        support_labels : array-like of shape (n_samples,)
+            Labels of the support images, in the order of the fit.
+        y : sequence of length n_queries, optional
+            Labels of the queries.
+        queries : sequence of images, optional
+            The queries themselves.
+        support : sequence of images, optional
+            What was given to `fit`.
+        texts : sequence of length n_samples, optional
+            What the prompts call the class of each support image.
+        n_classes : int, default=3
+            How many of the most probable classes to show.
+
+        Returns
+        -------
+        display : RetrievalDisplay
+        """
+        image, text, found = (np.asarray(part) for part in neighbors)
+        display = cls(
+            queries=queries,
+            support=support,
+            support_labels=np.asarray(support_labels),
             found=found,
             image_affinity=image,
             text_affinity=text,
-            classes=estimator.classes_,
-            probabilities=estimator.predict_proba(X),
+            classes=np.asarray(classes),
+            probabilities=np.asarray(probabilities),
             labels=y,
-            texts=class_texts(estimator, labels),
+            texts=texts,
         )
         return display.plot(n_classes=n_classes)
 
