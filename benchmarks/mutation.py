@@ -3,9 +3,10 @@
     python benchmarks/mutation.py [MODULE ...] [--survivors]
 
 Runs what benchmarks/mutation.json lacks of the source as it is: it goes on where it was interrupted, and after a
-change of one module repeats that module alone. Every mutant runs the tests in a fork of this process, which imported
-torch and scikit-learn already, so most take about a second; one that survives takes all of the tests' time.
-Hypothesis draws the same examples each time and does not shrink. Needs `pip install ".[test,proofs]"`, and POSIX.
+change of one module repeats that module alone. Every mutant runs, in a fork of this process, which imported torch and
+scikit-learn already, the tests that call the function it is in, up to the first that fails: those that noticed its
+neighbours first, then the quick ones. Hypothesis draws the same examples each time and does not shrink. Limits count
+seconds of the processor, so that the run may be stopped and continued. Needs `pip install ".[test,proofs]"`, and POSIX.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ import importlib.abc
 import importlib.util
 import json
 import os
+import resource
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "mutation.json"
+LEAST_SECONDS, ADDRESS_SPACE = 30, 16 * 2**30
 MODULES = {
     "functional": ["test_functional", "test_closed_forms", "test_training", "test_experts", "test_open_set"],
     "caches": ["test_caches", "test_closed_forms", "test_training", "test_calibrated"],
@@ -113,8 +118,77 @@ class Substitute(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.source, f"<mutant of {self.name}>", "exec"), vars(module))
 
 
-def run_tests(module: str, source: str) -> int:
-    """Run the module's tests in this process against another source; the exit status of pytest."""
+@dataclass(frozen=True)
+class Cost:
+    """What a test takes, and which functions of the module it calls, each by its first line; imports aside."""
+
+    seconds: float
+    functions: set[int]
+
+
+class Watcher:
+    """A plugin of pytest that finds the cost of each test, and which of them failed."""
+
+    def __init__(self, filename: str, first_line: dict[int, int]) -> None:
+        self.filename, self.first_line = filename, first_line
+        self.costs: dict[str, Cost] = {}
+        self.failed: list[str] = []
+
+    def pytest_runtest_protocol(self, item: Any) -> None:
+        """Before a test: watch from here."""
+        self.called: set[int] = set()
+        self.start = time.process_time()
+        sys.settrace(self._call)
+        threading.settrace(self._call)
+
+    def _call(self, frame: Any, event: str, argument: Any) -> None:
+        if frame.f_code.co_filename == self.filename:
+            self.called.add(self.first_line.get(frame.f_code.co_firstlineno, 0))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """After each of a test's three phases."""
+        if report.failed:
+            self.failed.append(report.nodeid)
+        if report.when == "teardown":
+            sys.settrace(None)
+            self.costs[report.nodeid] = Cost(time.process_time() - self.start, self.called)
+
+
+class Chosen:
+    """A plugin of pytest that runs some of the tests, in an order, and tells which failed."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.rank = {name: i for i, name in enumerate(names)}
+        self.failed = ""
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Take those that were chosen."""
+        items[:] = sorted((i for i in items if i.nodeid in self.rank), key=lambda i: self.rank[i.nodeid])
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """After each of a test's three phases."""
+        if report.failed:
+            self.failed = report.nodeid
+
+
+def function_lines(source: str) -> dict[int, int]:
+    """The first line, decorators included, of the function or method that each line of a module is in."""
+    found: dict[int, int] = {}
+
+    def visit(nodes: Sequence[ast.stmt]) -> None:
+        for node in nodes:
+            if isinstance(node, ast.ClassDef):
+                visit(node.body)
+            elif isinstance(node, ast.FunctionDef):
+                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                found.update(dict.fromkeys(range(first, (node.end_lineno or first) + 1), first))
+
+    visit(ast.parse(source).body)
+    return found
+
+
+def run_tests(module: str, source: str, files: Sequence[str], plugin: Any) -> int:
+    """Run tests in this process against another source of a module; the exit status of pytest."""
     import pytest
     from hypothesis import Phase, settings
 
@@ -127,30 +201,62 @@ def run_tests(module: str, source: str) -> int:
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
-    tests = [f"tests/{name}.py" for name in MODULES[module]]
-    return int(pytest.main(["-x", "-q", "--no-header", "--tb=no", "--assert=plain", *WITHOUT, *tests]))
+    flags = ["-x", "-q", "--no-header", "--tb=no", "--assert=plain", *WITHOUT]
+    return int(pytest.main([*flags, *files], plugins=[plugin]))
 
 
-def outcome_of(module: str, source: str, seconds: float) -> str:
-    """Whether a mutant is "killed" by a failing test, ends in "timeout", or "survived"."""
+def in_a_fork(job: Callable[[], Any], seconds: int) -> tuple[Any, bool]:
+    """What a job returns in a process of its own, by way of JSON, and whether it took too long; None if it died."""
     gc.freeze()
+    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         gc.disable()
-        status = 1
+        os.close(reader)
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
         try:
-            status = run_tests(module, source)
+            said = json.dumps(job()).encode()
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(said)
         finally:
-            os._exit(min(status, 125))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return "survived" if status == 0 else "killed"
-        time.sleep(0.02)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "timeout"
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(child, 0)
+    late = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+    return json.loads(said) if said else None, late
+
+
+def costs_of(module: str, source: str) -> dict[str, Cost]:
+    """Run all tests of a module without a mutation."""
+
+    def job() -> dict[str, Any]:
+        watcher = Watcher(f"<mutant of skxma.{module}>", function_lines(source))
+        files = [f"tests/{name}.py" for name in MODULES[module]]
+        status = run_tests(module, source, files, watcher)
+        costs = {name: [cost.seconds, sorted(cost.functions)] for name, cost in watcher.costs.items()}
+        return {"status": status, "failed": watcher.failed, "costs": costs}
+
+    found, _ = in_a_fork(job, 3600)
+    if found is None or found["status"]:
+        sys.exit(f"The tests of {module} fail without any mutation: {found and found['failed']}.")
+    return {name: Cost(seconds, set(functions)) for name, (seconds, functions) in found["costs"].items()}
+
+
+def outcome_of(module: str, source: str, names: Sequence[str], seconds: int) -> tuple[str, str]:
+    """Whether a mutant is "killed" by a failing test, and which, ends in "timeout", or "survived"."""
+
+    def job() -> list[Any]:
+        chosen = Chosen(names)
+        files = list(dict.fromkeys(name.partition("::")[0] for name in names))
+        return [run_tests(module, source, files, chosen), chosen.failed]
+
+    found, late = in_a_fork(job, seconds)
+    if late:
+        return "timeout", ""
+    return ("survived", "") if found is not None and found[0] == 0 else ("killed", found[1] if found else "")
 
 
 def digest(*paths: Path) -> str:
@@ -164,17 +270,27 @@ def test_module(module: str, held: dict[str, Any], again: bool) -> dict[str, Any
     source = path.read_text()
     if held.get("source") != digest(path):
         held = {"source": digest(path), "mutants": {}}
-    start = time.monotonic()
-    if outcome_of(module, source, 3600) != "survived":
-        sys.exit(f"The tests of {module} fail without any mutation: {', '.join(MODULES[module])}.")
-    seconds = max(60.0, 10 * (time.monotonic() - start))
-    known = held["mutants"]
+    known, first_line = held["mutants"], function_lines(source)
     mutants = [m for m in mutants_of(source) if m.key not in known or (again and known[m.key][0] == "survived")]
-    print(f"{module}: {len(mutants)} mutants to run, {len(known)} known, {seconds:.0f} s each at most", flush=True)
-    for i, mutant in enumerate(mutants):
-        known[mutant.key] = [outcome_of(module, mutant.source, seconds), mutant.line]
-        if known[mutant.key][0] == "survived":
-            print(f"survived: skxma/{module}.py:{mutant.line} {mutant.operator}", flush=True)
+    if not mutants:
+        return held
+    costs = costs_of(module, source)
+    kills: dict[int, Counter[str]] = {}
+    print(f"{module}: {len(mutants)} mutants to run, {len(known)} known, {len(costs)} tests", flush=True)
+    for i, mutant in enumerate(sorted(mutants, key=lambda m: m.line)):
+        function = first_line.get(mutant.line, 0)
+        before = kills.setdefault(function, Counter())
+        # what is in no function runs at import
+        touching = [name for name in costs if not function or function in costs[name].functions]
+        touching.sort(key=lambda name: (-before[name], costs[name].seconds))
+        outcome, killer = "survived", ""
+        if touching:
+            limit = LEAST_SECONDS + 10 * int(sum(costs[name].seconds for name in touching))
+            outcome, killer = outcome_of(module, mutant.source, touching, limit)
+        known[mutant.key] = [outcome, mutant.line]
+        before[killer] += 1
+        if outcome == "survived":
+            print(f"survived: skxma/{module}.py:{mutant.line} {mutant.key}", flush=True)
         if i % 20 == 19:
             save({**load(), module: held})
             print(f"  {i + 1} of {len(mutants)}", flush=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from . import model_file
 from ._atomic import all_or_nothing
 from ._callbacks import CallbackSupportMixin, FitTask
-from ._device import resolve_device
+from ._device import memory_for, resolve_device
 from ._threads import threads_for
 from .caches import Floats, ImageCache
 from .experts import zero_shot_cosines
@@ -375,7 +375,8 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
         self.text_features_ = class_mean_directions(cache) if text is None else text
         n, width = cache.keys.shape
         threads = threads_for(float(n) * n * width + float(n) * n_classes * FIT_PASSES)
-        with threads, (whole or FitTask()).subtask("learn", self._n_steps()) as learning:
+        told = memory_for(f"Fitting {n} pictures of {n_classes} classes", device)
+        with threads, told, (whole or FitTask()).subtask("learn", self._n_steps()) as learning:
             self._fit_task(Task(cache, as_tensor, scale, device, dtype, learning, pool))
             if unlabelled is not None:
                 self._answer_unlabelled(features[unlabelled], unlabelled)
@@ -446,7 +447,9 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
     def _score_features(self, features: Floats, scorer: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> Any:
         """The same for embeddings (n, D)."""
         n_keys, width = self.image_cache_.keys.shape
-        with torch.inference_mode(), threads_for(float(len(features)) * width * (n_keys + width)):
+        threads = threads_for(float(len(features)) * width * (n_keys + width))
+        told = memory_for(f"Predicting with {n_keys} keys of {len(self.classes_)} classes", self._compute_on()[0])
+        with torch.inference_mode(), threads, told:
             score = scorer(self._like_fit())
             return np.concatenate([score(chunk).double().cpu().numpy() for chunk in self._chunks(features)])
 
