@@ -3,20 +3,19 @@
     python benchmarks/mutation.py [MODULE ...] [--survivors]
 
 Runs what benchmarks/mutation.json lacks of the source as it is: it goes on where it was interrupted, and after a
-change of one module repeats that module alone. Every mutant runs, in a fork of this process, which imported torch and
-scikit-learn already, the tests that call the function it is in, up to the first that fails: those that noticed its
-neighbours first, then the quick ones. Hypothesis draws the same examples each time and does not shrink. Limits count
-seconds of the processor, so that the run may be stopped and continued. Needs `pip install ".[test,proofs]"`, and POSIX.
+change of one module repeats that module alone. Every mutant runs the tests that call the function it is in, up to the
+first that fails: those that noticed its neighbours first, then the quick ones. It does so in a fork of a process that
+has collected the tests and put the mutant's code into the function; mutants outside of functions import everything
+again. Hypothesis draws the same examples each time and does not shrink. Limits count seconds of the processor, so that
+the run may be stopped and continued. Needs `pip install ".[test,proofs]"`, and POSIX.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import gc
 import hashlib
-import importlib.abc
-import importlib.util
+import importlib
 import json
 import os
 import resource
@@ -25,97 +24,46 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mutants import Mutant, Substitute, function_lines, mutants_of, put_in
+from survivors import REASONS, explains
+
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "mutation.json"
-LEAST_SECONDS, ADDRESS_SPACE = 30, 16 * 2**30
+LEAST_SECONDS, DAY, ADDRESS_SPACE = 30, 86400, 16 * 2**30
 MODULES = {
     "functional": ["test_functional", "test_closed_forms", "test_training", "test_experts", "test_open_set"],
     "caches": ["test_caches", "test_closed_forms", "test_training", "test_calibrated"],
     "calibration": ["test_calibration", "test_closed_forms", "test_calibrated", "test_open_set"],
 }
 # imported before the forks, so that they need not
-HEAVY = ("torch", "torch.testing", "numpy.testing", "scipy.optimize", "scipy.sparse", "sklearn.base", "sklearn.metrics")
-HEAVY += (
-    "sklearn.model_selection",
-    "sklearn.linear_model",
+HEAVY = [
+    "torch",
+    "torch.func",
+    "torch.testing",
+    "numpy.testing",
+    "scipy.optimize",
+    "scipy.sparse",
+    "pandas",
+    "joblib",
+    "PIL.Image",
+    "pytest",
     "hypothesis.strategies",
     "hypothesis.extra.numpy",
-    "pytest",
-)
-# of each mutant's second these would take half
+    "sklearn.base",
+    "sklearn.linear_model",
+    "sklearn.metrics",
+    "sklearn.model_selection",
+    "open_clip",
+]
+# of a mutant's time these would take half
 WITHOUT = [
     f"-pno:{name}" for name in ("cacheprovider", "unraisableexception", "threadexception", "xdist", "pytest_cov")
 ]
-HEAVY += ("PIL.Image", "pandas", "joblib", "torch.func")
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change of a module's source."""
-
-    operator: str
-    occurrence: int
-    line: int
-    source: str
-
-    @property
-    def key(self) -> str:
-        """What names it among the mutants of one source."""
-        return f"{self.operator}:{self.occurrence}"
-
-
-def mutants_of(source: str) -> Iterator[Mutant]:
-    """All mutants that differ from the source in something that runs: annotations do not."""
-    from cosmic_ray.ast import ast_nodes, get_ast
-    from cosmic_ray.mutating import mutate_code
-    from cosmic_ray.plugins import get_operator, operator_names
-
-    tree, plain = get_ast(source), without_annotations(source)
-    for name in operator_names():
-        kind = get_operator(name)
-        if kind.arguments():
-            continue
-        places = (place for node in ast_nodes(tree) for place in kind().mutation_positions(node))
-        for occurrence, (start, _) in enumerate(places):
-            changed = mutate_code(source, kind(), occurrence)
-            if changed is not None and without_annotations(changed) != plain:
-                yield Mutant(name.removeprefix("core/"), occurrence, start[0], changed)
-
-
-def without_annotations(source: str) -> str:
-    """What a module does, as a string; it must have ``from __future__ import annotations``."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return source
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            node.returns = None
-        elif isinstance(node, ast.arg):
-            node.annotation = None
-        elif isinstance(node, ast.AnnAssign):
-            node.annotation = ast.Constant(None)
-    return ast.dump(tree)
-
-
-class Substitute(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives one module another source."""
-
-    def __init__(self, name: str, source: str) -> None:
-        self.name, self.source = name, source
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Answer for the one module."""
-        return importlib.util.spec_from_loader(name, self) if name == self.name else None
-
-    def exec_module(self, module: Any) -> None:
-        """Run the other source."""
-        exec(compile(self.source, f"<mutant of {self.name}>", "exec"), vars(module))
 
 
 @dataclass(frozen=True)
@@ -171,24 +119,45 @@ class Chosen:
             self.failed = report.nodeid
 
 
-def function_lines(source: str) -> dict[int, int]:
-    """The first line, decorators included, of the function or method that each line of a module is in."""
-    found: dict[int, int] = {}
+class Server:
+    """A plugin of pytest that does something else with the collected tests than to run them."""
 
-    def visit(nodes: Sequence[ast.stmt]) -> None:
-        for node in nodes:
-            if isinstance(node, ast.ClassDef):
-                visit(node.body)
-            elif isinstance(node, ast.FunctionDef):
-                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                found.update(dict.fromkeys(range(first, (node.end_lineno or first) + 1), first))
+    def __init__(self, use: Callable[[Any], None]) -> None:
+        self.use = use
 
-    visit(ast.parse(source).body)
-    return found
+    def pytest_runtestloop(self, session: Any) -> bool:
+        """Instead of the tests."""
+        self.use(session)
+        return True
 
 
-def run_tests(module: str, source: str, files: Sequence[str], plugin: Any) -> int:
-    """Run tests in this process against another source of a module; the exit status of pytest."""
+def run_some(session: Any, names: Sequence[str]) -> str:
+    """Run collected tests, in this order, up to the first that fails, which is returned; "" if none does."""
+    items = {item.nodeid: item for item in session.items}
+    chosen = [items[name] for name in names]
+    noted = Chosen(())
+    session.config.pluginmanager.register(noted)
+    for item, following in zip(chosen, [*chosen[1:], None], strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if noted.failed:
+            break
+    return noted.failed
+
+
+def files_of(module: str) -> list[str]:
+    """The files of tests of a module."""
+    return [f"tests/{name}.py" for name in MODULES[module]]
+
+
+def silence() -> None:
+    """Print nothing from here on, in this process."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def start_pytest(files: Sequence[str], plugin: Any) -> int:
+    """Run pytest in this process; its exit status."""
     import pytest
     from hypothesis import Phase, settings
 
@@ -197,12 +166,15 @@ def run_tests(module: str, source: str, files: Sequence[str], plugin: Any) -> in
         "mutation", max_examples=30, derandomize=True, database=None, deadline=None, phases=phases
     )
     settings.load_profile("mutation")
-    sys.meta_path.insert(0, Substitute(f"skxma.{module}", source))
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
-    flags = ["-x", "-q", "--no-header", "--tb=no", "--assert=plain", *WITHOUT]
+    flags = ["-x", "-qq", "-s", "--no-header", "--no-summary", "--tb=no", "--assert=plain", *WITHOUT]
     return int(pytest.main([*flags, *files], plugins=[plugin]))
+
+
+def run_tests(module: str, source: str, files: Sequence[str], plugin: Any) -> int:
+    """Run tests in this process, where skxma is not imported yet, against another source of a module."""
+    sys.meta_path.insert(0, Substitute(f"skxma.{module}", source))
+    silence()
+    return start_pytest(files, plugin)
 
 
 def in_a_fork(job: Callable[[], Any], seconds: int) -> tuple[Any, bool]:
@@ -234,8 +206,7 @@ def costs_of(module: str, source: str) -> dict[str, Cost]:
 
     def job() -> dict[str, Any]:
         watcher = Watcher(f"<mutant of skxma.{module}>", function_lines(source))
-        files = [f"tests/{name}.py" for name in MODULES[module]]
-        status = run_tests(module, source, files, watcher)
+        status = run_tests(module, source, files_of(module), watcher)
         costs = {name: [cost.seconds, sorted(cost.functions)] for name, cost in watcher.costs.items()}
         return {"status": status, "failed": watcher.failed, "costs": costs}
 
@@ -245,56 +216,106 @@ def costs_of(module: str, source: str) -> dict[str, Cost]:
     return {name: Cost(seconds, set(functions)) for name, (seconds, functions) in found["costs"].items()}
 
 
-def outcome_of(module: str, source: str, names: Sequence[str], seconds: int) -> tuple[str, str]:
-    """Whether a mutant is "killed" by a failing test, and which, ends in "timeout", or "survived"."""
+Run = Callable[[Mutant, Sequence[str]], str]
 
-    def job() -> list[Any]:
+
+def import_and_run(module: str) -> Run:
+    """A way to run a mutant that imports everything again."""
+
+    def run(mutant: Mutant, names: Sequence[str]) -> str:
         chosen = Chosen(names)
         files = list(dict.fromkeys(name.partition("::")[0] for name in names))
-        return [run_tests(module, source, files, chosen), chosen.failed]
+        return chosen.failed or "an import" if run_tests(module, mutant.source, files, chosen) else ""
 
-    found, late = in_a_fork(job, seconds)
+    return run
+
+
+def put_in_and_run(module: str, session: Any) -> Run:
+    """A way to run a mutant of a function's inside where the tests are collected already."""
+
+    def run(mutant: Mutant, names: Sequence[str]) -> str:
+        silence()
+        put_in(sys.modules[f"skxma.{module}"], mutant.source)
+        return run_some(session, names)
+
+    return run
+
+
+class Module:
+    """The mutants of one module that have no result yet, and the tests that may notice them."""
+
+    def __init__(self, name: str, again: bool) -> None:
+        path = ROOT / "skxma" / f"{name}.py"
+        source = path.read_text()
+        held = load().get(name, {})
+        if held.get("source") != digest(path):
+            held = {"source": digest(path), "mutants": {}}
+        self.name, self.held, self.known = name, held, held["mutants"]
+        self.first_line, self.lines = function_lines(source), source.splitlines()
+        missing = [m for m in mutants_of(source) if m.key not in self.known or (again and self.is_in_question(m))]
+        self.mutants = sorted(missing, key=lambda m: m.line)
+        self.costs = costs_of(name, source) if missing else {}
+        self.kills: dict[int, Counter[str]] = {}
+
+    def is_in_question(self, mutant: Mutant) -> bool:
+        """Whether a mutant was run and noticed by no test, and nothing says why."""
+        return bool(self.known[mutant.key][0] == "survived") and not self.is_explained(mutant)
+
+    def is_inside(self, mutant: Mutant) -> bool:
+        """Whether only the code of a function differs."""
+        return mutant.line in self.first_line and mutant.operator != "RemoveDecorator"
+
+    def is_explained(self, mutant: Mutant) -> bool:
+        """Whether benchmarks/survivors.py says that no test can notice a mutant; none is tried then."""
+        return any(explains(reason, self.name, mutant.key, self.lines[mutant.line - 1]) for reason in REASONS)
+
+    def run(self, inside: bool, run: Run) -> None:
+        """Run the mutants inside of functions, or the others, each in a fork."""
+        mutants = [mutant for mutant in self.mutants if self.is_inside(mutant) == inside]
+        for i, mutant in enumerate(mutants, 1):
+            function = self.first_line.get(mutant.line, 0)
+            before = self.kills.setdefault(function, Counter())
+            # what is in no function runs at import
+            names = [name for name in self.costs if not function or function in self.costs[name].functions]
+            names.sort(key=lambda name: (-before[name], self.costs[name].seconds))
+            limit = LEAST_SECONDS + 10 * int(sum(self.costs[name].seconds for name in names))
+            outcome, noticed_by = "survived", ""
+            if names and not self.is_explained(mutant):
+                outcome, noticed_by = outcome_of(run, mutant, names, limit)
+            self.known[mutant.key] = [outcome, mutant.line]
+            before[noticed_by] += 1
+            if outcome == "survived":
+                print(f"survived: skxma/{self.name}.py:{mutant.line} {mutant.key}", flush=True)
+            if i % 20 == 0 or i == len(mutants):
+                save({**load(), self.name: self.held})
+                print(f"  {self.name}: {i} of {len(mutants)}", flush=True)
+
+
+def outcome_of(run: Run, mutant: Mutant, names: Sequence[str], seconds: int) -> tuple[str, str]:
+    """Whether a mutant is "killed" by a failing test, and which, ends in "timeout", or "survived"."""
+    failed, late = in_a_fork(lambda: run(mutant, names), seconds)
     if late:
         return "timeout", ""
-    return ("survived", "") if found is not None and found[0] == 0 else ("killed", found[1] if found else "")
+    return ("survived", "") if failed == "" else ("killed", failed or "")
+
+
+def test_module(name: str, again: bool) -> None:
+    """Run the mutants of one module that have no result yet."""
+    module = Module(name, again)
+    print(f"{name}: {len(module.mutants)} mutants to run, {len(module.known)} known", flush=True)
+    module.run(False, import_and_run(name))
+
+    def serve() -> int:
+        return start_pytest(files_of(name), Server(lambda session: module.run(True, put_in_and_run(name, session))))
+
+    status, _ = in_a_fork(serve, DAY)
+    if status is None:
+        sys.exit(f"The mutants of {name} were not all run; what was run is kept.")
 
 
 def digest(*paths: Path) -> str:
     """What tells one state of some files from another."""
     return hashlib.blake2b(b"\0".join(path.read_bytes() for path in paths), digest_size=8).hexdigest()
-
-
-def test_module(module: str, held: dict[str, Any], again: bool) -> dict[str, Any]:
-    """Run the mutants of one module that have no result yet."""
-    path = ROOT / "skxma" / f"{module}.py"
-    source = path.read_text()
-    if held.get("source") != digest(path):
-        held = {"source": digest(path), "mutants": {}}
-    known, first_line = held["mutants"], function_lines(source)
-    mutants = [m for m in mutants_of(source) if m.key not in known or (again and known[m.key][0] == "survived")]
-    if not mutants:
-        return held
-    costs = costs_of(module, source)
-    kills: dict[int, Counter[str]] = {}
-    print(f"{module}: {len(mutants)} mutants to run, {len(known)} known, {len(costs)} tests", flush=True)
-    for i, mutant in enumerate(sorted(mutants, key=lambda m: m.line)):
-        function = first_line.get(mutant.line, 0)
-        before = kills.setdefault(function, Counter())
-        # what is in no function runs at import
-        touching = [name for name in costs if not function or function in costs[name].functions]
-        touching.sort(key=lambda name: (-before[name], costs[name].seconds))
-        outcome, killer = "survived", ""
-        if touching:
-            limit = LEAST_SECONDS + 10 * int(sum(costs[name].seconds for name in touching))
-            outcome, killer = outcome_of(module, mutant.source, touching, limit)
-        known[mutant.key] = [outcome, mutant.line]
-        before[killer] += 1
-        if outcome == "survived":
-            print(f"survived: skxma/{module}.py:{mutant.line} {mutant.key}", flush=True)
-        if i % 20 == 19:
-            save({**load(), module: held})
-            print(f"  {i + 1} of {len(mutants)}", flush=True)
-    return held
 
 
 def load() -> dict[str, Any]:
@@ -323,7 +344,7 @@ def import_what_is_not_mutated() -> None:
     from skxma._torchvision import ensure_importable
 
     ensure_importable()
-    for name in (*HEAVY, "open_clip"):
+    for name in HEAVY:
         importlib.import_module(name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "skxma"]:
         del sys.modules[name]
@@ -340,7 +361,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     import_what_is_not_mutated()
     for module in arguments.modules or MODULES:
-        save({**load(), module: test_module(module, load().get(module, {}), arguments.survivors)})
+        test_module(module, arguments.survivors)
     for module, (noticed, total, _) in score(load()).items():
         print(f"{module}: {noticed} of {total} mutants noticed, {noticed / total:.1%}")
 

@@ -20,7 +20,20 @@ class Reason:
     why: str
 
 
-REASONS: list[Reason] = []
+REASONS: list[Reason] = [
+    Reason(
+        "functional", "HELD_OUT = -1e9", "NumberReplacer", "a billion and one retrieves as much as a billion: nothing"
+    ),
+    Reason("functional", "@staticmethod", "RemoveDecorator", "torch calls both on the class, never on an object"),
+    Reason("functional", "gradients[0]", "NumberReplacer", "there is one gradient: the first is the last"),
+    Reason(
+        "functional",
+        'contributions.device.type == "cpu"',
+        "ReplaceComparisonOperator|AddNot",
+        "both ways give the same sums; which one decides how fast, and in what order on a GPU",
+    ),
+    Reason("calibration", "@staticmethod", "RemoveDecorator", "torch calls both on the class, never on an object"),
+]
 
 
 def unexplained(results: dict[str, Any]) -> list[str]:

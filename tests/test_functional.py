@@ -146,6 +146,12 @@ def test_class_log_evidence_does_not_favour_repeated_keys(size):
     torch.testing.assert_close(once, twice)
 
 
+def test_no_evidence_is_a_finite_log_and_the_mean_is_that_of_the_mass():
+    got = F.log_mean_evidence(torch.tensor([[0.0, 3.0]], dtype=torch.float64), torch.tensor([2.0, 2.0]))
+    assert got.tolist() == [[pytest.approx(math.log(1e-8)), pytest.approx(math.log(1.5 + 1e-8))]]
+    assert F.log_mean_evidence(torch.zeros(1, 1), torch.zeros(1)).item() == pytest.approx(math.log(1e-8))
+
+
 @settings(max_examples=30)
 @given(sizes)
 def test_own_and_others_make_the_log_probability(size):
