@@ -19,7 +19,7 @@ from . import model_file
 from ._atomic import all_or_nothing
 from ._callbacks import CallbackSupportMixin, FitTask
 from ._device import memory_for, resolve_device
-from ._threads import threads_for
+from ._threads import blas_for, threads_for
 from .caches import Floats, ImageCache
 from .experts import zero_shot_cosines
 from .inputs import EncodedInput, is_embeddings, unit_rows
@@ -374,9 +374,14 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, EncodedInput):
         as_tensor = None if text is None else torch.as_tensor(text, device=device, dtype=dtype)
         self.text_features_ = class_mean_directions(cache) if text is None else text
         n, width = cache.keys.shape
-        threads = threads_for(float(n) * n * width + float(n) * n_classes * FIT_PASSES)
+        work = float(n) * n * width + float(n) * n_classes * FIT_PASSES
         told = memory_for(f"Fitting {n} pictures of {n_classes} classes", device)
-        with threads, told, (whole or FitTask()).subtask("learn", self._n_steps()) as learning:
+        with (
+            threads_for(work),
+            blas_for(work),
+            told,
+            (whole or FitTask()).subtask("learn", self._n_steps()) as learning,
+        ):
             self._fit_task(Task(cache, as_tensor, scale, device, dtype, learning, pool))
             if unlabelled is not None:
                 self._answer_unlabelled(features[unlabelled], unlabelled)

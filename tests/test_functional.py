@@ -42,6 +42,22 @@ def test_evidence_of_one_hot_values_is_that_of_the_product(size):
     torch.testing.assert_close(F.one_hot_evidence(affinities, labels, weights, n_classes, 3.0), wanted)
 
 
+class Elsewhere(torch.Tensor):
+    """Says that it is on a GPU."""
+
+    device = torch.device("cuda")
+
+
+@given(sizes)
+def test_sums_by_class_are_the_same_wherever_they_are_made(size):
+    queries, keys, labels, n_classes = draw(size)
+    contributions = F.affinity(queries, keys)
+    wanted = torch.stack([contributions[:, labels == c].sum(1) for c in range(n_classes)], 1)
+    torch.testing.assert_close(F.sum_by_class(contributions, labels, n_classes), wanted)
+    elsewhere = F.sum_by_class(contributions.as_subclass(Elsewhere), labels, n_classes)
+    torch.testing.assert_close(elsewhere.as_subclass(torch.Tensor), wanted)
+
+
 @given(sizes)
 def test_text_affinity_is_equal_within_a_class(size):
     queries, _, labels, n_classes = draw(size)
