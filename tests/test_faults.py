@@ -52,7 +52,9 @@ def models():
 
 def start(code, *arguments, **options):
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    options.update(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # tests in the background of a shell ignore interrupts, and would pass that on
+    return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
 
 
 def kill_after_line(process):

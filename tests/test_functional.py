@@ -120,6 +120,14 @@ def test_hardness_averages_the_gap_over_the_other_keys_of_the_own_class():
     assert got[3] == 0
 
 
+def test_hardness_of_some_samples_is_theirs_among_all():
+    labels, own = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([1, 0])
+    image = torch.tensor([[0.9, 0.8, 0.5, 0.3, 0.1], [0.6, 0.4, 0.2, 0.0, 0.7]])
+    text = torch.tensor([[0.0, 0.2], [0.1, 0.0]])
+    got = F.hardness(F.leave_self_out(image, torch.tensor([4, 0])), text, own, labels)
+    assert got.tolist() == pytest.approx([(0.3 + 0.1) / 2, 0.3])
+
+
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=20), st.floats(0, 5))
 def test_hard_sample_weights_have_mean_one_and_grow_with_hardness(hardness, strength):
     hard = torch.tensor(hardness, dtype=torch.float64)
