@@ -55,9 +55,7 @@ REASONS: list[Reason] = [
     Reason("calibration", "DOUBLE_ENTRIES", ".*", "from which size on floats are single: the same to seven digits"),
     Reason("calibration", "log_softmax(theta[", "NumberReplacer", "of one dimension the first is the last"),
     Reason("calibration", "if self.n_text == 0", f"{COMPARISON}_Eq_LtE", "there are no fewer than no texts"),
-    Reason(
-        "calibration", "counts[counts > 0]", f"{COMPARISON}|NumberReplacer", "classes without samples weigh nothing"
-    ),
+    Reason("calibration", "counts[counts > 0]", f"{COMPARISON}|NumberReplacer", "classes without any weigh nothing"),
     Reason("calibration", "np.where(n > 1, ", f"{COMPARISON}|NumberReplacer", "a lone sample's factor is 1 either way"),
     Reason("calibration", "gradients[0]", "NumberReplacer", ONE_GRADIENT),
 ]
