@@ -282,10 +282,10 @@ def test_a_disk_that_fills_up_during_a_save_leaves_the_old_file(models, tmp_path
 
 @pytest.fixture
 def tiny_disk(tmp_path):
-    """A disk of 256 KiB."""
+    """A disk of 1 MiB."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
     made = subprocess.run(mount, capture_output=True, check=False)
     if made.returncode:
         pytest.skip("no right to mount a small disk here")
@@ -295,7 +295,7 @@ def tiny_disk(tmp_path):
 
 def test_a_disk_that_is_really_full_costs_nothing_but_the_store(folder, tiny_disk, capsys):
     arguments = ["--encoder", "tiny", "--memory", str(tiny_disk / "store")]
-    (tiny_disk / "ballast").write_bytes(bytes(250_000))
+    (tiny_disk / "ballast").write_bytes(bytes(1_036_000))
     with pytest.warns(RuntimeWarning, match="disk is full.*encoded anew"):
         assert main(["fit", str(folder), "--model", str(tiny_disk / "m.skxma"), *arguments]) == 1
     assert "No space left on device; no file was changed" in capsys.readouterr().err
