@@ -252,6 +252,7 @@ class Module:
             held = {"source": digest(path), "mutants": {}}
         self.name, self.held, self.known = name, held, held["mutants"]
         self.first_line, self.lines = function_lines(source), source.splitlines()
+        self.unchanged = Mutant("", 0, 0, source)
         missing = [m for m in mutants_of(source) if m.key not in self.known or (again and self.is_in_question(m))]
         self.mutants = sorted(missing, key=lambda m: m.line)
         self.costs = costs_of(name, source) if missing else {}
@@ -303,8 +304,14 @@ def test_module(name: str, again: bool) -> None:
     print(f"{name}: {len(module.mutants)} mutants to run, {len(module.known)} known", flush=True)
     module.run(False, import_and_run(name))
 
+    def use(session: Any) -> None:
+        run = put_in_and_run(name, session)
+        if module.mutants and outcome_of(run, module.unchanged, list(module.costs), DAY)[0] != "survived":
+            raise AssertionError(f"Tests of {name} fail with its own code put in again.")
+        module.run(True, run)
+
     def serve() -> int:
-        return start_pytest(files_of(name), Server(lambda session: module.run(True, put_in_and_run(name, session))))
+        return start_pytest(files_of(name), Server(use))
 
     status, _ = in_a_fork(serve, DAY)
     if status is None:
