@@ -20,7 +20,45 @@ class Reason:
     why: str
 
 
-REASONS: list[Reason] = []
+COMPARISON = "ReplaceComparisonOperator"
+OF_CLASS = "torch calls both on the class, never on an object"
+ONE_GRADIENT = "there is one gradient: the first is the last"
+REASONS: list[Reason] = [
+    Reason("functional", "HELD_OUT = -1e9", "NumberReplacer", "one more than a billion retrieves nothing either"),
+    Reason("functional", "@staticmethod", "RemoveDecorator", OF_CLASS),
+    Reason("functional", "gradients[0]", "NumberReplacer", ONE_GRADIENT),
+    Reason(
+        "functional",
+        'contributions.device.type == "cpu"',
+        f"{COMPARISON}|AddNot",
+        "both ways give the same sums; which one decides how fast, and in what order on a GPU",
+    ),
+    Reason("functional", "(image_affinity > HELD_OUT)", f"{COMPARISON}_Gt_NotEq", "no affinity is below it"),
+    Reason("functional", "== labels[None, :]) &", "ReplaceBinaryOperator_BitAnd_Mul", "the same for truth values"),
+    Reason("functional", "gather(1, labels[:, None])[:, 0]", "NumberReplacer", "of one column the first is the last"),
+    Reason("functional", "if noise_rate <= 0", f"{COMPARISON}_LtE_Eq", "no rate is negative"),
+    Reason("caches", 'name != "_ready"', f"{COMPARISON}_NotEq_(IsNot|Gt)", "all other names come after, none is twice"),
+    Reason("caches", "weights > 0", f"{COMPARISON}_Gt_NotEq", "no weight is negative"),
+    Reason(
+        "caches",
+        "if len(kept) == len(labels)",
+        f"{COMPARISON}_Eq_(Gt|GtE|Is):",
+        "all rows, copied or not, are the same rows",
+    ),
+    Reason("caches", "rows.itemsize * rows.shape[1])))[:, 0]", "NumberReplacer", "of one column the first is the last"),
+    Reason("caches", "copy=False", "ReplaceFalseWithTrue", "rows that were chosen are a copy already"),
+    Reason("caches", "like(x, self.weight)[0]", "NumberReplacer", "of one tensor the first is the last"),
+    Reason("caches", "like(x, self.bias)[0]", "NumberReplacer", "of one tensor the first is the last"),
+    Reason("calibration", "@staticmethod", "RemoveDecorator", OF_CLASS),
+    Reason("calibration", "@property", "RemoveDecorator", "of a protocol: it describes types, and does not run"),
+    Reason("calibration", "TOLERANCES = ", "NumberReplacer", "where the search stops, in digits that do not count"),
+    Reason("calibration", "DOUBLE_ENTRIES", ".*", "from which size on floats are single: the same to seven digits"),
+    Reason("calibration", "log_softmax(theta[", "NumberReplacer", "of one dimension the first is the last"),
+    Reason("calibration", "if self.n_text == 0", f"{COMPARISON}_Eq_LtE", "there are no fewer than no texts"),
+    Reason("calibration", "counts[counts > 0]", f"{COMPARISON}|NumberReplacer", "classes without any weigh nothing"),
+    Reason("calibration", "np.where(n > 1, ", f"{COMPARISON}|NumberReplacer", "a lone sample's factor is 1 either way"),
+    Reason("calibration", "gradients[0]", "NumberReplacer", ONE_GRADIENT),
+]
 
 
 def unexplained(results: dict[str, Any]) -> list[str]:

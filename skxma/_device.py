@@ -1,8 +1,12 @@
 """Where and in which number format the encoder runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
+
+from .errors import OutOfMemoryError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -90,3 +94,30 @@ def is_out_of_memory(error: BaseException) -> bool:
     # the CPU's and the MPS allocator raise a plain RuntimeError
     told = ("can't allocate memory", "out of memory")
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in told)
+
+
+@contextmanager
+def memory_for(work: str, device: torch.device) -> Iterator[None]:
+    """Say of work on embeddings that a device has too little memory for it.
+
+    Parameters
+    ----------
+    work : str
+        What is done, as the start of a sentence.
+    device : torch.device
+        Where.
+
+    Raises
+    ------
+    OutOfMemoryError
+        Where the device's memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
+            raise
+        way = "fewer pictures"
+        if device.type != "cpu":
+            way = f"device='cpu', with a CLIPEncoder(device='{device.type}') if that is to encode"
+        raise OutOfMemoryError(f"{work} ran out of memory on {device}; pass {way}.") from error

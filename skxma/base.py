@@ -18,8 +18,8 @@ from torch import Tensor
 from . import model_file
 from ._atomic import all_or_nothing
 from ._callbacks import CallbackSupportMixin, FitTask, validated
-from ._device import resolve_device
-from ._threads import threads_for
+from ._device import memory_for, resolve_device
+from ._threads import blas_for, threads_for
 from .caches import Floats, ImageCache
 from .experts import zero_shot_cosines
 from .growing import GrowingClassifier
@@ -280,8 +280,14 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         as_tensor = None if text is None else torch.as_tensor(text, device=device, dtype=dtype)
         self.text_features_ = class_mean_directions(cache) if text is None else text
         n, width = cache.keys.shape
-        threads = threads_for(float(n) * n * width + float(n) * n_classes * FIT_PASSES)
-        with threads, (whole or FitTask()).subtask("learn", self._n_steps()) as learning:
+        work = float(n) * n * width + float(n) * n_classes * FIT_PASSES
+        told = memory_for(f"Fitting {n} pictures of {n_classes} classes", device)
+        with (
+            threads_for(work),
+            blas_for(work),
+            told,
+            (whole or FitTask()).subtask("learn", self._n_steps()) as learning,
+        ):
             self._fit_task(Task(cache, as_tensor, scale, device, dtype, learning, pool))
             if unlabelled is not None:
                 self._answer_unlabelled(features[unlabelled], unlabelled)
@@ -352,7 +358,9 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
     def _score_features(self, features: Floats, scorer: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> Any:
         """The same for embeddings (n, D)."""
         n_keys, width = self.image_cache_.keys.shape
-        with torch.inference_mode(), threads_for(float(len(features)) * width * (n_keys + width)):
+        threads = threads_for(float(len(features)) * width * (n_keys + width))
+        told = memory_for(f"Predicting with {n_keys} keys of {len(self.classes_)} classes", self._compute_on()[0])
+        with torch.inference_mode(), threads, told:
             score = scorer(self._like_fit())
             return np.concatenate([score(chunk).double().cpu().numpy() for chunk in self._chunks(features)])
 

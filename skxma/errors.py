@@ -42,7 +42,7 @@ class EncoderMismatchError(SkxmaError, ValueError):
 
 
 class OutOfMemoryError(SkxmaError, RuntimeError):
-    """The encoder's device has too little memory for a batch that cannot be made smaller."""
+    """A device has too little memory for a batch that cannot be made smaller, for a fit or for its keys."""
 
 
 class ModelFileError(SkxmaError, ValueError):

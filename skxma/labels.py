@@ -118,15 +118,20 @@ def resolve_classes(
     Raises
     ------
     ValueError
-        A label without a name or a row, one that is missing or of another kind, or fewer than two classes.
+        A label without a name or a row, one that is missing or of another kind, fewer than two classes, or no sample
+        that counts.
+    TypeError
+        Labels of bytes.
     """
     y = column_or_1d(y, warn=True)
-    refuse_unordered(y)
+    refuse_odd_labels(y)
     with warnings.catch_warnings():
         # few shots of many classes look like a regression to scikit-learn
         warnings.filterwarnings("ignore", message="The number of unique classes")
         check_classification_targets(y)
     seen = np.unique(y if kept is None else y[kept])
+    if not len(seen):
+        raise ValueError("y holds no sample of positive weight.")
     named = None if class_names is None else _by_label(class_names, seen, "class_names")
     rows = None if text_features is None else _text_by_label(text_features, seen, named)
     classes = seen
@@ -137,8 +142,6 @@ def resolve_classes(
         raise ValueError(
             f"y holds one class, {seen.tolist()[0]!r}; a classifier needs at least two. Add pictures of another class, "
             "or name further classes in class_names."
-            if len(seen)
-            else "y holds no sample of positive weight."
         )
     keys = classes.tolist()
     if named is None and classes.dtype.kind in "USO" and all(isinstance(key, str) for key in keys):
@@ -155,8 +158,11 @@ def resolve_classes(
     )
 
 
-def refuse_unordered(y: NDArray[Any]) -> None:
-    """Refuse labels that are missing or of several kinds, which have no order."""
+def refuse_odd_labels(y: NDArray[Any]) -> None:
+    """Refuse labels that are missing or of several kinds, which have no order, and bytes."""
+    as_bytes = [label for label in y.tolist() if isinstance(label, bytes)]
+    if as_bytes:
+        raise TypeError(f"y holds bytes, such as {as_bytes[0]!r}; decode them to str.")
     try:
         np.unique(y)
     except TypeError as error:

@@ -130,7 +130,10 @@ def test_another_number_of_features_is_refused(fitted):
 def test_wrong_text_and_vocabulary_are_named(name, parameter):
     make, _, match = WRONG[name]
     labels = np.arange(9) if parameter == "text_features" else Y
-    with pytest.raises((ValueError, TypeError), match=f"{match}|'{parameter}' parameter|{parameter} holds words"):
+    with pytest.raises(
+        (ValueError, TypeError),
+        match=f"{match}|contains NaN or infinity|'{parameter}' parameter|{parameter} holds words",
+    ):
         ours(PROBLEM, "calibrated", **{parameter: make()}).fit(X, labels)
 
 

@@ -1,10 +1,14 @@
+import pickle
+from dataclasses import FrozenInstanceError, dataclass
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import make_problem, unit
 
-from skxma.caches import ImageCache, Projection, TextCache
+from skxma.caches import ImageCache, Projection, ReadyOnce, TextCache, class_ranks, like
 
 
 def test_evidence_is_tip_adapters():
@@ -69,6 +73,78 @@ def test_set_aside_keys_retrieve_nothing():
     assert np.allclose(kept.weights * kept.weight_unit, 1)
 
 
+def test_weights_of_any_size_are_told_by_their_unit():
+    problem = make_problem(shots=2)
+    given = np.linspace(0.5, 3, 10)
+    cache, position = ImageCache.build(problem.X, problem.y, 5, given)
+    weights = given[np.argsort(position)]
+    chosen = np.arange(10) % 3 == 0
+    for some, held in ((cache.keep(chosen), chosen), (cache.set_aside(~chosen), np.ones(10, dtype=bool))):
+        np.testing.assert_allclose(some.weights * some.weight_unit, np.where(chosen, weights, 0)[held], rtol=1e-6)
+        assert some.weights[some.weights > 0].mean() == pytest.approx(1)
+
+
+def test_keys_stand_in_the_order_of_their_pictures():
+    problem = make_problem(n_classes=8, shots=6, dim=4)
+    cache, _ = ImageCache.build(problem.X, problem.y, 8)
+    rows = [(key + np.float32(0)).tobytes() for key in cache.keys]
+    assert rows == sorted(rows)
+
+
+def test_zeros_of_both_signs_are_one_picture_and_the_smallest_difference_makes_two():
+    rows = np.array([[0.0, 1.0], [-0.0, 1.0], [1e-9, 1.0]], dtype=np.float32)
+    cache, position = ImageCache.build(rows, np.zeros(3, dtype=int), 1)
+    assert len(cache.keys) == 2
+    assert position[0] == position[1] != position[2]
+    assert cache.weight_unit == 1.5
+
+
+def test_classes_are_ranked_by_their_pictures():
+    ranks = class_ranks(np.arange(4), np.array([2, 0, 1, 1]), np.ones(4), 3, None)
+    assert ranks.tolist() == [1, 2, 0]
+    # the same pictures: the weights decide, then the text
+    same = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    assert class_ranks(*same, np.array([2.0, 1.0, 2.0, 1.0]), 2, None).tolist() == [1, 0]
+    assert class_ranks(*same, np.ones(4), 2, np.array([[5.0], [4.0]])).tolist() == [1, 0]
+
+
+@dataclass(frozen=True)
+class Doubled(ReadyOnce[list]):
+    numbers: np.ndarray
+
+    def _scorer(self, like_this):
+        return [*like(like_this, self.numbers), like_this.dtype]
+
+
+def test_a_scorer_is_made_once_for_a_precision_and_is_not_pickled():
+    model = Doubled(np.arange(3.0))
+    single, double = torch.empty(0), torch.empty(0, dtype=torch.float64)
+    first = model.on(double)
+    assert first[0].dtype == first[1] == torch.float64
+    assert model.on(torch.ones(4, dtype=torch.float64)) is first
+    assert model.on(single)[0].dtype == torch.float32
+    assert model.on(single) is not first
+    assert model.on(double) is not first
+    copy = pickle.loads(pickle.dumps(model))
+    assert vars(copy).keys() == {"numbers"}
+    assert vars(model).keys() == {"numbers", "_ready"}
+
+
+def test_arrays_become_tensors_and_only_floats_take_the_precision():
+    x = torch.empty(0, dtype=torch.float64)
+    arrays = np.ones(2, np.float32), np.ones(2, np.intp), np.ones(2, bool), np.ones(2, np.uint8)
+    assert [a.dtype for a in like(x, *arrays)] == [torch.float64, torch.int64, torch.bool, torch.uint8]
+
+
+def test_what_was_fitted_stays_as_it_is():
+    net = Projection(None, np.zeros(2, dtype=np.float32))
+    cache = ImageCache(np.eye(2, dtype=np.float32), np.arange(2), np.ones(2, np.float32), 2)
+    assert cache.weight_unit == 1
+    for one, name in ((net, "bias"), (TextCache(cache.keys, net), "keys"), (cache, "keys")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(one, name, None)
+
+
 def test_text_affinity_indexes_the_class_affinity():
     problem = make_problem()
     net = Projection(np.eye(16, dtype=np.float32), np.zeros(16, dtype=np.float32))
@@ -89,7 +165,8 @@ def test_a_projection_with_a_hidden_layer():
 
 def test_present_tells_classes_without_text():
     net = Projection(np.eye(2, dtype=np.float32), np.zeros(2, dtype=np.float32))
-    assert TextCache(np.array([[1, 0], [0, 0]], dtype=np.float32), net).present.tolist() == [True, False]
+    keys = np.array([[1, 0], [0, 0], [0, -1]], dtype=np.float32)
+    assert TextCache(keys, net).present.tolist() == [True, False, True]
 
 
 @given(st.permutations(range(4)), st.booleans())

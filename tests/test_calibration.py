@@ -1,11 +1,16 @@
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 import torch
 
 from skxma import calibration
 from skxma.calibration import (
+    FitReport,
+    FusionProblem,
     Layout,
     LeaveOneOutLogProbability,
+    LeftOutAnswers,
     fit_fusion,
     fused_logits,
     leave_one_out_log_probability,
@@ -103,6 +108,68 @@ def test_the_learned_weights_are_a_minimum():
             assert objective(moved) > least
 
 
+@pytest.mark.parametrize("n", [20, 400])
+def test_the_learned_noise_rate_is_a_minimum(n):
+    scores, labels = make_scores(n=n, useful=(2.0, 2.0, 2.0, 2.0), wrong=n // 10)
+    fusion = fit(scores, labels)
+    log_p = fusion.log_probability
+
+    def objective(rate):
+        p = (1 - rate) * log_p.exp() + rate / 4
+        return -float(p.log().mean()) + max(0.01, 0.5 / n) * (np.log(rate / (1 - rate)) + 4) ** 2
+
+    assert objective(fusion.noise_rate) < min(objective(0.97 * fusion.noise_rate), objective(1.03 * fusion.noise_rate))
+    distance = float(Layout(PRIOR, 1, 2).relative_weights(torch.as_tensor(fusion.theta[:-1]))[3])
+    assert fusion.objective == pytest.approx(objective(fusion.noise_rate) + weight_penalty(n, 4) * distance)
+
+
+def test_a_share_of_known_pictures_exceeds_the_threshold():
+    rng = np.random.default_rng(0)
+    scores, nodes = rng.standard_normal((40, 3)), np.array([0.25, 0.5, 0.25], dtype=np.float32)
+    logits = torch.as_tensor(rng.standard_normal((40, 5)))
+    answers = LeftOutAnswers.of(logits, torch.as_tensor(scores), torch.as_tensor(nodes))
+    np.testing.assert_array_equal(answers.label, logits.argmax(1))
+    np.testing.assert_allclose(answers.probability, torch.softmax(logits, 1).amax(1), rtol=1e-6)
+    for rate in (0.1, 0.3, 0.7):
+        above = scores > answers.rejection_threshold(rate) + 1e-6
+        assert (above * nodes).sum() / 40 == pytest.approx(rate, abs=0.02)
+
+
+def test_nothing_known_exceeds_the_threshold_of_no_rejection():
+    # added up one by one, these weights fall short of their sum
+    nodes = np.full(10, 0.1)
+    assert np.cumsum(nodes)[-1] / nodes.sum() < 1
+    scores = np.arange(10.0)[None]
+    answers = LeftOutAnswers(np.zeros(1, int), np.ones(1), scores, nodes, np.zeros((1, 2)))
+    assert answers.rejection_threshold(0.0) == 9
+
+
+def test_what_was_learned_stays_as_it_is():
+    scores, labels = make_scores()
+    fusion = fit(scores, labels)
+    answers = LeftOutAnswers.of(torch.zeros(1, 2), torch.zeros(1, 1), torch.ones(1))
+    report = FitReport(None, None, None, 0.0, [], answers)
+    problem = FusionProblem(scores, labels, torch.ones(len(labels)), Layout(PRIOR, 1, 2))
+    for one, name in (
+        (fusion, "weights"),
+        (problem.layout, "prior"),
+        (answers, "label"),
+        (report, "noise_rate"),
+        (problem, "labels"),
+    ):
+        with pytest.raises(FrozenInstanceError):
+            setattr(one, name, None)
+
+
+def test_weights_are_pulled_by_each_of_two_texts():
+    theta = torch.tensor([0.2, -0.3, 0.7, 0.1, -0.4, 0.5, 0.3, -0.6], dtype=torch.float64)
+    layout = Layout(np.ones(6), 2, 3)
+    relative, _, _, distance = layout.relative_weights(theta)
+    others = layout.relative_weights(torch.zeros(8, dtype=torch.float64))
+    moved = relative.sum() - relative.log().sum() - (others[0].sum() - others[0].log().sum())
+    torch.testing.assert_close(distance - others[3], moved)
+
+
 def test_lone_samples_are_scored_without_noise_and_by_the_mean_of_the_log_likelihoods():
     scores, labels = make_scores(n=6)
     own = scores.own.clone()
@@ -192,6 +259,9 @@ def test_more_image_shifts_the_weights_and_what_is_told_of_them():
     relative = after.weights[1:] / PRIOR[1:]
     assert after.alpha == pytest.approx(relative.mean())
     assert after.fusion_ratio == pytest.approx(relative[1:].sum() / relative.sum())
+    two_texts = Layout(PRIOR, 2, 1)
+    shifted = two_texts.with_more_image(before, 4)
+    np.testing.assert_allclose(shifted.weights / before.weights, [0.5, 0.5, 0.5, 2])
     held = Layout(PRIOR, 1, 2, alpha=0.5)
     fixed = fit_fusion(scores, labels, torch.ones(len(labels)), held)
     assert held.with_more_image(fixed, 4 / 3) is fixed

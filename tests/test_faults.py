@@ -13,6 +13,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+import torch
 from problems import make_problem
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -20,8 +21,10 @@ from sklearn.model_selection import GridSearchCV
 import skxma
 from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier, XMAdapterSearchCV
 from skxma._atomic import replacing
+from skxma._device import memory_for
 from skxma.cli import main
 from skxma.datasets import load_emoji
+from skxma.errors import OutOfMemoryError
 
 pytestmark = pytest.mark.fault
 
@@ -49,7 +52,9 @@ def models():
 
 def start(code, *arguments, **options):
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    options.update(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # tests in the background of a shell ignore interrupts, and would pass that on
+    return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
 
 
 def kill_after_line(process):
@@ -277,10 +282,10 @@ def test_a_disk_that_fills_up_during_a_save_leaves_the_old_file(models, tmp_path
 
 @pytest.fixture
 def tiny_disk(tmp_path):
-    """A disk of 256 KiB."""
+    """A disk of 1 MiB."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
     made = subprocess.run(mount, capture_output=True, check=False)
     if made.returncode:
         pytest.skip("no right to mount a small disk here")
@@ -290,7 +295,7 @@ def tiny_disk(tmp_path):
 
 def test_a_disk_that_is_really_full_costs_nothing_but_the_store(folder, tiny_disk, capsys):
     arguments = ["--encoder", "tiny", "--memory", str(tiny_disk / "store")]
-    (tiny_disk / "ballast").write_bytes(bytes(250_000))
+    (tiny_disk / "ballast").write_bytes(bytes(1_036_000))
     with pytest.warns(RuntimeWarning, match="disk is full.*encoded anew"):
         assert main(["fit", str(folder), "--model", str(tiny_disk / "m.skxma"), *arguments]) == 1
     assert "No space left on device; no file was changed" in capsys.readouterr().err
@@ -492,6 +497,31 @@ def test_a_fit_that_fails_or_is_interrupted_changes_nothing(monkeypatch, change,
     change(unfitted.fit(problem.X, labels), problem)
     X = problem.X_test[:, : clf.n_features_in_]
     np.testing.assert_array_equal(clf.predict_proba(X), unfitted.predict_proba(X))
+
+
+def test_a_device_too_small_for_a_fit_or_a_model_is_told_and_changes_nothing(monkeypatch):
+    problem = make_problem(n_classes=3, shots=2, dim=8)
+    clf = XMAdapterClassifier("precomputed", vocabulary=None).fit(problem.X, problem.y)
+    before = clf.predict_proba(problem.X_test)
+
+    def run_out(*arguments):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(XMAdapterClassifier, "_fit_task", run_out)
+        with pytest.raises(OutOfMemoryError, match=r"Fitting 7 pictures of 4 classes ran out.*on cpu") as caught:
+            clf.partial_fit(problem.X_test[:1], [7])
+        assert isinstance(caught.value.__cause__, torch.cuda.OutOfMemoryError)
+        patch.setattr(XMAdapterClassifier, "_scorer", run_out)
+        with pytest.raises(OutOfMemoryError, match="Predicting with 6 keys of 3 classes ran out of memory on cpu"):
+            clf.predict(problem.X_test)
+    np.testing.assert_array_equal(clf.predict_proba(problem.X_test), before)
+    said = r"on cuda:1; pass device='cpu', with a CLIPEncoder\(device='cuda'\)"
+    with pytest.raises(OutOfMemoryError, match=said), memory_for("Fitting", torch.device("cuda:1")):
+        run_out()
+    with pytest.raises(RuntimeError, match="illegal") as caught, memory_for("Fitting", torch.device("cpu")):
+        raise RuntimeError("an illegal instruction")
+    assert not isinstance(caught.value, OutOfMemoryError)
 
 
 def test_a_first_fit_that_is_interrupted_leaves_an_unfitted_estimator(monkeypatch):

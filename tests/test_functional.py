@@ -42,6 +42,22 @@ def test_evidence_of_one_hot_values_is_that_of_the_product(size):
     torch.testing.assert_close(F.one_hot_evidence(affinities, labels, weights, n_classes, 3.0), wanted)
 
 
+class Elsewhere(torch.Tensor):
+    """Says that it is on a GPU."""
+
+    device = torch.device("cuda")
+
+
+@given(sizes)
+def test_sums_by_class_are_the_same_wherever_they_are_made(size):
+    queries, keys, labels, n_classes = draw(size)
+    contributions = F.affinity(queries, keys)
+    wanted = torch.stack([contributions[:, labels == c].sum(1) for c in range(n_classes)], 1)
+    torch.testing.assert_close(F.sum_by_class(contributions, labels, n_classes), wanted)
+    elsewhere = F.sum_by_class(contributions.as_subclass(Elsewhere), labels, n_classes)
+    torch.testing.assert_close(elsewhere.as_subclass(torch.Tensor), wanted)
+
+
 @given(sizes)
 def test_text_affinity_is_equal_within_a_class(size):
     queries, _, labels, n_classes = draw(size)
@@ -104,6 +120,14 @@ def test_hardness_averages_the_gap_over_the_other_keys_of_the_own_class():
     assert got[3] == 0
 
 
+def test_hardness_of_some_samples_is_theirs_among_all():
+    labels, own = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([1, 0])
+    image = torch.tensor([[0.9, 0.8, 0.5, 0.3, 0.1], [0.6, 0.4, 0.2, 0.0, 0.7]])
+    text = torch.tensor([[0.0, 0.2], [0.1, 0.0]])
+    got = F.hardness(F.leave_self_out(image, torch.tensor([4, 0])), text, own, labels)
+    assert got.tolist() == pytest.approx([(0.3 + 0.1) / 2, 0.3])
+
+
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=20), st.floats(0, 5))
 def test_hard_sample_weights_have_mean_one_and_grow_with_hardness(hardness, strength):
     hard = torch.tensor(hardness, dtype=torch.float64)
@@ -144,6 +168,12 @@ def test_class_log_evidence_does_not_favour_repeated_keys(size):
     once = F.class_log_evidence(cosines, labels, weights, mass, 4.0)
     twice = F.class_log_evidence(cosines.repeat(1, 2), labels.repeat(2), weights.repeat(2), 2 * mass, 4.0)
     torch.testing.assert_close(once, twice)
+
+
+def test_no_evidence_is_a_finite_log_and_the_mean_is_that_of_the_mass():
+    got = F.log_mean_evidence(torch.tensor([[0.0, 3.0]], dtype=torch.float64), torch.tensor([2.0, 2.0]))
+    assert got.tolist() == [[pytest.approx(math.log(1e-8)), pytest.approx(math.log(1.5 + 1e-8))]]
+    assert F.log_mean_evidence(torch.zeros(1, 1), torch.zeros(1)).item() == pytest.approx(math.log(1e-8))
 
 
 @settings(max_examples=30)

@@ -58,6 +58,18 @@ def test_any_finite_embeddings_have_probabilities(evidence, problem, numbers):
     assert ((index >= 0) & (index < len(problem.y))).all()
 
 
+@settings(max_examples=40, deadline=None)
+@given(problem=hostile_problems(weighted=True, n_queries=8), pool_is_tested=st.booleans())
+def test_any_finite_pool_has_probabilities(problem, pool_is_tested):
+    pool, queries = (problem.queries, problem.X) if pool_is_tested else (problem.queries[:6], problem.queries[4:])
+    X, y = np.concatenate([problem.X, pool]), np.concatenate([problem.y, np.full(len(pool), -1)])
+    weights = None if problem.weights is None else np.concatenate([problem.weights, np.ones(len(pool))])
+    clf = ours(problem, "calibrated", unlabeled_label=-1).fit(X, y, weights)
+    check_answers(clf, queries)
+    np.testing.assert_allclose(clf.soft_labels_.sum(1), 1, atol=1e-5)
+    assert np.isfinite(clf.soft_labels_).all()
+
+
 @each_rival
 @settings(max_examples=10, deadline=None)
 @given(problem=hostile_problems(weighted=True))

@@ -13,7 +13,8 @@ MODELS = sorted(FIXTURES.glob("*.skxma"))
 
 
 def test_the_fixtures_are_here():
-    assert {path.stem.rpartition("-")[0] for path in MODELS} == {"calibrated", "no-text", "paper", "pictures", "rival"}
+    names = {path.stem.rpartition("-")[0] for path in MODELS}
+    assert names == {"calibrated", "no-text", "paper", "pictures", "pool", "rival"}
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
@@ -41,3 +42,12 @@ def test_a_file_of_an_earlier_release_grows(path):
     expected = np.load(path.with_suffix(".npz"))
     clf.partial_fit(expected["X"], clf.classes_[expected["proba"].argmax(1)])
     assert np.isfinite(clf.predict_proba(expected["X"])).all()
+
+
+@pytest.mark.parametrize("path", sorted(FIXTURES.glob("pool-*.skxma")), ids=lambda path: path.stem)
+def test_a_file_of_an_earlier_release_holds_its_pool(path):
+    clf = skxma.load(path)
+    n_pool = len(clf.soft_labels_)
+    assert clf.n_unlabeled_used_ > 0
+    clf.partial_fit(np.load(path.with_suffix(".npz"))["X"][:1], ["?"])
+    assert len(clf.soft_labels_) == n_pool + 1

@@ -4,7 +4,7 @@ import torch
 from problems import make_problem
 
 from skxma import XMAdapterClassifier
-from skxma._threads import SMALL_WORK, threads_for
+from skxma._threads import SMALL_WORK, _blas, blas_for, threads_for
 
 
 @pytest.fixture
@@ -23,6 +23,25 @@ def test_small_work_is_done_on_one_thread_and_the_rest_gets_all_back(two_threads
     with pytest.raises(RuntimeError, match="halfway"), threads_for(1):
         raise RuntimeError("halfway")
     assert torch.get_num_threads() == 2
+
+
+def test_a_small_fit_holds_the_blas_of_numpy_to_one_thread(monkeypatch):
+    blas = _blas()
+    if not blas.info():
+        pytest.skip("numpy has no BLAS whose threads can be counted")
+    with blas.limit(limits=2):
+        counts = [library["num_threads"] for library in blas.info()]
+        problem = make_problem(n_classes=3, shots=2)
+        seen = []
+        learn = XMAdapterClassifier._fit_task
+        monkeypatch.setattr(
+            XMAdapterClassifier, "_fit_task", lambda self, task: seen.append(blas.info()) or learn(self, task)
+        )
+        XMAdapterClassifier("precomputed").fit(problem.X, problem.y)
+        assert {library["num_threads"] for library in seen[0]} == {1}
+        assert [library["num_threads"] for library in blas.info()] == counts
+        with blas_for(2 * SMALL_WORK):
+            assert [library["num_threads"] for library in blas.info()] == counts
 
 
 def test_the_number_of_threads_never_changes_a_prediction(two_threads):
