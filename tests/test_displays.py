@@ -101,7 +101,7 @@ def test_fusion_shows_the_weights_and_what_was_trained(fitted):
     display = FusionDisplay.from_estimator(clf)
     assert len(display.axes_) == 1 + bool(clf.loss_curve_)
     lengths = [bar.get_width() for bar in display.axes_[0].patches]
-    assert lengths == pytest.approx(list(display.weights.mean(0)))
+    assert lengths == pytest.approx(list(np.average(display.weights, 0, display.shares)))
     assert display.names[0] == "zero_shot"
     assert f"alpha {clf.alpha_:.3g}" in display.figure_.get_suptitle()
     assert_no_overlap(display.figure_)
