@@ -1,5 +1,6 @@
 """The page of results: what it says follows from the cells, and cells that are there are not run again."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -150,3 +151,17 @@ def test_others_are_in_the_pool_and_never_learned_or_tested():
     assert np.sum(pool >= known) == np.sum(pool < known)
     strangers = half.features(pool[pool >= known])
     assert {int(made.y[(row == made.X).all(1)][0]) for row in strangers} == {1, 3, 5}
+
+
+def figures(text, heading):
+    """Rows of the first table after a heading: the means that stand there, by their names."""
+    rows = re.findall(r"^\| ([^|]+?) \|(.*)\|$", text.partition(heading)[2].partition("\n\n- ")[0], re.MULTILINE)
+    return {name: re.findall(r"\d+\.\d", re.sub(r"±[^|]*", "", cells)) for name, cells in rows}
+
+
+def test_figures_of_the_readme_are_those_of_the_page():
+    root = Path(__file__).parents[1]
+    page = figures((root / "docs/results.md").read_text(encoding="utf-8"), "## Comparison")
+    readme = figures((root / "README.md").read_text(encoding="utf-8"), "## Compare it")
+    assert "xmadapter (default)" in readme
+    assert all(page[name] == means for name, means in readme.items() if means)
