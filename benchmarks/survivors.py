@@ -58,6 +58,22 @@ REASONS: list[Reason] = [
     Reason("calibration", "counts[counts > 0]", f"{COMPARISON}|NumberReplacer", "classes without any weigh nothing"),
     Reason("calibration", "np.where(n > 1, ", f"{COMPARISON}|NumberReplacer", "a lone sample's factor is 1 either way"),
     Reason("calibration", "gradients[0]", "NumberReplacer", ONE_GRADIENT),
+    Reason(
+        "calibration",
+        "torch.zeros_like(theta[-1])",
+        "NumberReplacer:11[67]|Replace(Unary|Delete).*:7",
+        "zeros like one entry are zeros like any",
+    ),
+    Reason("calibration", "if self.n_text else 0.0", "NumberReplacer:6[45]", "without text the share is not looked at"),
+    Reason(
+        "calibration", "np.log(noise_rate + F.EPS)", "ReplaceBinaryOperator_Add_Sub", "it stands there for a rate of 0"
+    ),
+    Reason("calibration", "solution[-1] > SUSPICIOUS", f"{COMPARISON}_Gt_GtE", "no rate is a third to the last digit"),
+    Reason(
+        "calibration", "other < least", f"{COMPARISON}_Lt_LtE", "of two solutions as good as each other either will do"
+    ),
+    Reason("calibration", "if len(relative) != 1", f"{COMPARISON}_NotEq_IsNot", "small integers are one object"),
+    Reason("calibration", "requires_grad: bool = False", "ReplaceFalseWithTrue", "the other call is under no_grad"),
 ]
 
 

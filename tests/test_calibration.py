@@ -221,6 +221,16 @@ def test_labels_are_not_called_wrong_where_the_text_is(monkeypatch):
     assert fit(scores, labels).noise_rate > 0.3
 
 
+@pytest.mark.parametrize(("later", "taken"), [(0.5, "later"), (1.5, "first")])
+def test_weights_learned_as_if_no_label_was_wrong_count_where_they_are_better(monkeypatch, later, taken):
+    scores, labels = make_scores()
+    solutions = {"first": np.full(7, calibration.SUSPICIOUS + 1), "later": np.zeros(7)}
+    found = iter([(1.0, solutions["first"]), (0.1, np.ones(7)), (later, solutions["later"])])
+    monkeypatch.setattr(FusionProblem, "minimum", lambda *given, **options: next(found))
+    solution = FusionProblem(scores, labels, torch.ones(len(labels)), Layout(PRIOR, 1, 2)).solve(None)
+    assert solution is solutions[taken]
+
+
 def test_metrics_count_by_how_well_they_answer_for_samples_left_out():
     even = shares([0.5, 0.9, 0.2], 0)
     np.testing.assert_allclose(even, 1 / 3)
