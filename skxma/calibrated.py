@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 import torch
@@ -327,13 +328,10 @@ def best_metrics(support: Support, roots: Sequence[Root], settings: Settings) ->
 
 def with_shares(best: Sequence[Candidate]) -> list[Candidate]:
     """The metrics, the best first, with what each counts in their mean; without those that count next to nothing."""
-    n_judged = int((~best[0].scores.lone).sum())
-
-    def judged(some: Sequence[Candidate]) -> NDArray[np.float64]:
-        return shares([one.fusion.objective for one in some], n_judged)
-
-    kept = [one for one, share in zip(best, judged(best), strict=True) if share >= LEAST_SHARE]
-    return [replace(one, share=float(share)) for one, share in zip(kept, judged(kept), strict=True)]
+    of_all = shares([one.fusion.objective for one in best], int((~best[0].scores.lone).sum()))
+    kept = of_all >= LEAST_SHARE
+    of_kept = of_all[kept] / of_all[kept].sum()
+    return [replace(one, share=float(share)) for one, share in zip(compress(best, kept), of_kept, strict=True)]
 
 
 def judge_all(best: Sequence[Candidate], support: Support, settings: Settings) -> tuple[Tensor, Tensor, Scores]:

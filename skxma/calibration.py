@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -362,24 +363,34 @@ class FusionProblem:
     loss_weights: Tensor
     layout: Layout
 
-    @property
+    @cached_property
     def noisy(self) -> bool:
         """Whether a label may be wrong: no lone sample's."""
         return not bool(self.scores.lone.all())
 
+    @cached_property
+    def prior(self) -> Tensor:
+        """The layout's priors (J,) as a tensor like the scores."""
+        return self.tensor(self.layout.prior)
+
+    @cached_property
+    def penalties(self) -> tuple[float, float]:
+        """How hard weights and the noise rate are pulled to their priors."""
+        n = len(self.labels)
+        return weight_penalty(n, len(self.labels.unique())), noise_penalty(n)
+
     def parts(self, theta: Tensor, noisy: bool) -> tuple[Tensor, ...]:
         """The loss, with its penalties, weights over priors (J,), alpha, ratio, ε, log-probabilities (N, Q)."""
-        n, n_classes = len(self.labels), self.scores.scores.shape[2]
+        pull, pull_of_noise = self.penalties
         relative, alpha, ratio, distance = self.layout.relative_weights(theta[:-1])
         rate = torch.sigmoid(theta[-1] + NOISE_LOGIT) if noisy else torch.zeros_like(theta[-1])
-        weights = relative * torch.as_tensor(self.layout.prior).to(relative)
-        log_p = leave_one_out_log_probability(self.scores, weights, self.labels)
-        loss = -mean_log_likelihood(log_p, self.scores, rate, self.loss_weights, n_classes)
-        total = loss + weight_penalty(n, len(self.labels.unique())) * distance + noise_penalty(n) * theta[-1] ** 2
+        log_p = leave_one_out_log_probability(self.scores, relative * self.prior, self.labels)
+        loss = -mean_log_likelihood(log_p, self.scores, rate, self.loss_weights, self.scores.scores.shape[2])
+        total = loss + pull * distance + pull_of_noise * theta[-1] ** 2
         return loss, total, relative, alpha, ratio, rate, log_p
 
     def tensor(self, values: NDArray[np.float64], requires_grad: bool = False) -> Tensor:
-        """Values of theta with the precision and on the device of the scores."""
+        """Values with the precision and on the device of the scores."""
         like_this = self.scores.scores
         return torch.tensor(values, dtype=like_this.dtype, device=like_this.device, requires_grad=requires_grad)
 

@@ -77,23 +77,29 @@ def test_tiles_add_up_to_the_formula(monkeypatch, tile):
     torch.testing.assert_close(got, by_formula(keys, labels, weights, 5, queries[:20], 3.0))
 
 
-def test_no_array_is_as_large_as_all_cosines(monkeypatch):
-    keys, labels, weights, queries = make_keys()
-    largest = []
+@pytest.fixture
+def read(monkeypatch):
+    """How many contributions of keys were made at a time, from here on."""
+    sizes = []
     contributions = Keys._contributions
 
     def watch(self, queries, some, beta):
         found = contributions(self, queries, some, beta)
-        largest.append(found.numel())
+        sizes.append(found.numel())
         return found
 
     monkeypatch.setattr(Keys, "_contributions", watch)
+    return sizes
+
+
+def test_no_array_is_as_large_as_all_cosines(monkeypatch, read):
+    keys, labels, weights, queries = make_keys()
     monkeypatch.setattr(retrieval, "TILE_ENTRIES", 4000)
     for made in (Keys(keys, labels, weights, 5), in_cells(keys, labels, weights)):
-        largest.clear()
+        read.clear()
         made.enough_evidence(queries, 5.0, [torch.log])
-        assert max(largest) <= 4000
-        assert largest
+        assert max(read) <= 4000
+        assert read
 
 
 def in_cells(keys, labels, weights, n_classes=5):
@@ -151,17 +157,9 @@ def test_probabilities_are_within_the_tolerance(beta, scale):
     assert float((answer - truth).abs().max()) <= TOLERANCE
 
 
-def test_few_keys_are_read_where_the_answer_is_clear(monkeypatch):
+def test_few_keys_are_read_where_the_answer_is_clear(read):
     made, logits, queries = make_logits(60_000, 20.0)
-    read = []
-    contributions = Keys._contributions
-
-    def count(self, queries, some, beta):
-        found = contributions(self, queries, some, beta)
-        read.append(found.numel())
-        return found
-
-    monkeypatch.setattr(Keys, "_contributions", count)
+    read.clear()
     made.enough_evidence(queries, 10.0, [logits])
     assert sum(read) < 0.3 * len(queries) * 60_000
 
