@@ -20,7 +20,7 @@ from .metric import ALONE
 from .trained_cache import TrainedCache
 
 ALPHA, BETA = 1.0, 5.5
-NARROWING = 16
+NARROWING = 64
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from . import functional as F
-from .cross_modal import CrossModalCache, LoneAffinity, ProjectionNet
+from .cross_modal import CrossModalCache, LoneAffinity
+from .net_pair import NetPair
 
 ADAM_EPS, NETS_PACE = 1e-4, 10.0
 
@@ -150,7 +151,7 @@ class Descent:
         """
         beta, ratio = self.beta, self.ratio()
         labels = self.labels[rows, None]
-        x = self.features[rows] if self.nets is None else self.nets.take(rows)
+        x = self.features.index_select(0, rows) if self.nets is None else self.nets.take(rows)
         length = self.keys.norm(dim=1).clamp_min_(F.EPS)
         dots = torch.mm(x, self.keys.T, out=self.dots[: len(rows)])
         contributions = self._contributions(dots, length, rows, beta * ratio)
@@ -162,12 +163,13 @@ class Descent:
             gate = F.text_gate(text, ratio, beta)
             evidence *= gate
             own_text = text.gather(1, labels)
-        facts = self.facts[rows].split(1, 1)
-        judged = Judged(self.alpha, evidence, labels, weights[:, None], self.zero_shot[rows], *facts)
+        facts = self.facts.index_select(0, rows).split(1, 1)
+        judged = Judged(self.alpha, evidence, labels, weights[:, None], self.zero_shot.index_select(0, rows), *facts)
         of_simulated = judged.simulate(lone, own_text, ratio, beta) if lone is not None else None
         through = judged.of_evidence * evidence
         of_sums = judged.of_evidence if gate is None else judged.of_evidence.mul_(gate)
-        scaled_sum = self._differentiate_keys(x, self._pull(contributions, of_sums), length, beta * ratio)
+        pull = self._pull(contributions, of_sums)
+        scaled_sum = self._differentiate_keys(x, dots, pull, length, beta * ratio)
         if self.nets is None:
             return judged.loss, torch.zeros_like(weights)
         towards_text = torch.dot(through.flatten(), text.flatten())
@@ -211,14 +213,14 @@ class Descent:
             return contributions
         return contributions.mul_(of_classes.index_select(1, self.labels))
 
-    def _differentiate_keys(self, x: Tensor, pull: Tensor, length: Tensor, scale: float) -> Tensor:
+    def _differentiate_keys(self, x: Tensor, dots: Tensor, pull: Tensor, length: Tensor, scale: float) -> Tensor:
         """Leave the gradient of the keys, from that `pull` of the logarithms of the contributions (n, N).
 
         Returns ``βγ Σ pull · cosines``, a scalar.
         """
         steepness = scale / length
         gradient = torch.mm(pull.mul_(steepness).T, x, out=self.keys_gradient)
-        along = torch.linalg.vecdot(gradient, self.keys)
+        along = torch.linalg.vecdot(pull, dots, dim=0)
         scaled_sum = along.sum()
         gradient.addcmul_(self.keys, along.div_(length).div_(-length)[:, None])
         return scaled_sum
@@ -294,126 +296,3 @@ class Judged:
         of_own = -towards * self.raised
         self.of_evidence = torch.softmax(self.logits, 1).mul_(towards).scatter_(1, self.labels, of_own)
         return torch.where(alone, -pulled * simulated, 0.0)
-
-
-class NetPair:
-    """Img2TxtNet and MetaNet, of which the one sees samples and the other texts, both as rows Z of one matrix.
-
-    Their outputs are ``Z W + A S``: S are the outer layers and biases of both, A a row's hidden layer and a 1, with
-    zeros for the other net. Cosines of outputs need only inner products of Z W and S.
-
-    Parameters
-    ----------
-    img2txt, metanet : ProjectionNet
-    features : Tensor of shape (N, D)
-    text : Tensor of shape (C, D)
-    n_batch : int
-        Most samples at once.
-
-    Attributes
-    ----------
-    flat : Tensor
-        All parameters of both, with their gradients.
-    """
-
-    def __init__(
-        self, img2txt: ProjectionNet, metanet: ProjectionNet, features: Tensor, text: Tensor, n_batch: int
-    ) -> None:
-        self.pair, self.features, weight = (img2txt, metanet), features, img2txt.weight
-        parameters: list[Tensor] = [p for net in self.pair for p in (net.outer, net.bias)]
-        parameters = [*parameters, *(net.inner.T for net in self.pair), *(net.inner_bias for net in self.pair)]
-        self.flat = torch.cat([p.flatten() for p in parameters])
-        self.flat.grad = torch.zeros_like(self.flat)
-        self.width = k = len(img2txt.outer) + 1
-        shapes = [(2 * k, len(img2txt.bias)), (2 * k - 2, text.shape[1]), (2 * k - 2,)]
-        self.values, self.gradients = (views(whole, shapes) for whole in (self.flat, self.flat.grad))
-        self.mapped, mapped_text = (features, text) if weight is None else (features @ weight, text @ weight)
-        self.base = self.mapped @ mapped_text.T
-        self.squares, self.text_squares = self.mapped.square().sum(1), mapped_text.square().sum(1)
-        # the texts stand at the end, and batches of samples right before them
-        self.rows = torch.cat([features.new_empty(n_batch, text.shape[1]), text])
-        self.mapped_rows = self.rows
-        if weight is not None:
-            self.mapped_rows = torch.cat([features.new_empty(n_batch, weight.shape[1]), mapped_text])
-        self.hidden = features.new_zeros(len(self.rows), 2 * k)
-        self.hidden[:n_batch, k - 1] = self.hidden[n_batch:, -1] = 1
-        self.n_batch, self.present = n_batch, text.any(1)
-        self.all_present = bool(self.present.all())
-
-    def put_back(self) -> None:
-        """Give the nets what was learned."""
-        outers, inners, biases = (value.chunk(2) for value in self.values)
-        for net, outer, inner, bias in zip(self.pair, outers, inners, biases, strict=True):
-            net.outer.copy_(outer[:-1])
-            net.bias.copy_(outer[-1])
-            net.inner.copy_(inner.T)
-            net.inner_bias.copy_(bias)
-
-    def take(self, samples: Tensor) -> Tensor:
-        """Take the samples of these numbers (n,) for the next affinities, and return them (n, D)."""
-        self.samples, skip = samples, self.n_batch - len(samples)
-        self.seen_rows, self.seen_mapped, self.a = self.rows[skip:], self.mapped_rows[skip:], self.hidden[skip:]
-        if self.mapped_rows is not self.rows:
-            torch.index_select(self.mapped, 0, samples, out=self.seen_mapped[: len(samples)])
-        return torch.index_select(self.features, 0, samples, out=self.seen_rows[: len(samples)])
-
-    def affinities(self) -> Tensor:
-        """Cosines (n, C) of the outputs for the samples that were taken, and for the texts."""
-        samples = self.samples
-        n = len(samples)
-        outers, inners, biases = self.values
-        for part, rows, inner, bias in zip(
-            self._parts(self.a, n), self._rows(n), inners.chunk(2), biases.chunk(2), strict=True
-        ):
-            torch.addmm(bias, rows, inner.T, out=part).relu_()
-        seen = self.seen_mapped @ outers.T
-        self.out = torch.addmm(seen, self.a, outers @ outers.T)
-        base = torch.addmm(self.base[samples], self.out[:n], self.a[n:].T).addmm_(self.a[:n], seen[n:].T)
-        squares = torch.cat([self.squares[samples], self.text_squares])
-        squares += torch.linalg.vecdot(self.a, seen.add_(self.out))
-        self.length = squares.clamp_min_(0).sqrt_().clamp_min_(F.EPS)
-        self.cosines = base.div_(self.length[:n, None]).div_(self.length[n:])
-        if not self.all_present:
-            self.cosines *= self.present
-        return self.cosines
-
-    def differentiate(self, of_cosines: Tensor) -> None:
-        """Leave the gradients of the parameters, from those of the last cosines (n, C)."""
-        if not self.all_present:
-            of_cosines = of_cosines * self.present
-        n = len(of_cosines)
-        along = of_cosines * self.cosines
-        shrink = torch.cat([along.sum(1), along.sum(0)]).div_(self.length).div_(-self.length)[:, None]
-        pull = of_cosines.div_(self.length[:n, None]).div_(self.length[n:])
-        of_seen, of_hidden = shrink * self.a, shrink * self.out
-        for of, what in ((of_seen, self.a), (of_hidden, self.out)):
-            of[:n].addmm_(pull, what[n:])
-            of[n:].addmm_(pull.T, what[:n])
-        outers, inners, biases = self.gradients
-        torch.mm(of_seen.T, self.seen_mapped, out=outers)
-        outers.addmm_(self.a.T @ of_seen, self.values[0])
-        parts = zip(
-            self._parts(of_hidden, n),
-            self._parts(self.a, n),
-            self._rows(n),
-            inners.chunk(2),
-            biases.chunk(2),
-            strict=True,
-        )
-        for of, layer, rows, inner, bias in parts:
-            of.masked_fill_(layer == 0, 0.0)
-            torch.mm(of.T, rows, out=inner)
-            torch.sum(of, 0, out=bias)
-
-    def _parts(self, whole: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Of a matrix like A, the hidden layers of n samples and of the texts."""
-        return whole[:n, : self.width - 1], whole[n:, self.width : -1]
-
-    def _rows(self, n: int) -> tuple[Tensor, Tensor]:
-        return self.seen_rows[:n], self.seen_rows[n:]
-
-
-def views(whole: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-    """Consecutive parts of a flat tensor in their shapes."""
-    sizes = [math.prod(shape) for shape in shapes]
-    return [part.view(shape) for part, shape in zip(whole.split(sizes), shapes, strict=True)]

@@ -48,8 +48,9 @@ def net_parameters(model):
 
 
 def net_gradients(descent):
-    outer, inner, bias = (g.chunk(2) for g in descent.nets.gradients)
-    return [a for i in (0, 1) for a in (outer[i][:-1], outer[i][-1], inner[i].T, bias[i])]
+    outers, inners, inner_biases = descent.nets.gradients
+    of_nets = zip(outers[:-2].chunk(2), outers[-2:], inners.chunk(2), inner_biases.chunk(2), strict=True)
+    return [of for outer, bias, inner, inner_bias in of_nets for of in (outer, bias, inner.T, inner_bias)]
 
 
 @pytest.mark.parametrize("with_text", [True, False])
