@@ -310,9 +310,9 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
         def read(key: bytes) -> NDArray[np.uint8]:
             index = run.rows[key][0]
-            image = load_image(run.items[index], index)
             if run.n_views == 1:
-                return np.asarray(loaded.geometry(image))[None]
+                return loaded.geometry(load_image(run.items[index], index, loaded.enough_pixels))[None]
+            image = load_image(run.items[index], index)
             return random_views(image, run.n_views, loaded.image_size, run.view_seed(key))
 
         def on_error(key: bytes, error: ImageError) -> None:

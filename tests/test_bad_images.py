@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from bad_images import FORMATS, Jail, bombs, encode_as, make_png, no_files, strange, truncated, write_files, zeros
 from conftest import MODEL_CONFIG, make_model_folder, make_pixels
 from hypothesis import given, settings
@@ -97,24 +98,31 @@ def test_a_picture_too_large_for_the_memory_is_named(jail, tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [(1, 10000), (10000, 1), (3, 1000)])
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
-def test_strips_are_encoded_by_every_preprocessing_in_little_memory(tmp_path, height, width, resize_mode):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_strips_are_encoded_by_every_preprocessing_in_little_memory(tmp_path, height, width, resize_mode, precision):
     config = copy.deepcopy(MODEL_CONFIG)
     config["preprocess_cfg"]["resize_mode"] = resize_mode
-    encoder = CLIPEncoder(f"local-dir:{make_model_folder(tmp_path / 'model', 3, config)}", memory=False, n_threads=1)
+    model = f"local-dir:{make_model_folder(tmp_path / 'model', 3, config)}"
+    encoder = CLIPEncoder(model, memory=False, n_threads=1, precision=precision)
     strip = np.tile(np.arange(256, dtype=np.uint8), 200)[: height * width].reshape(height, width)
     geometry = encoder._load().geometry
     made: list[int] = []
 
-    resize = Image.Image.resize
+    by_pillow, by_torch = Image.Image.resize, torch.nn.functional.interpolate
 
-    def counted(self, size, *args, **kwargs):
+    def count_pillow(self, size, *args, **kwargs):
         made.append(size[0] * size[1])
-        return resize(self, size, *args, **kwargs)
+        return by_pillow(self, size, *args, **kwargs)
+
+    def count_torch(pixels, size, **kwargs):
+        made.append(size[0] * size[1])
+        return by_torch(pixels, size=size, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Image.Image, "resize", counted)
+        patch.setattr(Image.Image, "resize", count_pillow)
+        patch.setattr(torch.nn.functional, "interpolate", count_torch)
         geometry(load_image(strip))
-    assert max(made) <= 64 * 64 * 50
+    assert 0 < max(made) <= 64 * 64 * 50
     assert np.isfinite(encoder.encode_image([strip])).all()
 
 
