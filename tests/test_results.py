@@ -98,7 +98,7 @@ def test_the_page_is_written_and_goes_on_where_it_was(tmp_path, monkeypatch):
         )
     page, cells = tmp_path / "results.md", tmp_path / "cells.csv"
     command = ["results.py", str(tmp_path), "--seeds", "2", "--methods", "xmadapter", "zero-shot", "tip-adapter-f"]
-    monkeypatch.setattr(sys, "argv", [*command, "--shots", "4", "16", "--out", str(page), "--cells", str(cells)])
+    monkeypatch.setattr(sys, "argv", [*command, "--shots", "1", "16", "--out", str(page), "--cells", str(cells)])
     results.main()
     first, files = page.read_text(encoding="utf-8"), sorted(tmp_path.glob("cells*.csv"))
     assert len(files) == len(results.PARTS)
