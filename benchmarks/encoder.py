@@ -3,8 +3,8 @@
     python benchmarks/encoder.py [--images 64] [--rounds 3] [--device auto]
 
 ViT-B-32 as open_clip builds it, with random weights, on JPEG files made up for the purpose: of 500 x 375 as in data
-sets, and of 4000 x 3000 as phones take them. Rounds of both alternate; the least time of each counts, so that other work
-on the machine counts little.
+sets, and of 4000 x 3000 as phones take them. Rounds of both alternate; the least time of each counts, so that other
+work on the machine counts little.
 """
 
 import argparse
