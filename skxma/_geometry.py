@@ -10,12 +10,13 @@ from PIL import Image
 
 from skxma._views import middle_of_strip
 
-_ON_TENSORS = {"MaybeConvertMode", "MaybeToTensor", "ToTensor", "Normalize"}
+# the pictures are RGB already; the last three are done a batch at a time on the device
+_LEFT_OUT = {"MaybeConvertMode", "_convert_to_rgb", "MaybeToTensor", "ToTensor", "Normalize"}
 _SMOOTH = {"bilinear", "bicubic"}
 
 
 def make_geometry(transform: Any, exact: bool) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """Keep the resizing and cropping of open_clip's transform; the rest is done a batch at a time on the device.
+    """Keep of open_clip's transform the resizing and cropping.
 
     Parameters
     ----------
@@ -29,9 +30,9 @@ def make_geometry(transform: Any, exact: bool) -> Callable[[Image.Image], NDArra
     -------
     geometry : callable from PIL.Image.Image of mode RGB to ndarray of shape (height, width, 3) of uint8
     """
-    steps = [step for step in transform.transforms if type(step).__name__ not in _ON_TENSORS]
+    steps = [step for step in transform.transforms if _name(step) not in _LEFT_OUT]
     keeps_shape = any(
-        type(step).__name__ == "ResizeKeepRatio" or isinstance(getattr(step, "size", None), int) for step in steps
+        _name(step) == "ResizeKeepRatio" or isinstance(getattr(step, "size", None), int) for step in steps
     )
     by_torch = not exact and _torch_can(steps)
 
@@ -48,9 +49,14 @@ def make_geometry(transform: Any, exact: bool) -> Callable[[Image.Image], NDArra
     return apply
 
 
+def _name(step: Any) -> str:
+    """Name of a function, or of an object's class."""
+    return str(getattr(step, "__name__", type(step).__name__))
+
+
 def _torch_can(steps: list[Any]) -> bool:
     """Tell whether the steps are one smooth resizing, with or without a crop after it."""
-    names = [type(step).__name__ for step in steps]
+    names = [_name(step) for step in steps]
     if names not in (["Resize"], ["Resize", "CenterCrop"]):
         return False
     return steps[0].interpolation.value in _SMOOTH and steps[0].max_size is None

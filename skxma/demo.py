@@ -20,6 +20,8 @@ from .sheet import Answer, Retrieved, retrieval_sheet
 
 SHOTS = (1, 2, 4)
 N_QUERIES, N_RETRIEVED = 8, 4
+# so that figures are the same where bf16 is native and where it is not
+PRECISION = "fp32"
 
 
 def run_demo(folder: str | Path) -> None:
@@ -37,7 +39,7 @@ def run_demo(folder: str | Path) -> None:
     things = len(emoji.target_names)
     print(f"{len(emoji.images)} emoji: {things} things, each drawn in {len(styles)} styles; encoder 'tiny'")
     start = time.perf_counter()
-    embeddings = CLIPEncoder("tiny").transform(emoji.images)
+    embeddings = CLIPEncoder("tiny", precision=PRECISION).transform(emoji.images)
     print(f"encoded in {time.perf_counter() - start:.1f} s (the weights' loading included)\n")
     print("shots  zero-shot  XMAdapter     fit  predict  (mean over which styles are the shots, tested on the others)")
     for shots in SHOTS:
@@ -58,7 +60,7 @@ def _trials(embeddings: NDArray[np.float32], emoji: Bunch, shots: int) -> Iterat
         support = support_of(emoji, shots, turn)
         queries, labels = embeddings[~support], emoji.target[~support]
         start = time.perf_counter()
-        clf = XMAdapterClassifier("tiny").fit(embeddings[support], emoji.target[support])
+        clf = XMAdapterClassifier("tiny", precision=PRECISION).fit(embeddings[support], emoji.target[support])
         fitted = time.perf_counter()
         predicted = clf.predict(queries)
         done = time.perf_counter()
@@ -74,7 +76,7 @@ def _trials(embeddings: NDArray[np.float32], emoji: Bunch, shots: int) -> Iterat
 def _save_and_show(emoji: Bunch, folder: Path) -> None:
     support = support_of(emoji, 2, 0)
     paths = np.array(emoji.images, dtype=object)
-    clf = XMAdapterClassifier("tiny").fit(paths[support], emoji.target[support])
+    clf = XMAdapterClassifier("tiny", precision=PRECISION).fit(paths[support], emoji.target[support])
     file = folder / "emoji.skxma"
     clf.save(file)
     loaded = load(file)
