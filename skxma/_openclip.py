@@ -46,8 +46,8 @@ class LoadedModel:
     geometry: Callable[[Image.Image], NDArray[np.uint8]]
     tokenizer: Callable[[list[str]], Tensor]
     image_size: tuple[int, int]
-    scale: Tensor
-    shift: Tensor
+    mean: Tensor
+    std: Tensor
     fingerprint: str
     logit_scale: float
     n_features: int
@@ -94,8 +94,8 @@ class LoadedModel:
             pixels = pixels.pin_memory()
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         batch = pixels.to(self.device, non_blocking=True).to(torch.float32, memory_format=layout)
-        # as torchvision's ToTensor and Normalize, a batch at a time and on the device, in one pass
-        batch = torch.addcmul(self.shift, batch, self.scale).to(self.dtype)
+        # as torchvision's ToTensor and Normalize, a batch at a time and on the device
+        batch = batch.div_(255).sub_(self.mean).div_(self.std).to(self.dtype)
         return _to_unit_rows(self.model.encode_image(batch))
 
     @torch.inference_mode()
@@ -290,8 +290,8 @@ def _prepare(
         geometry=make_geometry(transform, exact=dtype == torch.float32),
         tokenizer=tokenizer,
         image_size=(height, width),
-        scale=1 / (255 * std),
-        shift=-mean / std,
+        mean=mean,
+        std=std,
         fingerprint=fingerprint,
         logit_scale=logit_scale,
         n_features=0,
