@@ -47,7 +47,8 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         "auto" is CUDA where there is one, else MPS, else the CPU.
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
         The number format of the model; "auto" is bf16 where the device computes it natively, else fp32. Embeddings
-        always are float32.
+        always are float32. With fp32 pixels are those of open_clip's own preprocessing; else torch resizes them and
+        large JPEGs are decoded smaller, which is faster and moves embeddings less than the format does.
     batch_size : int or "auto", default="auto"
         Images or prompts that pass the model at once; "auto" goes by the device, and halves when its memory runs out.
     n_threads : int, default=None
