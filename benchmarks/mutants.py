@@ -8,6 +8,7 @@ import importlib.util
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -97,6 +98,8 @@ def functions_in(value: Any) -> list[types.FunctionType]:
         return [part for part in (value.fget, value.fset, value.fdel) if part is not None]
     if isinstance(value, (staticmethod, classmethod)):
         value = value.__func__
+    if isinstance(value, cached_property):
+        value = value.func
     return [value] if isinstance(value, types.FunctionType) else []
 
 

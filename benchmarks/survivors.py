@@ -61,7 +61,7 @@ REASONS: list[Reason] = [
     Reason(
         "calibration",
         "torch.zeros_like(theta[-1])",
-        "NumberReplacer:11[67]|Replace(Unary|Delete).*:7",
+        "NumberReplacer:11[45]|Replace(Unary|Delete).*:7",
         "zeros like one entry are zeros like any",
     ),
     Reason("calibration", "if self.n_text else 0.0", "NumberReplacer:6[45]", "without text the share is not looked at"),
