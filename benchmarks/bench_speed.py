@@ -1,0 +1,105 @@
+"""A suite for pytest-benchmark: in each group the time of every way, beside it the multiple of the fastest.
+
+    pip install ".[test,bench]"
+    pytest benchmarks/bench_speed.py --benchmark-columns=min,median --benchmark-sort=min
+
+The scripts beside it print the ratios that are to hold, at full size, and that of an epoch, which is a difference of
+two fits. Here the same pairs run smaller, and `--benchmark-autosave` and `--benchmark-compare` tell whether a change
+made something slower.
+"""
+
+import numpy as np
+import pytest
+import torch
+from encoder import make_model, make_pictures
+from scale import bare_products, problem
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier, XMAdapterSearchCV, encoder
+from skxma.baselines import CrossModalLinearProbe, LogisticRegressionProbe, LPPlusPlusClassifier, TipAdapterFClassifier
+
+ROUNDS, N_PICTURES, N_QUERIES = 3, 32, 10_000
+GRID = {"alpha": [0.3, 1, 3, 10], "beta": [1.0, 3.0, 5.5, 10.0], "fusion_ratio": [0.0, 0.5, 1.0]}
+METHODS = {
+    "xmadapter": XMAdapterClassifier("precomputed"),
+    "xmadapter, paper": XMAdapterClassifier("precomputed", evidence="paper"),
+    "tip-adapter-f": TipAdapterFClassifier("precomputed"),
+    "linear probe, cross-modal": CrossModalLinearProbe("precomputed"),
+    "linear probe, lp++": LPPlusPlusClassifier("precomputed"),
+    "logistic regression": LogisticRegressionProbe("precomputed"),
+}
+GROWTH = {
+    "classes": [(50, 4, 512), (100, 4, 512), (200, 4, 512)],
+    "shots": [(100, 2, 512), (100, 4, 512), (100, 8, 512)],
+    "dimensions": [(100, 4, 256), (100, 4, 512), (100, 4, 1024)],
+}
+
+
+@pytest.fixture
+def clock(benchmark):
+    """Times a call in a group of the table."""
+
+    def run(group, work, *arguments, **options):
+        benchmark.group = group
+        return benchmark.pedantic(work, arguments, options, rounds=ROUNDS, warmup_rounds=1)
+
+    return run
+
+
+@pytest.mark.parametrize("shots", [4, 16])
+@pytest.mark.parametrize("method", METHODS)
+def test_fit(clock, method, shots):
+    X, y, text, _ = problem(100, shots)
+    clf = clone(METHODS[method]).set_params(text_features=text)
+    clock(f"fit, 100 classes x {shots} shots", clf.fit, X, y)
+
+
+@pytest.mark.parametrize(("n_classes", "shots"), [(100, 4), (1000, 4)])
+@pytest.mark.parametrize("way", ["xmadapter", "the two bare products"])
+def test_predict(clock, way, n_classes, shots):
+    X, y, text, queries = problem(n_classes, shots, n_queries=N_QUERIES)
+    group = f"{N_QUERIES} predictions, {n_classes} classes x {shots} shots"
+    if way == "xmadapter":
+        clock(group, XMAdapterClassifier("precomputed", text_features=text).fit(X, y).predict, queries)
+    else:
+        values = torch.nn.functional.one_hot(torch.as_tensor(y)).float()
+        clock(group, bare_products, torch.as_tensor(queries), torch.as_tensor(X), values)
+
+
+@pytest.mark.parametrize("grows", GROWTH)
+@pytest.mark.parametrize("step", range(3))
+def test_growth(clock, grows, step):
+    X, y, text, _ = problem(*GROWTH[grows][step])
+    clock(f"fit as {grows} double", XMAdapterClassifier("precomputed", text_features=text).fit, X, y)
+
+
+@pytest.mark.parametrize("search", [XMAdapterSearchCV, GridSearchCV])
+def test_search(clock, search):
+    X, y, text, _ = problem(40, 8)
+    clf = XMAdapterClassifier("precomputed", text_features=text, evidence="paper", n_epochs=0)
+    clock("search over 4 x 4 x 3 values in 5 folds", search(clf, GRID, cv=5).fit, X, y)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """The name of a ViT-B-32 with random weights, and JPEG files of 500 x 375."""
+    folder = tmp_path_factory.mktemp("encoder")
+    return make_model(folder / "model"), make_pictures(folder / "pictures", N_PICTURES)
+
+
+@pytest.mark.parametrize("way", ["bare model on ready tensors", "from paths", "from the store"])
+def test_encode(clock, pictures, tmp_path, way):
+    name, paths = pictures
+    clip = CLIPEncoder(name, memory=EmbeddingStore(tmp_path / "store") if way == "from the store" else False)
+    loaded = clip._load()
+    batch = torch.randn(N_PICTURES, 3, 224, 224, device=loaded.device, dtype=loaded.dtype)
+
+    def encode():
+        if way.startswith("bare"):
+            with torch.inference_mode():
+                return loaded.model.encode_image(batch).float().cpu().numpy()
+        encoder._known_keys.clear()
+        return clip.encode_image(paths)
+
+    assert np.isfinite(clock(f"encode {N_PICTURES} pictures", encode)).all()
