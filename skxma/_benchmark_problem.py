@@ -150,14 +150,14 @@ def load_problem(
     text = os.fspath(source)
     if text.endswith(".npz"):
         return _of_features(text)
-    ready = _encoder(encoder or (EMOJI_ENCODER if text == EMOJI else DEFAULT_ENCODER), memory, verbose)
+    name = encoder or (EMOJI_ENCODER if text == EMOJI else DEFAULT_ENCODER)
+    # a small test shows it where bf16 rounds another way on another machine
+    precision = "fp32" if text == EMOJI and encoder is None else "auto"
+    ready = _encoder(name, memory, verbose, precision)
     if text == EMOJI:
         from skxma.datasets import load_emoji
 
         emoji = load_emoji()
-        if encoder is None:
-            # a small test shows it where bf16 rounds another way on another machine
-            ready.set_params(precision="fp32")
         return Problem(EMOJI, emoji.images, emoji.target, ready)
     if Path(text).exists():
         from skxma.datasets.folders import load_image_folder
@@ -171,12 +171,12 @@ def load_problem(
     return _of_coop(text, root, ready)
 
 
-def _encoder(encoder: Any, memory: Any, verbose: int) -> Any:
+def _encoder(encoder: Any, memory: Any, verbose: int, precision: str) -> Any:
     if not isinstance(encoder, str):
         return encoder
     from skxma.encoder import CLIPEncoder
 
-    return CLIPEncoder(encoder, memory=memory, verbose=verbose)
+    return CLIPEncoder(encoder, precision=precision, memory=memory, verbose=verbose)
 
 
 def _of_features(path: str) -> Problem:

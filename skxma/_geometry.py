@@ -1,6 +1,7 @@
 """A model's own resizing and cropping, as open_clip states it, to pixels of the model's size."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,17 +35,14 @@ def make_geometry(transform: Any, exact: bool) -> Callable[[Image.Image], NDArra
     keeps_shape = any(
         _name(step) == "ResizeKeepRatio" or isinstance(getattr(step, "size", None), int) for step in steps
     )
-    by_torch = not exact and _torch_can(steps)
+    if not exact and _torch_can(steps):
+        steps[0] = partial(_resize, step=steps[0])
 
     def apply(image: Image.Image) -> NDArray[np.uint8]:
-        if keeps_shape:
-            image = middle_of_strip(image)
-        pixels: Any = image
-        if by_torch:
-            pixels = _resize(image, steps[0])
-        for step in steps[by_torch:]:
+        pixels: Any = middle_of_strip(image) if keeps_shape else image
+        for step in steps:
             pixels = step(pixels)
-        return pixels.permute(1, 2, 0).numpy() if by_torch else np.asarray(pixels)
+        return pixels.permute(1, 2, 0).numpy() if isinstance(pixels, torch.Tensor) else np.asarray(pixels)
 
     return apply
 

@@ -284,14 +284,13 @@ def _prepare(
         model.visual.to(memory_format=torch.channels_last)
     size = preprocessing["size"]
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    mean, std = (torch.tensor(preprocessing[name], device=device).reshape(1, 3, 1, 1) for name in ("mean", "std"))
     loaded = LoadedModel(
         model=model,
         geometry=make_geometry(transform, exact=dtype == torch.float32),
         tokenizer=tokenizer,
         image_size=(height, width),
-        mean=mean,
-        std=std,
+        mean=torch.tensor(preprocessing["mean"], device=device).reshape(1, 3, 1, 1),
+        std=torch.tensor(preprocessing["std"], device=device).reshape(1, 3, 1, 1),
         fingerprint=fingerprint,
         logit_scale=logit_scale,
         n_features=0,

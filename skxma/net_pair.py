@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -44,8 +45,8 @@ class NetPair:
         self.values, self.gradients = (views(whole, shapes) for whole in (self.flat, self.flat.grad))
         # where nothing is projected, both layers see the same rows, and one product serves them
         self.joint = weight is None
-        both = (4 * k + 2) * text.shape[1]
         if self.joint:
+            both = (4 * k + 2) * text.shape[1]
             self.both, self.both_gradient = (
                 whole[:both].view(-1, text.shape[1]) for whole in (self.flat, self.flat.grad)
             )
@@ -55,8 +56,8 @@ class NetPair:
         # the texts stand at the end, and batches of samples right before them
         self.rows = torch.cat([features.new_empty(n_batch, text.shape[1]), text])
         self.mapped_rows = self.rows
-        if weight is not None:
-            self.mapped_rows = torch.cat([features.new_empty(n_batch, weight.shape[1]), mapped_text])
+        if not self.joint:
+            self.mapped_rows = torch.cat([features.new_empty(n_batch, mapped_text.shape[1]), mapped_text])
         # A, and beside it the products of the outputs with S
         self.layers = features.new_zeros(len(self.rows), 2 * (2 * k + 2))
         self.layers[:n_batch, 2 * k] = self.layers[n_batch:, 2 * k + 1] = 1
@@ -65,12 +66,10 @@ class NetPair:
 
     def put_back(self) -> None:
         """Give the nets what was learned."""
-        outers, inners, inner_biases = self.values
-        of_nets = zip(self.pair, outers[:-2].chunk(2), outers[-2:], inners.chunk(2), inner_biases.chunk(2), strict=True)
-        for net, outer, bias, inner, inner_bias in of_nets:
+        for net, (outer, bias, inner, inner_bias) in zip(self.pair, by_net(self.values), strict=True):
             net.outer.copy_(outer)
             net.bias.copy_(bias)
-            net.inner.copy_(inner.T)
+            net.inner.copy_(inner)
             net.inner_bias.copy_(inner_bias)
 
     def take(self, samples: Tensor) -> Tensor:
@@ -79,7 +78,7 @@ class NetPair:
         self.seen_rows, self.seen_mapped, self.seen_layers = (
             of_all[skip:] for of_all in (self.rows, self.mapped_rows, self.layers)
         )
-        if self.mapped_rows is not self.rows:
+        if not self.joint:
             torch.index_select(self.mapped, 0, samples, out=self.seen_mapped[: len(samples)])
         return torch.index_select(self.features, 0, samples, out=self.seen_rows[: len(samples)])
 
@@ -130,6 +129,12 @@ class NetPair:
             torch.mm(of_hidden.T, self.seen_rows, out=inners)
         outers.addmm_(self.a.T @ of_seen, self.values[0])
         torch.sum(of_hidden, 0, out=biases)
+
+
+def by_net(shaped: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Outer layer, bias, inner layer and its bias of each net, of `NetPair.values` or `NetPair.gradients`."""
+    outers, inners, inner_biases = shaped
+    return zip(outers[:-2].chunk(2), outers[-2:], inners.T.chunk(2, 1), inner_biases.chunk(2), strict=True)
 
 
 def views(whole: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:

@@ -6,6 +6,7 @@ from problems import make_problem
 from skxma.caches import ImageCache
 from skxma.cross_modal import CrossModalCache, LoneAffinity, PaperSettings, leave_one_out_loss
 from skxma.descent import Descent, descend
+from skxma.net_pair import by_net
 from skxma.training import judge_left_out
 
 LIKE = torch.empty(0, dtype=torch.float64)
@@ -48,9 +49,7 @@ def net_parameters(model):
 
 
 def net_gradients(descent):
-    outers, inners, inner_biases = descent.nets.gradients
-    of_nets = zip(outers[:-2].chunk(2), outers[-2:], inners.chunk(2), inner_biases.chunk(2), strict=True)
-    return [of for outer, bias, inner, inner_bias in of_nets for of in (outer, bias, inner.T, inner_bias)]
+    return [of for of_net in by_net(descent.nets.gradients) for of in of_net]
 
 
 @pytest.mark.parametrize("with_text", [True, False])
