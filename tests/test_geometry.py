@@ -120,7 +120,15 @@ def test_full_precision_decodes_and_resizes_to_the_last_digit(photo):
     np.testing.assert_array_equal(encoder.encode_image([photo]), encoder.encode_image([load_image(photo)]))
 
 
-def test_views_are_cut_from_the_whole_picture(photo):
+def test_views_are_cut_from_the_whole_picture(photo, monkeypatch):
+    asked = []
+
+    def watch(item, index=None, enough=None):
+        asked.append(enough)
+        return load_image(item, index, enough)
+
+    monkeypatch.setattr("skxma.encoder.load_image", watch)
     encoder = CLIPEncoder("tiny", precision="bf16", memory=False)
-    views, whole = (encoder.encode_image([item], n_views=3, random_state=0) for item in (photo, load_image(photo)))
+    views, whole = encoder.encode_image([photo], n_views=3, random_state=0), encoder.encode_image([photo])
     assert views.shape == whole.shape
+    assert asked == [None, 3 * 64]
