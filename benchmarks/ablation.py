@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import ClassVar
 from unittest.mock import patch
 
-from skxma import XMAdapterClassifier, many_keys
-from skxma.calibrated import fit_calibrated
+from skxma import XMAdapterClassifier
+from skxma._calibrated import subsample as many_keys
+from skxma._calibrated.fit import fit_calibrated
 
 DEFAULT = "default"
 

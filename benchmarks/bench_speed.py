@@ -16,8 +16,9 @@ from scale import GROWTH, bare_products, problem
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier, XMAdapterSearchCV, encoder
+from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier, XMAdapterSearchCV
 from skxma.baselines import CrossModalLinearProbe, LogisticRegressionProbe, LPPlusPlusClassifier, TipAdapterFClassifier
+from skxma.encoder import _clip_encoder as encoder
 
 ROUNDS, N_PICTURES, N_QUERIES = 3, 32, 10_000
 GRID = {"alpha": [0.3, 1, 3, 10], "beta": [1.0, 3.0, 5.5, 10.0], "fusion_ratio": [0.0, 0.5, 1.0]}

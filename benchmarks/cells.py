@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skxma.benchmark import append_row, read_results
+from skxma.benchmark._results_file import append_row, read_results
 
 
 class Cells:

@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from skxma import CLIPEncoder, EmbeddingStore, encoder
-from skxma._torchvision import ensure_importable
-from skxma.images import content_key
+from skxma import CLIPEncoder, EmbeddingStore
+from skxma.encoder import _clip_encoder as encoder
+from skxma.encoder._torchvision_compat import ensure_importable
+from skxma.images._content_key import content_key
 
 ARCHITECTURE = "ViT-B-32"
 SIZE, PHONE = (500, 375), (4000, 3000)

@@ -346,7 +346,7 @@ def score(results: dict[str, Any]) -> dict[str, tuple[int, int, bool]]:
 
 def import_what_is_not_mutated() -> None:
     """Import what the tests need besides skxma."""
-    from skxma._torchvision import ensure_importable
+    from skxma.encoder._torchvision_compat import ensure_importable
 
     ensure_importable()
     for name in HEAVY:

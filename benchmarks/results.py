@@ -24,8 +24,9 @@ from rivals import LABELLED_ONLY, MANY_CLASSES, encoder_of, n_classes, problems
 from robustness import UNSCREENED, run_robustness
 from unlabelled import WITHOUT, run_unlabelled, unlabelled
 
-from skxma._benchmark_problem import EMOJI, EMOJI_ENCODER, load_problem
-from skxma.benchmark import METHODS, failures, run_benchmark
+from skxma.benchmark._problem import EMOJI, EMOJI_ENCODER, load_problem
+from skxma.benchmark._results_file import failures
+from skxma.benchmark._runner import METHODS, run_benchmark
 
 PARTS = {"comparison": "", "ablation": "-ablation", "robustness": "-robustness", "unlabelled": "-unlabelled"}
 SHOTS = (1, 2, 4, 8, 16)

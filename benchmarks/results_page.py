@@ -2,7 +2,7 @@
 
 import math
 
-from skxma._benchmark_cell import CALIBRATION_BINS
+from skxma.benchmark._cell import CALIBRATION_BINS
 
 DEFAULT, ZERO_SHOT = "xmadapter", "zero-shot"
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from skxma._benchmark_problem import load_problem
-from skxma.benchmark import METHODS, NEED_POOL, failures, format_table, plot_curves, run_benchmark, summarise
+from skxma.benchmark._problem import load_problem
+from skxma.benchmark._report import format_table, plot_curves, summarise
+from skxma.benchmark._results_file import failures
+from skxma.benchmark._runner import METHODS, NEED_POOL, run_benchmark
 
 MANY_CLASSES = 200
 LABELLED_ONLY = [name for name in METHODS if name not in NEED_POOL]

@@ -7,9 +7,9 @@ from ablation import NoScreening
 from sklearn.utils import check_random_state
 
 from skxma import XMAdapterClassifier
-from skxma._benchmark_problem import Problem
 from skxma.baselines import GDAClassifier, LogisticRegressionProbe, TipAdapterFClassifier, ZeroShotClassifier
-from skxma.benchmark import METHODS, run_benchmark
+from skxma.benchmark._problem import Problem
+from skxma.benchmark._runner import METHODS, run_benchmark
 
 WRONG_SHARE = 0.2
 NOISY_SHOTS = (4, 16)

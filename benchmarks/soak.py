@@ -75,7 +75,7 @@ def one_round(pictures: Pictures, store: str, folder: Path, turn: int) -> None:
 
     import skxma
     from skxma import XMAdapterClassifier, XMAdapterSearchCV, baselines
-    from skxma.store import EmbeddingStore
+    from skxma.store._sqlite import EmbeddingStore
 
     memory = EmbeddingStore(store, max_bytes=STORE_BYTES)
     chosen = list(pictures.rng.choice(pictures.names, CLASSES + 1, replace=False))

@@ -24,10 +24,11 @@ from results_page import at, markdown, number, signed, with_error
 from rivals import MANY_CLASSES, encoder_of, n_classes, problems
 
 from skxma import XMAdapterClassifier
-from skxma._benchmark_cell import MEBI, PeakMemory
-from skxma._benchmark_problem import EMOJI, POOL, Problem, load_problem
 from skxma.baselines import LabelSpreadingProbe, SelfTrainingProbe, SSTextUClassifier, TransCLIPClassifier
-from skxma.benchmark import failures, run_benchmark
+from skxma.benchmark._cell import MEBI, PeakMemory
+from skxma.benchmark._problem import EMOJI, POOL, Problem, load_problem
+from skxma.benchmark._results_file import failures
+from skxma.benchmark._runner import run_benchmark
 
 SHOTS = (1, 2, 4)
 WITH, WITHOUT = "xmadapter", "xmadapter, labels only"

@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .classifier import XMAdapterClassifier
-    from .encoder import CLIPEncoder
-    from .persistence import load
-    from .search import XMAdapterSearchCV
-    from .store import EmbeddingStore
+    from skxma._estimators.search import XMAdapterSearchCV
+    from skxma._estimators.xmadapter import XMAdapterClassifier
+    from skxma.encoder._clip_encoder import CLIPEncoder
+    from skxma.persistence import load
+    from skxma.store._sqlite import EmbeddingStore
 
 __version__ = "0.1.0"
 
@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "CLIPEncoder": "encoder",
     "EmbeddingStore": "store",
-    "XMAdapterClassifier": "classifier",
-    "XMAdapterSearchCV": "search",
+    "XMAdapterClassifier": "_estimators.xmadapter",
+    "XMAdapterSearchCV": "_estimators.search",
     "load": "persistence",
 }
 

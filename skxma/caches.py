@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import functional as F
+from skxma import functional as F
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.intp]

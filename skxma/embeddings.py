@@ -74,3 +74,24 @@ def _fingerprints(args: Iterable[Any]) -> Iterator[str | None]:
             yield getattr(arg, "fingerprint", None)
         elif isinstance(arg, (list, tuple)):
             yield from _fingerprints(arg)
+
+
+BLOCK_ROWS = 2**14
+Floats = NDArray[np.float32]
+
+
+def is_embeddings(X: Any) -> bool:
+    """Tell embeddings from images: floats of two dimensions are never an image here."""
+    return isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind == "f"
+
+
+def unit_rows(X: NDArray[Any]) -> Floats:
+    """Scale rows (n, D) to unit length in float32, whatever their magnitude; zero rows stay zero."""
+    unit = np.empty(X.shape, dtype=np.float32)
+    for start in range(0, len(X), BLOCK_ROWS):
+        some = X[start : start + BLOCK_ROWS]
+        largest = np.abs(some).max(axis=1, keepdims=True)
+        scaled = np.asarray(some / np.where(largest > 0, largest, 1), dtype=np.float64)
+        length = np.linalg.norm(scaled, axis=1, keepdims=True)
+        unit[start : start + BLOCK_ROWS] = scaled / np.where(length > 0, length, 1)
+    return unit

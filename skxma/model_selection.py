@@ -15,7 +15,7 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples
 
-from .labels import split_unlabelled
+from skxma._labels import split_unlabelled
 
 Indices = NDArray[np.intp]
 FEW_VALIDATION_SHOTS = 4

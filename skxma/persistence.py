@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import __version__, baselines, model_file
-from .base import FewShotClassifier
-from .classifier import XMAdapterClassifier
-from .errors import ModelFileError
-from .saved_state import unpack_estimator
+from skxma import __version__, baselines
+from skxma._estimators.base import FewShotClassifier
+from skxma._estimators.xmadapter import XMAdapterClassifier
+from skxma._persistence import model_file
+from skxma._persistence.estimator_state import unpack_estimator
+from skxma.errors import ModelFileError
 
 LOADABLE: dict[str, type[FewShotClassifier]] = {
     "XMAdapterClassifier": XMAdapterClassifier,

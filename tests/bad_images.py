@@ -233,7 +233,7 @@ import json, os, resource, signal, sys
 import torch
 torch.set_num_threads(1)
 from skxma import CLIPEncoder
-from skxma.demo import load_emoji
+from skxma.datasets import load_emoji
 encoder = CLIPEncoder("tiny", memory=False, n_threads=1, precision="fp32", device="cpu")
 encoder.encode_image(load_emoji().images[:1])
 here = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGESIZE")

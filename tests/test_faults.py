@@ -20,9 +20,9 @@ from sklearn.model_selection import GridSearchCV
 
 import skxma
 from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier, XMAdapterSearchCV
-from skxma._atomic import replacing
-from skxma._device import memory_for
-from skxma.cli import main
+from skxma._runtime.atomic import replacing
+from skxma._runtime.device import memory_for
+from skxma.cli.main import main
 from skxma.datasets import load_emoji
 from skxma.errors import OutOfMemoryError
 
@@ -91,8 +91,8 @@ STOP_AT = """
     elif moment == "before the move":
         os.fsync = stop
     elif moment == "after the move":
-        import skxma._atomic
-        skxma._atomic._sync_folder = stop
+        import skxma._runtime.atomic
+        skxma._runtime.atomic._sync_folder = stop
 """
 
 
@@ -105,11 +105,11 @@ def test_a_save_that_is_killed_leaves_the_old_file_or_the_new_one(models, tmp_pa
     joblib.dump(new, tmp_path / "new.joblib")
     target = tmp_path / f"model.{form}"
     load = skxma.load if form == "skxma" else joblib.load
-    from skxma._cli_models import save
+    from skxma.cli._model_files import save
 
     save(old, target)
     code = textwrap.dedent(STOP_AT) + (
-        "import joblib, pathlib; from skxma._cli_models import save\n"
+        "import joblib, pathlib; from skxma.cli._model_files import save\n"
         "save(joblib.load(sys.argv[2]), pathlib.Path(sys.argv[3]))"
     )
     kill_after_line(start(code, moment, tmp_path / "new.joblib", target))
@@ -390,7 +390,7 @@ def test_whatever_fails_while_a_file_is_written_leaves_none_behind(tmp_path):
     ],
 )
 def test_predict_says_what_is_wrong_with_a_model(models, tmp_path, capsys, form, damage, said):
-    from skxma._cli_models import save
+    from skxma.cli._model_files import save
 
     path = tmp_path / f"model.{form}"
     save(models[0], path)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skxma.labels import resolve_classes
+from skxma._labels import resolve_classes
 
 
 def test_strings_are_names():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skxma._torchvision import ensure_importable
+from skxma.encoder._torchvision_compat import ensure_importable
 
 ensure_importable()
 from open_clip import CLIP, SimpleTokenizer, create_model_from_pretrained, get_tokenizer  # noqa: E402

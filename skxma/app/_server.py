@@ -17,9 +17,8 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from skxma.app._session import Session
 from skxma.errors import SkxmaError
-
-from ._session import Session
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).with_name("page")

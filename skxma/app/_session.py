@@ -16,7 +16,7 @@ from PIL import Image
 
 from skxma.datasets import load_emoji
 from skxma.errors import ImageError
-from skxma.images import load_image
+from skxma.images._reading import load_image
 from skxma.inspection import labels_in_question
 
 THUMBNAIL = 192
@@ -203,7 +203,7 @@ class Session:
         SkxmaError
             As :meth:`XMAdapterClassifier.fit`.
         """
-        from skxma.classifier import XMAdapterClassifier
+        from skxma._estimators.xmadapter import XMAdapterClassifier
 
         columns = [column for column in self.columns if column.name or column.pictures]
         check_columns(columns)

@@ -12,10 +12,10 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma import functional as F
-from skxma.base import FewShotClassifier, Task
+from skxma._estimators.base import FewShotClassifier
+from skxma._estimators.task import Task
+from skxma._statistics import class_means, zero_shot_cosines
 from skxma.caches import like
-from skxma.experts import zero_shot_cosines
-from skxma.metric import class_means
 
 
 class Baseline(FewShotClassifier):

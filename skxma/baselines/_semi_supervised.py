@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from skxma.base import Task
+from skxma._estimators.task import Task
+from skxma.baselines._base import Baseline
 from skxma.caches import like
-
-from ._base import Baseline
 
 
 class SemiSupervisedBaseline(Baseline):

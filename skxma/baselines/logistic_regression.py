@@ -11,10 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skxma.base import Task
+from skxma._estimators.task import Task
+from skxma.baselines._base import Baseline
 from skxma.caches import like
-
-from ._base import Baseline
 
 
 class LogisticRegressionProbe(Baseline):

@@ -10,12 +10,11 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma import functional as F
-from skxma.base import Task
+from skxma._estimators.task import Task
+from skxma._statistics import zero_shot_cosines
+from skxma.baselines._base import Baseline, Support
+from skxma.baselines._training import cross_entropy, frozen
 from skxma.caches import like
-from skxma.experts import zero_shot_cosines
-
-from ._base import Baseline, Support
-from ._training import cross_entropy, frozen
 
 ALPHA_START = 250.0
 BLEND_EVERY = 10

@@ -11,11 +11,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from skxma import functional as F
-from skxma.base import Task
+from skxma._estimators.task import Task
+from skxma.baselines._base import Baseline, Support
+from skxma.baselines._training import frozen
 from skxma.caches import like
-
-from ._base import Baseline, Support
-from ._training import frozen
 
 SHOTS = (1, 2, 4, 8, 16)
 BETAS = (3.0, 2.6, 1.5, 1.66, 1.7)

@@ -14,9 +14,8 @@ from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from skxma.base import Task
-
-from ._semi_supervised import SemiSupervisedBaseline
+from skxma._estimators.task import Task
+from skxma.baselines._semi_supervised import SemiSupervisedBaseline
 
 UNLABELLED = -1
 LEAST = 1e-12

@@ -9,11 +9,10 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skxma.base import Task
+from skxma._estimators.task import Task
+from skxma.baselines._base import Baseline, Support
+from skxma.baselines._training import Plan, cosine_logits, count, cross_entropy, frozen, leaf, steps_a_pass, train
 from skxma.caches import like
-
-from ._base import Baseline, Support
-from ._training import Plan, cosine_logits, count, cross_entropy, frozen, leaf, steps_a_pass, train
 
 
 class TaskResClassifier(Baseline):

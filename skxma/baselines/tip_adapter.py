@@ -9,11 +9,10 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma import functional as F
-from skxma.base import Task
+from skxma._estimators.task import Task
+from skxma.baselines._base import Baseline, Support
+from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, train
 from skxma.caches import like
-
-from ._base import Baseline, Support
-from ._training import Plan, count, cross_entropy, frozen, leaf, train
 
 ADAM_EPS = 1e-4
 

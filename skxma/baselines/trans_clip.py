@@ -10,12 +10,11 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from skxma.base import Task
+from skxma._estimators.task import Task
+from skxma.baselines._base import Support
+from skxma.baselines._semi_supervised import SemiSupervisedBaseline, pool_of
+from skxma.baselines._training import frozen
 from skxma.caches import like
-
-from ._base import Support
-from ._semi_supervised import SemiSupervisedBaseline, pool_of
-from ._training import frozen
 
 SHARPNESS = 50.0
 ASSIGNMENT_STEPS = 5

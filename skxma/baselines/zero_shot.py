@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skxma.base import Task
-
-from ._base import Baseline
+from skxma._estimators.task import Task
+from skxma.baselines._base import Baseline
 
 
 class ZeroShotClassifier(Baseline):

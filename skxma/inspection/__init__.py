@@ -1,10 +1,10 @@
 """Looking into a fitted classifier: what it retrieves and how it weighs it, which labels it doubts, how it grows."""
 
-from ._curve import FewShotCurveDisplay
-from ._fusion import FusionDisplay
-from ._hard import HardSamplesDisplay
-from ._labels import LabelInQuestion, labels_in_question, support_labels
-from ._retrieval import RetrievalDisplay
+from skxma.inspection._curve import FewShotCurveDisplay
+from skxma.inspection._fusion import FusionDisplay
+from skxma.inspection._hard import HardSamplesDisplay
+from skxma.inspection._labels import LabelInQuestion, labels_in_question, support_labels
+from skxma.inspection._retrieval import RetrievalDisplay
 
 __all__ = [
     "FewShotCurveDisplay",

@@ -9,9 +9,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
+from skxma.inspection._draw import LINES, pyplot
 from skxma.model_selection import FewShotSplit
-
-from ._draw import LINES, pyplot
 
 MARKERS = "os^DvPX"
 LEGEND_LETTERS = 76

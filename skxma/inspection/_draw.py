@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from skxma.images import load_image
+from skxma.images._reading import load_image
 
 # Okabe and Ito's palette, told apart with every kind of colour vision
 RIGHT, WRONG, TEXT, QUIET = "#0072B2", "#D55E00", "#009E73", "#5f5f5f"

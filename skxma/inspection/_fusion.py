@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from skxma.experts import IMAGE_EXPERTS, TEXT_EXPERTS
-
-from ._draw import QUIET, RIGHT, TEXT, WRONG, pyplot
+from skxma._calibrated.experts import IMAGE_EXPERTS, TEXT_EXPERTS
+from skxma.inspection._draw import QUIET, RIGHT, TEXT, WRONG, pyplot
 
 
 class FusionDisplay:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from ._draw import QUIET, RIGHT, WRONG, pyplot, short, show
-from ._labels import support_labels
+from skxma.inspection._draw import QUIET, RIGHT, WRONG, pyplot, short, show
+from skxma.inspection._labels import support_labels
 
 
 class HardSamplesDisplay:

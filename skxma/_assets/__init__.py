@@ -1,0 +1,1 @@
+"""Bundled data: the encoder "tiny" and a list of everyday words."""

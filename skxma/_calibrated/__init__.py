@@ -1,0 +1,1 @@
+"""Leave-one-out-calibrated evidence, the default form."""

@@ -1,0 +1,101 @@
+"""A trained residual on top of the fused logits, kept only where held-out samples are better off with it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from skxma._sampling import N_FOLDS, stratified_folds
+
+PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01)
+MIN_SHOTS = 2.0
+
+
+def negative_log_likelihood(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean cross-entropy of logits (n, C)."""
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    return (weights * losses).sum() / weights.sum()
+
+
+def train_residual(
+    features: Tensor, labels: Tensor, weights: Tensor, offset: Tensor, penalty: float, n_epochs: int
+) -> tuple[Tensor, list[float]]:
+    """Minimise the cross-entropy of ``offset + q Rᵀ`` plus ``penalty · |R|²`` by L-BFGS over whole epochs.
+
+    Parameters
+    ----------
+    features : Tensor of shape (N, D)
+        ``q``, which must not know the labels.
+    labels, weights : Tensor of shape (N,)
+    offset : Tensor of shape (N, C)
+        Leave-one-out logits.
+    penalty : float
+    n_epochs : int
+        Passes over the support set at most, those of the line search included.
+
+    Returns
+    -------
+    residual : Tensor of shape (C, D)
+    curve : list of float
+        Objective at each pass.
+    """
+    residual = torch.zeros(offset.shape[1], features.shape[1], dtype=features.dtype, device=features.device)
+    residual.requires_grad_(True)
+    curve: list[float] = []
+    optimiser = torch.optim.LBFGS(
+        [residual], max_iter=n_epochs, max_eval=n_epochs, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = negative_log_likelihood(offset + features @ residual.T, labels, weights)
+        loss = loss + penalty * residual.square().sum()
+        loss.backward()
+        curve.append(float(loss.detach()))
+        return loss
+
+    optimiser.step(closure)
+    return residual.detach(), curve
+
+
+def choose_residual(
+    features: Tensor, labels: Tensor, weights: Tensor, offset: Tensor, n_epochs: int
+) -> tuple[Tensor | None, list[float]]:
+    """Pick the penalty by cross-validation and train with it; None where no penalty lowers the held-out loss.
+
+    Penalties are tried from the heaviest on, until one is no better than the one before.
+
+    Parameters
+    ----------
+    features : Tensor of shape (N, D)
+    labels, weights : Tensor of shape (N,)
+    offset : Tensor of shape (N, C)
+    n_epochs : int
+
+    Returns
+    -------
+    residual : Tensor of shape (C, D) or None
+    curve : list of float
+    """
+    folds = torch.as_tensor(stratified_folds(labels.cpu().numpy()), device=labels.device)
+    n = len(labels)
+    without = float(negative_log_likelihood(offset, labels, weights))
+    best, least = None, without
+    for penalty in PENALTIES:
+        held_out = 0.0
+        for fold in range(N_FOLDS):
+            out = folds == fold
+            if not bool(out.any()) or bool(out.all()):
+                continue
+            residual, _ = train_residual(
+                features[~out], labels[~out], weights[~out], offset[~out], penalty / n, n_epochs
+            )
+            logits = offset[out] + features[out] @ residual.T
+            loss = negative_log_likelihood(logits, labels[out], weights[out])
+            held_out += float(loss * weights[out].sum() / weights.sum())
+        if held_out >= least:
+            break
+        best, least = penalty, held_out
+    if best is None:
+        return None, []
+    return train_residual(features, labels, weights, offset, best / n, n_epochs)

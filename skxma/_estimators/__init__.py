@@ -1,0 +1,1 @@
+"""The estimators: they orchestrate, the mathematics lives below."""

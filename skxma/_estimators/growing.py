@@ -1,0 +1,134 @@
+"""Growing and forgetting: samples and classes are added to a fitted model, or taken away, and nothing encoded again."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import _num_samples, check_is_fitted
+
+from skxma._estimators.embedding_input import EncodedInput
+from skxma._estimators.support_set import Samples, check_one_label_each, sample_weights
+from skxma._labels import ClassTable, resolve_classes, split_unlabelled
+from skxma._runtime.atomic import all_or_nothing
+from skxma._semi_supervised.pool import Pool
+from skxma.caches import Floats, ImageCache
+
+
+class GrowingClassifier(EncodedInput):
+    """A classifier that remembers its support set, and fits again when that changes."""
+
+    class_names: Any
+    text_features: Any
+    unlabeled_label: Any = None
+    classes_: NDArray[Any]
+    dropped_classes_: NDArray[Any]
+    image_cache_: ImageCache
+    sample_position_: NDArray[np.intp]
+    sample_weight_: NDArray[np.float64]
+    unlabeled_cache_: Pool | None
+
+    @abstractmethod
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit on a few labelled images."""
+
+    @abstractmethod
+    def _fit_features(
+        self,
+        features: Floats,
+        table: ClassTable,
+        weights: NDArray[np.float64] | None,
+        unlabelled: NDArray[np.bool_] | None,
+    ) -> Self:
+        """Fit from embeddings, once everything else is settled."""
+
+    @all_or_nothing
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Add samples, and classes that were not known before, to the support set.
+
+        The result is that of `fit` on all samples together; nothing is forgotten and no image is encoded again.
+
+        Parameters
+        ----------
+        X : sequence of images, or array-like of shape (n_samples, n_features)
+            As in `fit`.
+        y : array-like of shape (n_samples,)
+            Labels, known or new.
+        classes : array-like, optional
+            Accepted for scikit-learn's signature; classes join as they come.
+        sample_weight : array-like of shape (n_samples,), optional
+            As in `fit`.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+        """
+        if not hasattr(self, "classes_"):
+            return self.fit(X, y, sample_weight)
+        self._validate_params()
+        check_one_label_each(X, y)
+        weights = sample_weights(sample_weight, _num_samples(y))
+        y, unlabelled = split_unlabelled(y, self.unlabeled_label, self.classes_[0])
+        labelled, pool = self._held()
+        fresh = Samples.of(self._query_features(X), y, weights, unlabelled)
+        known = labelled.joined(fresh) if pool is None else labelled.joined(fresh).joined(pool)
+        table = self._resolve_classes(known.labels, known.labelled_weights)
+        if hasattr(self, "dropped_classes_"):
+            self.dropped_classes_ = np.setdiff1d(self.dropped_classes_, known.labels)
+            table = table.without(self.dropped_classes_)
+        return self._fit_features(known.features, table, known.weights, known.unlabelled)
+
+    @all_or_nothing
+    def drop(self, classes: Any) -> Self:
+        """Forget classes, their pictures and their text; nothing is encoded again.
+
+        The result is that of `fit` without them. They come back with pictures given to `partial_fit`.
+
+        Parameters
+        ----------
+        classes : array-like
+            Members of `classes_`; at least two others must stay.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            A class that the model does not know, or too few that would stay.
+        """
+        check_is_fitted(self)
+        dropped = np.atleast_1d(np.asarray(classes))
+        unknown = [label for label in dropped.tolist() if label not in self.classes_.tolist()]
+        if unknown:
+            raise ValueError(f"drop got {unknown}, of which the model knows nothing; its classes are in classes_.")
+        stay = ~np.isin(self.classes_, dropped)
+        labelled, pool = self._held()
+        known = labelled if pool is None else labelled.joined(pool)
+        kept = ~np.isin(known.labels, dropped)
+        kept_labels = known.labels[kept & (known.labelled_weights > 0)]
+        if stay.sum() < 2 or not len(kept_labels):
+            raise ValueError(f"{int(stay.sum())} classes would stay; it takes two, one of them with pictures.")
+        known = known.of_classes(kept, kept_labels[0])
+        table = self._resolve_classes(known.labels, known.labelled_weights).without(dropped)
+        self.dropped_classes_ = np.union1d(getattr(self, "dropped_classes_", dropped), dropped)
+        return self._fit_features(known.features, table, known.weights, known.unlabelled)
+
+    def _resolve_classes(self, y: Any, weights: NDArray[np.float64] | None) -> ClassTable:
+        return resolve_classes(y, self.class_names, self.text_features, None if weights is None else weights > 0)
+
+    def _held(self) -> tuple[Samples, Samples | None]:
+        """The samples that the model remembers: the labelled in the order of the fit, and those without a label."""
+        cache, held = self.image_cache_, self.sample_position_[self.sample_position_ >= 0]
+        labelled = Samples.of(cache.embeddings[held], self.classes_[cache.labels[held]], self.sample_weight_)
+        pool = getattr(self, "unlabeled_cache_", None)
+        if pool is None:
+            return labelled, None
+        n = len(pool.keys)
+        stand_in = np.repeat(self.classes_[:1], n)
+        return labelled, Samples.of(pool.keys, stand_in, pool.weights, np.ones(n, dtype=bool))

@@ -1,0 +1,1 @@
+"""Indices over cache keys: exact, or clustered with bounds."""

@@ -1,0 +1,1 @@
+"""Evidence in the paper's form, trained by AdamW."""

@@ -1,0 +1,1 @@
+"""Devices, threads, progress, atomic files, callbacks."""

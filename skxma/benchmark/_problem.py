@@ -1,0 +1,227 @@
+"""Data sets as the benchmark sees them: pictures or embeddings, labels, text, and which images may be learned from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from skxma.model_selection import Draw
+
+PRECOMPUTED, POOL = "precomputed", "pool"
+DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
+EMOJI, EMOJI_ENCODER = "emoji", "tiny"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A data set to be benchmarked.
+
+    Attributes
+    ----------
+    name : str
+        What the results call it.
+    X : ndarray of shape (n_samples, n_features) or sequence of images
+    y : ndarray of shape (n_samples,)
+    encoder : str or object
+        "precomputed" where X holds embeddings, else what encodes the images.
+    class_names, text_features, templates
+        As the classifiers take them; None leaves a classifier's own.
+    groups : ndarray of shape (n_samples,), optional
+        Which image a view is of.
+    fold : ndarray of shape (n_samples,) of str, optional
+        "train", "val" or "test"; without it the support set is drawn from all and the rest is the test.
+    vocabulary : array-like, optional
+        Embeddings for classifiers that take a `vocabulary`.
+    """
+
+    name: str
+    X: Any
+    y: NDArray[Any]
+    encoder: Any = PRECOMPUTED
+    class_names: Any = None
+    text_features: Any = None
+    templates: Any = None
+    groups: NDArray[Any] | None = None
+    fold: NDArray[Any] | None = None
+    vocabulary: Any = None
+
+    def features(self, rows: NDArray[np.intp]) -> Any:
+        """Embeddings of some samples; images are encoded once, and then in the encoder's store."""
+        if isinstance(self.encoder, str) and self.encoder == PRECOMPUTED:
+            return self.X[rows]
+        return self.encoder.encode_image([self.X[row] for row in rows])
+
+    def settle(self, estimator: Any, seed: int) -> Any:
+        """An estimator of this data set: a clone with its encoder, text and seed."""
+        from sklearn.base import clone
+
+        known = estimator.get_params(deep=False)
+        given = {
+            "encoder": self.encoder,
+            "class_names": self.class_names,
+            "text_features": self.text_features,
+            "templates": self.templates,
+            "vocabulary": self.vocabulary,
+            "random_state": seed,
+        }
+        return clone(estimator).set_params(
+            **{name: value for name, value in given.items() if name in known and value is not None}
+        )
+
+    def draw(self, n_shots: int, protocol: str, seed: int) -> Draw:
+        """Support, validation and test positions of a seed.
+
+        Parameters
+        ----------
+        n_shots : int
+        protocol : {"none", "few", "full", "pool"}
+            Validation images: none, min(n_shots, 4) a class, or all that there are; none with "pool", for which
+            `split_pool` takes a part of the test.
+        seed : int
+        """
+        from skxma.model_selection import Draw, FewShotSplit
+
+        validation = None if protocol in ("none", POOL) else protocol
+        if self.fold is None:
+            split = FewShotSplit(n_shots, 1, validation=validation, random_state=seed)
+            return next(split.draw(self.y, self.y, self.groups))
+        order = np.random.default_rng(seed).permutation(len(self.y))
+        train = self._some(order, "train", n_shots)
+        taken = np.zeros(len(self.y), dtype=bool)
+        taken[train] = True
+        pool = "val" if (self.fold == "val").any() else "train"
+        most = {"none": 0, POOL: 0, "few": min(n_shots, 4), "full": len(self.y)}[protocol]
+        chosen = self._some(order[~taken[order]], pool, most)
+        return Draw(np.sort(train), np.sort(chosen), np.flatnonzero(self.fold == "test"))
+
+    def split_pool(self, test: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Half of the test positions for a pool without labels, and the other half to test on.
+
+        Parameters
+        ----------
+        test : ndarray of shape (n,)
+        seed : int
+        """
+        order = np.random.default_rng(seed).permutation(test)
+        half = len(order) // 2
+        return np.sort(order[:half]), np.sort(order[half:])
+
+    def _some(self, order: NDArray[np.intp], fold: str, most: int) -> NDArray[np.intp]:
+        """The first samples of each class in a fold, `most` where the class has as many."""
+        assert self.fold is not None
+        pool = order[self.fold[order] == fold]
+        chosen = [pool[self.y[pool] == label][:most] for label in np.unique(self.y[pool])]
+        return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.intp)
+
+
+def load_problem(
+    source: str | os.PathLike[str] | Problem,
+    *,
+    encoder: Any = None,
+    root: str | os.PathLike[str] | None = None,
+    memory: Any = None,
+    verbose: int = 0,
+) -> Problem:
+    """Open a data set.
+
+    Parameters
+    ----------
+    source : str, path-like or Problem
+        "emoji"; a feature file (``.npz``); a folder of class folders or a table (``.csv``) of pictures; or one of
+        CoOp's data sets or ImageNet's shifts by name, "/base" or "/novel" after it for base-to-novel.
+    encoder : str or object, optional
+        What encodes pictures; "tiny" for the emoji and the default ViT-B/32 for others unless given.
+    root : path-like, optional
+        The folder that holds CoOp's data sets.
+    memory : optional
+        Where embeddings are kept, as `CLIPEncoder` takes it.
+    verbose : int, default=0
+        Above 0, progress of encoding.
+    """
+    if isinstance(source, Problem):
+        return source
+    text = os.fspath(source)
+    if text.endswith(".npz"):
+        return _of_features(text)
+    name = encoder or (EMOJI_ENCODER if text == EMOJI else DEFAULT_ENCODER)
+    # a small test shows it where bf16 rounds another way on another machine
+    precision = "fp32" if text == EMOJI and encoder is None else "auto"
+    ready = _encoder(name, memory, verbose, precision)
+    if text == EMOJI:
+        from skxma.datasets import load_emoji
+
+        emoji = load_emoji()
+        return Problem(EMOJI, emoji.images, emoji.target, ready)
+    if Path(text).exists():
+        from skxma.datasets.folders import load_image_folder
+
+        data = load_image_folder(text)
+        return Problem(data.name, data.paths, data.target, ready, groups=data.groups)
+    if root is None:
+        raise FileNotFoundError(
+            f"{text} is no file or folder. If it is one of CoOp's data sets, say with root where they lie."
+        )
+    return _of_coop(text, root, ready)
+
+
+def _encoder(encoder: Any, memory: Any, verbose: int, precision: str) -> Any:
+    if not isinstance(encoder, str):
+        return encoder
+    from skxma.encoder._clip_encoder import CLIPEncoder
+
+    return CLIPEncoder(encoder, precision=precision, memory=memory, verbose=verbose)
+
+
+def _of_features(path: str) -> Problem:
+    from skxma.datasets.features import load_features
+
+    data = load_features(path)
+    names = None if data.class_names is None else [str(name) for name in data.class_names]
+    return Problem(
+        data.name,
+        data.data,
+        data.target,
+        class_names=names,
+        text_features=data.text_features,
+        groups=data.groups,
+        vocabulary=data.vocabulary_features,
+    )
+
+
+def _of_coop(name: str, root: str | os.PathLike[str], encoder: Any) -> Problem:
+    """One of CoOp's data sets; a shift of ImageNet and novel classes are tested with what was learned elsewhere."""
+    from skxma.datasets.coop import IMAGENET_SHIFTS, load_coop
+
+    bare, _, half = name.partition("/")
+    if half not in ("", "base", "novel"):
+        raise ValueError(f"{name!r}: after the slash must stand base or novel.")
+    if bare in IMAGENET_SHIFTS:
+        learned, tested = load_coop("imagenet", root), load_coop(bare, root)
+    elif half == "novel":
+        learned, tested = load_coop(bare, root, classes="base"), load_coop(bare, root, classes="novel")
+    else:
+        learned = tested = load_coop(bare, root, classes="base" if half else "all")
+    kept = [learned.fold != "test", tested.fold == "test"]
+    paths = [path for data, rows in zip((learned, tested), kept, strict=True) for path in _pick(data.paths, rows)]
+    y, fold = (np.concatenate([learned[key][kept[0]], tested[key][kept[1]]]) for key in ("target", "fold"))
+    labels = range(len(learned.class_names)) if half != "base" else np.unique(y).tolist()
+    return Problem(
+        name,
+        paths,
+        y,
+        encoder,
+        class_names={label: learned.class_names[label] for label in labels},
+        templates=[learned.template],
+        fold=fold,
+    )
+
+
+def _pick(items: Sequence[Any], rows: NDArray[np.bool_]) -> list[Any]:
+    return [items[int(row)] for row in np.flatnonzero(rows)]

@@ -1,0 +1,277 @@
+"""From the benchmark's rows to a table and to curves."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skxma.benchmark._results_file import read_results
+
+AVERAGE = "average"
+MEANS = ("ece", "nll", "fit_s", "predict_s", "n_trained", "peak_mb")
+# Okabe and Ito's, which differ for all kinds of colour vision, without the yellow that white swallows
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*X<>ph8d|_+xH"
+DASHES = ("-", "--", ":")
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """A method on a data set, or on their average, at a number of shots: means over the seeds.
+
+    Attributes
+    ----------
+    accuracy, accuracy_se : float
+        Mean and standard error, NaN for one seed; of the average, that of a mean of independent data sets.
+    rank : float
+        By accuracy among the methods, 1 is the best; of the average, the mean rank.
+    n_seeds, n_datasets : int
+    """
+
+    protocol: str
+    dataset: str
+    method: str
+    shots: int
+    n_seeds: int
+    n_datasets: int
+    accuracy: float
+    accuracy_se: float
+    rank: float
+    ece: float
+    nll: float
+    fit_s: float
+    predict_s: float
+    n_trained: float
+    peak_mb: float
+
+
+def summarise(path: str | os.PathLike[str]) -> list[SummaryRow]:
+    """Means, standard errors and ranks of a results file.
+
+    The average over data sets at some shots is over all that have results there; a method that lacks one of them has
+    no average there.
+
+    Parameters
+    ----------
+    path : path-like
+        A results file.
+
+    Returns
+    -------
+    rows : list of SummaryRow
+        Data set by data set, then "average" where there are several.
+    """
+    cells: dict[tuple[str, str, int], dict[str, list[dict[str, str]]]] = defaultdict(lambda: defaultdict(list))
+    for row in read_results(path):
+        if not row["error"]:
+            cells[row["protocol"], row["dataset"], int(row["shots"])][row["method"]].append(row)
+    single = [
+        _single(key, method, rows, rank)
+        for key, held in cells.items()
+        for (method, rows), rank in zip(
+            held.items(), _ranks([_mean(r, "accuracy") for r in held.values()]), strict=True
+        )
+    ]
+    single.sort(key=lambda row: (row.protocol, row.dataset, row.method, row.shots))
+    return single + _averages(single)
+
+
+def _mean(rows: Sequence[dict[str, str]], column: str) -> float:
+    values = [float(row[column]) for row in rows if row[column]]
+    return float(np.mean(values)) if values else math.nan
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Rank of each value, 1 for the highest; equal values share the mean of theirs."""
+    array = np.asarray(values)
+    return [float((array > value).sum() + ((array == value).sum() + 1) / 2) for value in array]
+
+
+def _single(key: tuple[str, str, int], method: str, rows: list[dict[str, str]], rank: float) -> SummaryRow:
+    protocol, dataset, shots = key
+    accuracies = [float(row["accuracy"]) for row in rows]
+    error = float(np.std(accuracies, ddof=1) / math.sqrt(len(rows))) if len(rows) > 1 else math.nan
+    means = {name: _mean(rows, name) for name in MEANS}
+    return SummaryRow(protocol, dataset, method, shots, len(rows), 1, float(np.mean(accuracies)), error, rank, **means)
+
+
+def _averages(single: Sequence[SummaryRow]) -> list[SummaryRow]:
+    groups: dict[tuple[str, int], list[SummaryRow]] = defaultdict(list)
+    for row in single:
+        groups[row.protocol, row.shots].append(row)
+    averages = []
+    names = {(row.protocol, row.dataset) for row in single}
+    for (protocol, shots), rows in groups.items():
+        if sum(of == protocol for of, _ in names) < 2:
+            continue
+        datasets = {row.dataset for row in rows}
+        for method in dict.fromkeys(row.method for row in rows):
+            own = [row for row in rows if row.method == method]
+            if len(own) < len(datasets):
+                continue
+            squares = sum(row.accuracy_se**2 for row in own)
+            averages.append(
+                SummaryRow(
+                    protocol,
+                    AVERAGE,
+                    method,
+                    shots,
+                    min(row.n_seeds for row in own),
+                    len(own),
+                    float(np.mean([row.accuracy for row in own])),
+                    math.sqrt(squares) / len(own),
+                    float(np.mean([row.rank for row in own])),
+                    **{name: float(np.mean([getattr(row, name) for row in own])) for name in MEANS},
+                )
+            )
+    return sorted(averages, key=lambda row: (row.protocol, row.method, row.shots))
+
+
+def format_table(summary: Sequence[SummaryRow], *, per_dataset: bool = True) -> str:
+    """A summary as text: for the average and each data set accuracy, rank and calibration error by shots.
+
+    Parameters
+    ----------
+    summary : sequence of SummaryRow
+    per_dataset : bool, default=True
+        Whether each data set gets its table too.
+
+    Returns
+    -------
+    text : str
+    """
+    blocks = []
+    for protocol in dict.fromkeys(row.protocol for row in summary):
+        rows = [row for row in summary if row.protocol == protocol]
+        names = [name for name in dict.fromkeys(row.dataset for row in rows) if name != AVERAGE]
+        for dataset in [AVERAGE, *names] if per_dataset or len(names) == 1 else [AVERAGE]:
+            held = [row for row in rows if row.dataset == dataset]
+            if held:
+                blocks.append(_block(dataset, protocol, held))
+    return "\n\n".join(blocks)
+
+
+def _block(dataset: str, protocol: str, rows: Sequence[SummaryRow]) -> str:
+    shots = sorted({row.shots for row in rows})
+    by_method: dict[str, dict[int, SummaryRow]] = defaultdict(dict)
+    for row in rows:
+        by_method[row.method][row.shots] = row
+    order = sorted(by_method, key=lambda method: -float(np.mean([r.accuracy for r in by_method[method].values()])))
+    order.sort(key=lambda method: -len(by_method[method]))
+    width = max(len("method"), *(len(method) for method in order))
+    counts = {count: max(row.n_datasets for row in rows if row.shots == count) for count in shots}
+    title = f"{dataset}, validation {protocol}: accuracy % ± standard error (rank) | calibration error %"
+    if dataset == AVERAGE:
+        title += "; over " + ", ".join(f"{n} at {count}" for count, n in counts.items()) + " shots"
+    head = " ".join(
+        [f"{'method':{width}}", *(f"{_shots(count):>16}" for count in shots), "  |", *(f"{c:>5}" for c in shots)]
+    )
+    lines = [title, head]
+    for method in order:
+        cells = [_accuracy(by_method[method].get(count)) for count in shots]
+        errors = [_percent(by_method[method][count].ece) if count in by_method[method] else "–" for count in shots]
+        lines.append(" ".join([f"{method:{width}}", *cells, "  |", *(f"{error:>5}" for error in errors)]).rstrip())
+    return "\n".join(lines)
+
+
+def _shots(count: int) -> str:
+    return f"{count} shot{'s' * (count > 1)}"
+
+
+def _accuracy(row: SummaryRow | None) -> str:
+    if row is None:
+        return f"{'–':>16}"
+    error = "" if math.isnan(row.accuracy_se) else f"±{100 * row.accuracy_se:.1f}"
+    return f"{100 * row.accuracy:5.1f}{error:<5}({row.rank:4.1f})".rjust(16)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def plot_curves(path: str | os.PathLike[str], image: str | os.PathLike[str], *, protocol: str | None = None) -> None:
+    """Draw accuracy by shots, a panel a data set and one for their average.
+
+    Parameters
+    ----------
+    path : path-like
+        A results file.
+    image : path-like
+        Where the picture goes; its ending says what kind it is.
+    protocol : str, optional
+        Which protocol of the file; by default its first.
+
+    Raises
+    ------
+    ValueError
+        There are no results to draw.
+    """
+    summary = summarise(path)
+    protocol = protocol or next((row.protocol for row in summary), None)
+    rows = [row for row in summary if row.protocol == protocol]
+    if not rows:
+        raise ValueError(f"{path} has no results to draw" + (f" with protocol {protocol!r}." if summary else "."))
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(row.dataset for row in rows if row.dataset != AVERAGE))
+    shared = any(row.dataset == AVERAGE and row.n_datasets == len(names) > 1 for row in rows)
+    panels = [AVERAGE, *names] if shared else names
+    columns = min(3, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.2 * columns + 2.8, 3.6 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    styles = _styles(rows)
+    for i, (axis, name) in enumerate(zip(axes, panels, strict=False)):
+        # an average over fewer data sets is none of the same curve
+        whole = len(names) if name == AVERAGE else 1
+        shown = [row for row in rows if row.dataset == name and row.n_datasets == whole]
+        _draw_panel(axis, name, shown, styles)
+        axis.set_ylabel("accuracy (%)" if i % columns == 0 else "")
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    handles = {handle.get_label(): handle for axis in axes[: len(panels)] for handle in axis.get_lines()}
+    order = [method for method in styles if method in handles]
+    figure.legend([handles[method] for method in order], order, loc="outside right center", frameon=False, fontsize=9)
+    figure.savefig(image, dpi=150)
+
+
+def _styles(rows: Iterable[SummaryRow]) -> dict[str, dict[str, Any]]:
+    """Look of each method, the best first: colours come round again with another dash, markers never."""
+    held: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        held[row.method].append(row.accuracy)
+    order = sorted(held, key=lambda method: -float(np.mean(held[method])))
+    return {
+        method: {
+            "color": COLOURS[i % len(COLOURS)],
+            "linestyle": DASHES[i // len(COLOURS) % len(DASHES)],
+            "marker": MARKERS[i % len(MARKERS)],
+        }
+        for i, method in enumerate(order)
+    }
+
+
+def _draw_panel(axis: Any, name: str, rows: Sequence[SummaryRow], styles: dict[str, dict[str, Any]]) -> None:
+    shots = sorted({row.shots for row in rows})
+    for method, style in styles.items():
+        own = sorted((row for row in rows if row.method == method), key=lambda row: row.shots)
+        if own:
+            errors = [0.0 if math.isnan(row.accuracy_se) else 100 * row.accuracy_se for row in own]
+            x, y = [row.shots for row in own], [100 * row.accuracy for row in own]
+            axis.plot(x, y, label=method, linewidth=1.4, markersize=5, **style)
+            axis.errorbar(x, y, errors, fmt="none", ecolor=style["color"], elinewidth=0.8, label="_nolegend_")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(shots, [str(count) for count in shots])
+    axis.minorticks_off()
+    axis.margins(x=0.08)
+    axis.set_title(name, fontsize=10)
+    axis.set_xlabel("shots")
+    axis.grid(alpha=0.25)

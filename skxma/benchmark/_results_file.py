@@ -1,0 +1,104 @@
+"""Results on disk: rows of a CSV file that a benchmark appends to and resumes from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+COLUMNS = (
+    "method",
+    "dataset",
+    "shots",
+    "seed",
+    "protocol",
+    "accuracy",
+    "ece",
+    "nll",
+    "fit_s",
+    "predict_s",
+    "n_trained",
+    "peak_mb",
+    "error",
+)
+KEY = COLUMNS[:5]
+
+
+def read_results(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Rows of a results file, the latest of each cell; a line that a kill cut short is left out.
+
+    Parameters
+    ----------
+    path : path-like
+        A results file; without one there are no rows.
+
+    Returns
+    -------
+    rows : list of dict from column to str
+
+    Raises
+    ------
+    ValueError
+        The file is not one of the benchmark's.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.reader(lines) if row]
+    if rows and tuple(rows[0]) != COLUMNS:
+        raise ValueError(f"{path} is no results file of the benchmark: its first line is {','.join(rows[0])[:80]!r}.")
+    whole = [dict(zip(COLUMNS, row, strict=True)) for row in rows if len(row) == len(COLUMNS) and tuple(row) != COLUMNS]
+    return list({tuple(row[name] for name in KEY): row for row in whole}.values())
+
+
+def append_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
+    """Add a line to a results file in one write, on disk before this returns.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; made with its first line if it is not there.
+    row : mapping from column to value
+        Floats are written so that they come back as they were; None and what is not there are empty.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    file = Path(path)
+    if not file.exists() or not file.stat().st_size:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        writer.writerow(COLUMNS)
+    elif not _ends_with_newline(file):
+        # a kill cut the last line short
+        text.write("\n")
+    values = [row.get(name) for name in COLUMNS]
+    writer.writerow(["" if v is None else repr(v) if isinstance(v, float) else v for v in values])
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(handle, text.getvalue().encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _ends_with_newline(file: Path) -> bool:
+    with file.open("rb") as held:
+        held.seek(-1, os.SEEK_END)
+        return held.read(1) == b"\n"
+
+
+def failures(path: str | os.PathLike[str]) -> Iterator[str]:
+    """What failed, one line each.
+
+    Parameters
+    ----------
+    path : path-like
+        A results file.
+    """
+    for row in read_results(path):
+        if row["error"]:
+            where = " ".join(filter(None, [row["method"], row["dataset"], row["shots"] and f"{row['shots']} shots"]))
+            yield f"{where}, seed {row['seed']}: {row['error']}" if row["seed"] else f"{where}: {row['error']}"

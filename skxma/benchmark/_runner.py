@@ -1,0 +1,167 @@
+"""The benchmark: methods by data sets by shots by seeds, on features encoded once; it goes on where it was killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any
+
+from skxma._runtime.progress import Progress
+from skxma.benchmark._cell import run_cell
+from skxma.benchmark._problem import POOL, Problem, load_problem
+from skxma.benchmark._report import SummaryRow, summarise
+from skxma.benchmark._results_file import KEY, append_row, read_results
+
+METHODS = {
+    "xmadapter": "skxma:XMAdapterClassifier",
+    "zero-shot": "skxma.baselines:ZeroShotClassifier",
+    "tip-adapter": "skxma.baselines:TipAdapterClassifier",
+    "tip-adapter-f": "skxma.baselines:TipAdapterFClassifier",
+    "clip-adapter": "skxma.baselines:CLIPAdapterClassifier",
+    "task-res": "skxma.baselines:TaskResClassifier",
+    "clap": "skxma.baselines:CLAPClassifier",
+    "lp++": "skxma.baselines:LPPlusPlusClassifier",
+    "gda": "skxma.baselines:GDAClassifier",
+    "proker": "skxma.baselines:ProKeRClassifier",
+    "ape": "skxma.baselines:APEClassifier",
+    "ape-t": "skxma.baselines:APETClassifier",
+    "cross-modal": "skxma.baselines:CrossModalLinearProbe",
+    "multimodal-adapter": "skxma.baselines:MultiModalAdapterClassifier",
+    "logistic-regression": "skxma.baselines:LogisticRegressionProbe",
+    "trans-clip": "skxma.baselines:TransCLIPClassifier",
+    "ss-text-u": "skxma.baselines:SSTextUClassifier",
+    "self-training": "skxma.baselines:SelfTrainingProbe",
+    "label-spreading": "skxma.baselines:LabelSpreadingProbe",
+}
+NEED_POOL = ("trans-clip", "ss-text-u", "self-training", "label-spreading")
+SHOTS = (1, 2, 4, 8, 16)
+PROTOCOLS = ("none", "few", "full", POOL)
+LONGEST_ERROR = 400
+
+
+def run_benchmark(
+    datasets: Sequence[Any],
+    methods: Sequence[str] | Mapping[str, Any] | None = None,
+    *,
+    shots: Sequence[int] = SHOTS,
+    seeds: int | Sequence[int] = 5,
+    protocol: str = "none",
+    out: str | os.PathLike[str] = "benchmark.csv",
+    encoder: Any = None,
+    root: str | os.PathLike[str] | None = None,
+    memory: Any = None,
+    verbose: int = 0,
+) -> list[SummaryRow]:
+    """Run methods on data sets at numbers of shots with seeds; finished cells are kept and not run again.
+
+    Every finished cell is a line that is added to `out` at once, so a run that was killed goes on where it was when it
+    is started again with the same file. What fails is a line too, with its error, and is tried again at the next
+    start; the rest goes on. Give every encoder a file of its own: the lines do not name it.
+
+    Parameters
+    ----------
+    datasets : sequence of str, path-like or Problem
+        "emoji"; feature files (``.npz``); folders or tables of pictures; names of CoOp's data sets and of ImageNet's
+        shifts, followed by "/base" or "/novel" for base-to-novel. Shifts and novel classes are tested with what was
+        learned on ImageNet and on the base classes.
+    methods : sequence of str or mapping from name to estimator, optional
+        Names from `METHODS`; by default all, those that need unlabelled pictures with protocol "pool" alone.
+    shots : sequence of int, default=(1, 2, 4, 8, 16)
+        Images of each class to learn from.
+    seeds : int or sequence of int, default=5
+        How many random support sets, or their seeds.
+    protocol : {"none", "few", "full", "pool"}, default="none"
+        Validation images that choose the hyper-parameters: none, min(shots, 4) a class, or a full set (the data set's
+        own, else half of what the shots leave). "pool" has none, and half of the test images, without their labels,
+        are learned from by the methods that take such; all are tested on the other half.
+    out : path-like, default="benchmark.csv"
+        The results file.
+    encoder : str or object, optional
+        What encodes pictures; "tiny" for the emoji and the default ViT-B/32 for others unless given.
+    root : path-like, optional
+        The folder that holds CoOp's data sets.
+    memory : optional
+        Where embeddings are kept, as `CLIPEncoder` takes it: a path keeps them from run to run.
+    verbose : int, default=0
+        Above 0, progress on stderr.
+
+    Returns
+    -------
+    rows : list of SummaryRow
+        Summary of the whole file; see `summarise`.
+
+    Raises
+    ------
+    ValueError
+        A method or protocol of an unknown name, or a file that holds something else.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
+    estimators = _estimators(methods, protocol)
+    numbers = range(seeds) if isinstance(seeds, int) else seeds
+    done = {tuple(row[name] for name in KEY) for row in read_results(out) if not row["error"]}
+    total = len(datasets) * len(shots) * len(numbers) * len(estimators)
+    with Progress("benchmark", total, verbose) as progress:
+        for source in datasets:
+            try:
+                problem = load_problem(source, encoder=encoder, root=root, memory=memory, verbose=max(0, verbose - 1))
+            except Exception as error:  # the other data sets still count
+                append_row(out, {"dataset": str(source), "protocol": protocol, "error": _say(error)})
+                progress.advance(total // len(datasets))
+                continue
+            for k in shots:
+                for row in _rows(problem, estimators, k, numbers, protocol, done):
+                    if row is not None:
+                        append_row(out, row)
+                    progress.advance(1)
+    return summarise(out)
+
+
+def _estimators(methods: Sequence[str] | Mapping[str, Any] | None, protocol: str) -> dict[str, Any]:
+    """Estimators by the names that the results will have."""
+    if isinstance(methods, Mapping):
+        return dict(methods)
+    suited = [name for name in METHODS if protocol == POOL or name not in NEED_POOL]
+    names = suited if methods is None else list(methods)
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise ValueError(f"there is no method {', '.join(map(repr, unknown))}; choose from {', '.join(METHODS)}.")
+    made = {}
+    for name in names:
+        module, kind = METHODS[name].split(":")
+        made[name] = getattr(import_module(module), kind)()
+    return made
+
+
+def _rows(
+    problem: Problem,
+    estimators: Mapping[str, Any],
+    n_shots: int,
+    seeds: Sequence[int],
+    protocol: str,
+    done: set[tuple[str, ...]],
+) -> Iterator[dict[str, Any] | None]:
+    """A line for each seed and method, None where none is needed; one error where there are too few images."""
+    n_cells = len(seeds) * len(estimators)
+    try:
+        problem.draw(n_shots, protocol, 0)
+    except Exception as error:  # other numbers of shots still count
+        yield {"dataset": problem.name, "shots": n_shots, "protocol": protocol, "error": _say(error)}
+        yield from [None] * (n_cells - 1)
+        return
+    for seed in seeds:
+        for method, estimator in estimators.items():
+            key = dict(zip(KEY, (method, problem.name, n_shots, seed, protocol), strict=True))
+            if tuple(map(str, key.values())) in done:
+                yield None
+                continue
+            try:
+                yield key | asdict(run_cell(problem, estimator, n_shots, seed, protocol))
+            except Exception as error:  # the other cells still count
+                yield key | {"error": _say(error)}
+
+
+def _say(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_ERROR]

@@ -1,0 +1,50 @@
+"""`skxma app`: a page on which to try it."""
+
+from __future__ import annotations
+
+import argparse
+import webbrowser
+from typing import Any
+
+from skxma.benchmark._problem import DEFAULT_ENCODER
+
+PORT = 7860
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``skxma app`` to the subparsers of the command line."""
+    parser = commands.add_parser(
+        "app",
+        help="open a page on which to try it",
+        description="Serve a page to this machine's own browser: drop pictures into a column for each class, fit, drop "
+        "a picture to ask about, see the answer with its evidence, save the model. Nothing leaves this machine. Needs "
+        "Flask: pip install 'skxma[app]'.",
+        epilog="examples: skxma app    skxma app --encoder tiny --port 0 --open",
+    )
+    parser.add_argument("--encoder", default=DEFAULT_ENCODER, metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, metavar="N", help="0 for any (default: %(default)s)")
+    parser.add_argument("--open", action="store_true", help="open it in the browser")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serve the page until it is interrupted; its address is printed."""
+    try:
+        from skxma.app._server import listen, make_app
+    except ImportError as error:
+        raise ValueError(f"The page needs Flask ({error}): pip install 'skxma[app]'.") from error
+    from skxma.app._session import Session
+
+    session = Session(arguments.encoder, arguments.device)
+    for _ in range(2):
+        session.add_column()
+    try:
+        server = listen(make_app(session), arguments.port)
+        address = f"http://{server.host}:{server.port}/"
+        print(f"{address}  (Ctrl-C ends it)", flush=True)
+        if arguments.open:
+            webbrowser.open(address)
+        server.serve_forever()
+    finally:
+        session.close()

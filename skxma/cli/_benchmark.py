@@ -1,0 +1,77 @@
+"""`skxma benchmark`: compare methods over data sets, shots and seeds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from skxma.benchmark._report import format_table, plot_curves
+from skxma.benchmark._results_file import failures
+from skxma.benchmark._runner import METHODS, PROTOCOLS, SHOTS, run_benchmark
+from skxma.cli._help import positive_count
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add ``skxma benchmark`` to the subparsers of the command line; its `run` default is :func:`run`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "benchmark",
+        help="compare methods on data sets, shots and seeds",
+        description="Compare few-shot methods. Every finished cell is kept in the results file: start again with the "
+        "same file to go on. The table goes to stdout, progress to stderr.",
+        epilog="example: skxma benchmark emoji features/*.npz --shots 1 4 --seeds 3 --plot curves.png",
+    )
+    parser.add_argument(
+        "datasets",
+        nargs="*",
+        default=["emoji"],
+        metavar="DATA",
+        help="emoji, feature files (.npz), folders with a folder a class, tables (.csv) of path and label, or names of "
+        "CoOp's data sets and of ImageNet's shifts, with /base or /novel for base-to-novel (default: emoji)",
+    )
+    parser.add_argument(
+        "--methods", nargs="+", choices=list(METHODS), metavar="NAME", help=f"among {', '.join(METHODS)}"
+    )
+    parser.add_argument(
+        "--shots", nargs="+", type=positive_count, default=list(SHOTS), metavar="K", help="(default: 1 2 4 8 16)"
+    )
+    parser.add_argument("--seeds", type=positive_count, default=5, metavar="N", help="random support sets (default: 5)")
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="none",
+        help="validation images to tune on: none, min(K, 4) a class, or a full set; or pool: half of the test images "
+        "are learned from without their labels (default: none)",
+    )
+    parser.add_argument("--encoder", metavar="NAME", help="for pictures (default: tiny for emoji, else ViT-B/32)")
+    parser.add_argument("--root", metavar="DIR", help="where CoOp's data sets lie")
+    parser.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
+    parser.add_argument("--out", default="benchmark.csv", metavar="CSV", help="results file (default: %(default)s)")
+    parser.add_argument("--plot", metavar="PNG", help="draw accuracy by shots")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command with its parsed arguments; 1 where a cell failed."""
+    summary = run_benchmark(
+        arguments.datasets,
+        arguments.methods,
+        shots=arguments.shots,
+        seeds=arguments.seeds,
+        protocol=arguments.protocol,
+        out=arguments.out,
+        encoder=arguments.encoder,
+        root=arguments.root,
+        memory=arguments.memory,
+        verbose=0 if arguments.quiet else 1,
+    )
+    if summary:
+        print(format_table(summary))
+    failed = list(failures(arguments.out))
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    if arguments.plot and summary:
+        plot_curves(arguments.out, arguments.plot, protocol=arguments.protocol)
+    return int(bool(failed))

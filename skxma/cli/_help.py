@@ -1,0 +1,38 @@
+"""How the command line's help is laid out."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Examples stand on lines of their own and are not wrapped, so that they can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        head, colon, examples = text.partition(": ")
+        if not (colon and head in ("example", "examples")):
+            return super()._fill_text(text, width, indent)
+        return "\n".join([f"{head}:", *(f"  {line}" for line in re.split(r"\n| {4,}", examples))])
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser with that formatter, as are those of its commands."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        settings.setdefault("formatter_class", HelpFormatter)
+        super().__init__(*args, **settings)
+
+
+def positive_count(text: str) -> int:
+    """A number of the command line that counts something.
+
+    Parameters
+    ----------
+    text : str
+    """
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number

@@ -1,0 +1,25 @@
+"""Tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from unicodedata import combining, east_asian_width
+
+
+def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: int) -> None:
+    """Print a table whose first columns are words, the others numbers."""
+    widths = [max(map(width_of, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = [padded(cell, widths[i], right=i >= n_words) for i, cell in enumerate(row)]
+        print("  ".join(cells).rstrip())
+
+
+def width_of(text: str) -> int:
+    """Columns that a text takes on a terminal: East Asian letters two, accents that combine none."""
+    return sum(0 if combining(letter) else 2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """A text at the left, or right, of so many columns of a terminal."""
+    blank = " " * (width - width_of(text))
+    return blank + text if right else text + blank

@@ -1,0 +1,60 @@
+"""Class names and prompt templates on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """Add what the classes are called and described by."""
+    parser.add_argument(
+        "--templates",
+        action="append",
+        metavar="NAME",
+        help="simple, imagenet, photo, bare, or a text with {} for the name; may be repeated (default: simple)",
+    )
+    parser.add_argument(
+        "--names",
+        metavar="JSON",
+        help='what classes are called: {"heron": ["grey heron", "a tall grey bird"], "empty": null, ...}; several '
+        "names and descriptions, or none; others keep their label, further ones are known from their text alone",
+    )
+
+
+def templates_of(arguments: argparse.Namespace) -> Any:
+    """The templates that were asked for: None, one, which may be a name, or several."""
+    chosen = arguments.templates
+    return chosen[0] if chosen is not None and len(chosen) == 1 else chosen
+
+
+def labels_of(given: Sequence[str]) -> list[str]:
+    """The classes that the command line names, or those of the one data set that it names."""
+    from skxma.datasets import load_image_folder
+
+    if len(given) == 1 and Path(given[0]).exists():
+        return [str(label) for label in load_image_folder(given[0]).target_names]
+    return list(given)
+
+
+def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None:
+    """What a JSON file calls the classes; those that it leaves out are called by their labels. None for no file."""
+    from skxma.prompts import clean_name
+
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path} with names of classes.")
+    try:
+        given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON that can be read ({error}).") from error
+    if not isinstance(given, dict):
+        raise ValueError(f'{path} holds no names by class: {{"heron": ["grey heron", "a tall grey bird"], ...}}.')
+    for label, name in given.items():
+        if not (name is None or isinstance(name, str) or (isinstance(name, list) and name)):
+            raise ValueError(f"{path}: {label!r} must be called by a text, a list of texts, or null; not {name!r}.")
+    return {label: clean_name(label) for label in labels} | given

@@ -1,0 +1,26 @@
+"""Zero-shot class weights from any encoder with a text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from skxma._labels import Name
+from skxma.embeddings import Floats, unit_rows
+from skxma.prompts import make_prompts
+
+
+def class_weights(encoder: Any, names: Sequence[Name | None], templates: Any) -> Floats:
+    """Zero-shot weights (C, D) of the classes by any encoder with `encode_text`; zero rows for classes named None."""
+    known = [i for i, name in enumerate(names) if name is not None]
+    given = [name for name in names if name is not None]
+    if hasattr(encoder, "zero_shot_weights"):
+        rows = np.asarray(encoder.zero_shot_weights(given, templates))
+    else:
+        means = [unit_rows(np.asarray(encoder.encode_text(make_prompts(name, templates)))).mean(0) for name in given]
+        rows = np.stack(means)
+    weights = np.zeros((len(names), rows.shape[1]), dtype=np.float32)
+    weights[known] = unit_rows(rows)
+    return weights

@@ -1,0 +1,135 @@
+"""The book-keeping of one call that encodes images: which are equal, known, done or unreadable."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skxma.errors import ImageError
+from skxma.images._validation import ImageLike, path_of
+from skxma.store._memory import MemoryStore
+from skxma.store._sqlite import EmbeddingStore
+
+_KEYS_A_LOOKUP = 2048
+_N_NAMED = 10
+
+
+class ImageRun:
+    """One call's images, grouped by content.
+
+    Parameters
+    ----------
+    items : sequence of length n_samples
+        The images.
+    n_views : int
+        Views of each.
+    seed : int or None
+        What seeds the views; None for views of this call alone.
+
+    Attributes
+    ----------
+    rows : dict of bytes to list of int
+        The positions of each content.
+    features : ndarray of shape (n_samples, n_features)
+        Filled on the way.
+    skipped : list of tuple (index, path, reason)
+        The unreadable ones.
+    """
+
+    def __init__(self, items: Sequence[ImageLike], n_views: int, seed: int | None) -> None:
+        self.items = items
+        self.n_views = n_views
+        self.seed = seed
+        self.rows: dict[bytes, list[int]] = {}
+        self.features: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
+        self.skipped: list[tuple[int, str | None, str]] = []
+        self._entropy = np.random.SeedSequence().entropy if seed is None else seed
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether another call would give the same, so that the result is worth keeping."""
+        return self.n_views == 1 or self.seed is not None
+
+    def view_seed(self, key: bytes) -> np.random.SeedSequence:
+        """Return what seeds the views of one content.
+
+        Parameters
+        ----------
+        key : bytes
+            The content's digest.
+
+        Returns
+        -------
+        seed : numpy.random.SeedSequence
+        """
+        # a SeedSequence takes no negative number
+        entropy = abs(int(self._entropy)) * 2 + (int(self._entropy) < 0)  # type: ignore[arg-type]
+        return np.random.SeedSequence([entropy, int.from_bytes(key, "big")])
+
+    def take_known(self, store: MemoryStore | EmbeddingStore, namespace: str) -> Iterator[bytes]:
+        """Fill what a store holds, and yield the keys that it lacks.
+
+        Parameters
+        ----------
+        store : MemoryStore or EmbeddingStore
+            Where to look.
+        namespace : str
+            The namespace of these features.
+
+        Yields
+        ------
+        key : bytes
+            Of a content that has to be encoded.
+        """
+        keys = list(self.rows)
+        for start in range(0, len(keys), _KEYS_A_LOOKUP):
+            some = keys[start : start + _KEYS_A_LOOKUP]
+            found = store.get_many(some, namespace)
+            for key in some:
+                if key in found:
+                    self.features[self.rows[key]] = found[key]
+                else:
+                    yield key
+
+    def fill(self, keys: Sequence[bytes], values: NDArray[np.float32]) -> None:
+        """Set the features of some contents wherever they occur.
+
+        Parameters
+        ----------
+        keys : sequence of bytes of length b
+            The contents.
+        values : ndarray of shape (b, n_features)
+            Their features.
+        """
+        for key, value in zip(keys, values, strict=True):
+            self.features[self.rows[key]] = value
+
+    def skip(self, indices: Sequence[int], error: ImageError) -> None:
+        """Note images that can't be read; their features stay NaN.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Their positions.
+        error : ImageError
+            Why.
+        """
+        self.skipped += [(index, path_of(self.items[index]), error.reason) for index in indices]
+
+    def warn_skipped(self) -> None:
+        """Warn once of all images that can't be read, naming the first few."""
+        if not self.skipped:
+            return
+        named = [
+            f"image {index}" + ("" if path is None else f" ({path!r})") + f": {reason}"
+            for index, path, reason in sorted(self.skipped)[:_N_NAMED]
+        ]
+        more = [f"and {len(self.skipped) - _N_NAMED} more"] if len(self.skipped) > _N_NAMED else []
+        warnings.warn(
+            "\n  ".join(
+                [f"Skipped {len(self.skipped)} of {len(self.items)} images; their rows are NaN:", *named, *more]
+            ),
+            UserWarning,
+            stacklevel=3,
+        )

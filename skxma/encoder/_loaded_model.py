@@ -1,0 +1,117 @@
+"""A CLIP model in memory, with its preprocessing, tokenizer and fingerprint."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+# JPEGs decoded at three times the model's size or more move embeddings less than bf16 does.
+DRAFT_GAP = 3
+
+
+@dataclass
+class LoadedModel:
+    """A frozen CLIP on its device, with all that is needed to feed it."""
+
+    model: Any
+    geometry: Callable[[Image.Image], NDArray[np.uint8]]
+    tokenizer: Callable[[list[str]], Tensor]
+    image_size: tuple[int, int]
+    mean: Tensor
+    std: Tensor
+    fingerprint: str
+    logit_scale: float
+    n_features: int
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool
+    # Shrinks when the device runs out of memory, and stays so for whoever uses this model next.
+    max_batch: int
+
+    def namespace(self, kind: str) -> str:
+        """Return the store's namespace for one kind of this model's embeddings.
+
+        Parameters
+        ----------
+        kind : str
+            What was encoded, and how.
+
+        Returns
+        -------
+        namespace : str
+            With the fingerprint, which stands for preprocessing too, and the precision.
+        """
+        return f"{kind}|{self.fingerprint}|{str(self.dtype).removeprefix('torch.')}"
+
+    @property
+    def enough_pixels(self) -> int | None:
+        """Short side at which it is no matter how a picture was shrunk so far; None where every digit counts."""
+        return None if self.dtype == torch.float32 else DRAFT_GAP * max(self.image_size)
+
+    @torch.inference_mode()
+    def embed_images(self, pixels: Tensor) -> NDArray[np.float32]:
+        """Return the L2-normalised features of a batch.
+
+        Parameters
+        ----------
+        pixels : Tensor of shape (b, 3, height, width) of uint8
+            RGB, already of the model's size.
+
+        Returns
+        -------
+        features : ndarray of shape (b, n_features)
+        """
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        batch = pixels.to(self.device, non_blocking=True).to(torch.float32, memory_format=layout)
+        # as torchvision's ToTensor and Normalize, a batch at a time and on the device
+        batch = batch.div_(255).sub_(self.mean).div_(self.std).to(self.dtype)
+        return _to_unit_rows(self.model.encode_image(batch))
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the L2-normalised features of some prompts.
+
+        Parameters
+        ----------
+        texts : sequence of str of length b
+            Prompts; one that is longer than the model's context is cut off, with a warning.
+
+        Returns
+        -------
+        features : ndarray of shape (b, n_features)
+        """
+        tokens = self.tokenizer(list(texts))
+        self._warn_of_cuts(texts, tokens)
+        return _to_unit_rows(self.model.encode_text(tokens.to(self.device)))
+
+    def _warn_of_cuts(self, texts: Sequence[str], tokens: Tensor) -> None:
+        """Warn of prompts that CLIP's own tokenizer cut; others pad in ways of their own."""
+        end = getattr(self.tokenizer, "eot_token_id", None)
+        encode = getattr(self.tokenizer, "encode", None)
+        if end is None or encode is None:
+            return
+        limit = tokens.shape[1]
+        full = (tokens[:, -1] == end).nonzero().flatten().tolist()
+        cut = [texts[i] for i in full if len(encode(texts[i])) + 2 > limit]
+        if cut:
+            warnings.warn(
+                f"{len(cut)} prompts are longer than the {limit} tokens that the model reads; the rest of each is "
+                f"ignored, e.g. of {cut[0]!r:.200}. Shorten it, or pass several prompts.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def _to_unit_rows(features: Tensor) -> NDArray[np.float32]:
+    rows: NDArray[np.float32] = nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+    return rows

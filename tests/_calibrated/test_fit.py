@@ -1,0 +1,169 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from problems import make_problem
+
+from skxma import _sampling
+from skxma._calibrated import metric_selection
+from skxma._calibrated.config import Settings
+from skxma._calibrated.fit import fit_calibrated
+from skxma._calibrated.fusion import fit_fusion
+from skxma._calibrated.metric import NO_ROOT, vocabulary_root
+from skxma._calibrated.model import CalibratedCache
+from skxma.caches import ImageCache
+
+LIKE = torch.empty(0, dtype=torch.float64)
+
+
+def fit(problem, n_classes=5, text=True, words=True, **settings):
+    cache, _ = ImageCache.build(problem.X, problem.y, n_classes)
+    return fit_calibrated(
+        cache,
+        torch.as_tensor(problem.text).double() if text else None,
+        torch.as_tensor(problem.words).double() if words else None,
+        Settings(**settings),
+        LIKE,
+    )
+
+
+def accuracy(report, problem):
+    logits = report.model.on(LIKE).logits(torch.as_tensor(problem.X_test).double())
+    return float((logits.argmax(1).numpy() == problem.y_test).mean())
+
+
+def test_more_shots_do_better_and_beat_zero_shot():
+    problem = make_problem(n_classes=8, shots=8, dim=32, noise=1.2, text_noise=1.5, n_test=50)
+    zero_shot = ((problem.X_test @ problem.text.T).argmax(1) == problem.y_test).mean()
+    few = make_problem(n_classes=8, shots=8, dim=32, noise=1.2, text_noise=1.5, n_test=50)
+    keep = np.arange(len(few.y)) % 8 < 2
+    few.X, few.y = few.X[keep], few.y[keep]
+    assert zero_shot < accuracy(fit(few, 8), few) < accuracy(fit(problem, 8), problem)
+
+
+def test_without_anything_to_learn_from_zero_shot_stands():
+    problem = make_problem(shots=3)
+    problem.X, problem.y = problem.X[:3], problem.y[:3]
+    report = fit(problem)
+    queries = torch.as_tensor(problem.X_test).double()
+    wanted = 100 * problem.X_test @ problem.text.T
+    np.testing.assert_allclose(report.model.on(LIKE).logits(queries), wanted, atol=1e-4)
+
+
+def test_wrong_labels_are_found_and_set_aside():
+    problem = make_problem(n_classes=5, shots=12, dim=32, noise=0.4, text_noise=0.3)
+    wrong = np.array([0, 13, 25, 40, 55])
+    problem.y[wrong] = (problem.y[wrong] + 1) % 5
+    _, position = ImageCache.build(problem.X, problem.y, 5)
+    report = fit(problem)
+    noise = report.label_noise[position]
+    assert set(np.argsort(noise)[-5:]) == set(wrong)
+    assert report.noise_rate > 0.02
+    assert (report.model.image_cache.weights[position][wrong] == 0).all()
+    assert (report.model.image_cache.weights > 0).sum() >= 54
+
+
+def test_hardness_is_highest_where_the_modalities_disagree():
+    problem = make_problem(n_classes=5, shots=6, dim=32, noise=0.2, text_noise=0.1)
+    problem.text[[0, 1]] = problem.text[[1, 0]]
+    cache, _ = ImageCache.build(problem.X, problem.y, 5)
+    hardness = fit(problem).hardness
+    swapped = np.isin(cache.labels, [0, 1])
+    assert hardness[swapped].mean() > 2 * hardness[~swapped].mean()
+
+
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("shots", [1, 3])
+def test_class_order_never_matters(text, shots):
+    problem = make_problem(shots=shots)
+    order = np.array([3, 0, 4, 1, 2])
+    other = replace(problem, y=np.argsort(order)[problem.y], text=problem.text[order])
+    queries = torch.as_tensor(problem.X_test).double()
+    a = fit(problem, text=text).model.on(LIKE).logits(queries)
+    b = fit(other, text=text).model.on(LIKE).logits(queries)
+    torch.testing.assert_close(torch.softmax(a[:, order], 1), torch.softmax(b, 1), atol=1e-5, rtol=0)
+
+
+def test_alpha_zero_is_zero_shot():
+    problem = make_problem(shots=3)
+    logits = fit(problem, alpha=0.0, n_epochs=0).model.on(LIKE).logits(torch.as_tensor(problem.X_test).double())
+    cosines = torch.as_tensor(problem.X_test @ problem.text.T).double()
+    assert torch.equal(logits.argsort(1), cosines.argsort(1))
+
+
+def test_fusion_ratio_zero_leaves_the_image_cache_without_a_say():
+    problem = make_problem(shots=3)
+    report = fit(problem, fusion_ratio=0.0)
+    assert all((member.weights[3:] == 0).all() for member in report.model.members)
+
+
+def test_the_vocabulary_shapes_the_metric_of_one_shot():
+    problem = make_problem(shots=1)
+    with_words, without = fit(problem), fit(problem, words=False)
+    root = vocabulary_root(torch.as_tensor(problem.words).double()).numpy()
+
+    def uses_root(report):
+        bases = [frame.basis for frame in report.model.frames if frame.basis is not None]
+        return any(np.allclose(basis, root, atol=1e-6) for basis in bases)
+
+    assert uses_root(with_words)
+    assert not uses_root(without)
+
+
+def test_words_in_whose_directions_the_pictures_do_not_differ_shape_no_metric():
+    problem = make_problem(shots=1, dim=512)
+    rng = np.random.default_rng(99)
+    problem.words, problem.text = rng.standard_normal((60, 512)), rng.standard_normal(problem.text.shape)
+    assert [member.choice[0] for member in fit(problem).model.members] == [NO_ROOT]
+
+
+def test_at_one_shot_the_gaussian_is_left_out():
+    assert len(fit(make_problem(shots=1)).model.members[0].weights) == 5
+    assert len(fit(make_problem(shots=2)).model.members[0].weights) == 6
+
+
+def test_the_residual_is_trained_where_it_helps_and_only_then():
+    problem = make_problem(n_classes=30, shots=2, dim=64, noise=2.0)
+    report = fit(problem, 30, n_epochs=20)
+    assert report.model.residual.shape == (30, 64)
+    assert report.loss_curve[-1] < report.loss_curve[0]
+    assert fit(problem, 30, n_epochs=0).model.residual is None
+    assert fit(problem, 30, n_epochs=0).loss_curve == []
+    assert accuracy(report, problem) >= accuracy(fit(problem, 30, n_epochs=0), problem) - 0.01
+    assert fit(make_problem(shots=1), n_epochs=20).model.residual is None
+
+
+def test_affinities_are_cosines_and_follow_the_labels():
+    problem = make_problem(shots=3)
+    model = fit(problem).model
+    assert isinstance(model, CalibratedCache)
+    image, text = model.on(LIKE).affinities(torch.as_tensor(problem.X).double())
+    assert float(image.abs().max()) <= 1 + 1e-6
+    cache, position = ImageCache.build(problem.X, problem.y, 5)
+    assert (image.argmax(1).numpy() == position).all()
+    same = cache.labels == cache.labels[0]
+    assert torch.equal(text[:, same], text[:, same][:, :1].expand(-1, 3))
+
+
+def test_weights_learned_from_a_share_of_a_large_support_set_are_about_those_of_all(monkeypatch):
+    problem = make_problem(n_classes=6, shots=40, dim=24, noise=1.0, text_noise=1.0, n_test=60)
+    whole = fit(problem, 6)
+    tried = []
+    monkeypatch.setattr(_sampling, "MAX_SCORES", 6 * 240 // 2)
+    monkeypatch.setattr(metric_selection, "fit_fusion", lambda *given: tried.append(given) or fit_fusion(*given))
+    part = fit(problem, 6)
+    assert {len(given[1]) for given in tried} == {120}
+    assert all(np.bincount(given[1]).tolist() == [20] * 6 for given in tried)
+    assert part.hardness.shape == part.label_noise.shape == (240,)
+    assert abs(accuracy(part, problem) - accuracy(whole, problem)) < 0.03
+    np.testing.assert_allclose(part.hardness.mean(), whole.hardness.mean(), rtol=0.2)
+
+
+def test_a_large_support_set_takes_the_best_metric_alone_and_no_residual(monkeypatch):
+    problem = make_problem(n_classes=5, shots=4, noise=1.0)
+    assert len(fit(problem, n_epochs=20).model.members) == 4
+    monkeypatch.setattr(metric_selection, "MAX_WORK", 0)
+    large = fit(problem, n_epochs=20)
+    assert len(large.model.members) == 1
+    assert large.model.residual is None

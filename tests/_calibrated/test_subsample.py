@@ -1,0 +1,163 @@
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from problems import make_problem
+
+from skxma import XMAdapterClassifier, _sampling, load
+from skxma._calibrated import subsample as many_keys
+from skxma._sampling import share_of_each
+from skxma.caches import ImageCache
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return make_problem(n_classes=5, shots=300, dim=24, n_test=60, noise=1.2, text_noise=1.5)
+
+
+@pytest.fixture
+def small_share(monkeypatch):
+    """A share is learned on from 500 pictures on."""
+    monkeypatch.setattr(many_keys, "MAX_SUPPORT", 500)
+    monkeypatch.setattr(_sampling, "SHARE", 200)
+
+
+def classifier(problem, **changes):
+    changes = {"text_features": problem.text, "vocabulary": problem.words, "n_epochs": 0, **changes}
+    return XMAdapterClassifier("precomputed", **changes)
+
+
+def test_the_share_is_as_large_a_part_of_each_class():
+    labels = np.repeat([0, 1, 2], [10, 4000, 1_000_000])
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(labels)
+    chosen = np.bincount(labels[share_of_each(labels, 4)], minlength=4)
+    assert chosen[0] == 8
+    assert chosen[1] == pytest.approx(4000 * 2**14 / len(labels), abs=1)
+    assert chosen[2] == pytest.approx(2**14, rel=0.01)
+    assert chosen[3] == 0
+
+
+def test_a_fit_on_a_share_is_nearly_that_on_all(problem, small_share, monkeypatch):
+    shared = classifier(problem).fit(problem.X, problem.y)
+    monkeypatch.setattr(many_keys, "MAX_SUPPORT", 10**6)
+    whole = classifier(problem).fit(problem.X, problem.y)
+    assert len(shared.image_cache_.keys) == 1500
+    assert len(shared.model_.members) == 1
+    accuracy = [clf.score(problem.X_test, problem.y_test) for clf in (shared, whole)]
+    assert accuracy[0] >= accuracy[1] - 0.02
+    agree = shared.left_out_label_ == whole.left_out_label_
+    assert agree.mean() > 0.95
+    for clf in (shared, whole):
+        assert clf.hardness_.shape == clf.label_noise_.shape == clf.left_out_probability_.shape == (1500,)
+    assert np.corrcoef(shared.hardness_, whole.hardness_)[0, 1] > 0.8
+
+
+def test_wrong_labels_outside_of_the_share_are_found(problem, small_share):
+    y = problem.y.copy()
+    wrong = np.random.default_rng(0).choice(len(y), 60, replace=False)
+    y[wrong] = (y[wrong] + 2) % 5
+    clf = classifier(problem).fit(problem.X, y)
+    cache, position = ImageCache.build(problem.X, y, 5, text=problem.text)
+    outside = ~share_of_each(cache.labels, 5)[position]
+    found, others = clf.label_noise_[wrong], np.delete(clf.label_noise_, wrong)
+    assert outside[wrong].sum() > 30
+    assert np.median(found[outside[wrong]]) > 5 * np.median(others)
+    assert clf.set_aside_[wrong].mean() > 0.3
+    assert clf.set_aside_[np.setdiff1d(np.arange(1500), wrong)].mean() < 0.05
+
+
+@pytest.mark.parametrize("changes", [{}, {"evidence": "paper", "n_epochs": 0, "beta": 5.5}, {"text_features": None}])
+def test_top_retrieval_answers_as_exact_retrieval_does(problem, changes):
+    top = classifier(problem, retrieval="top", **changes).fit(problem.X, problem.y)
+    assert top.model_.cells is not None
+    exact = top.predict_proba(problem.X_test), top.open_set_score(problem.X_test)
+    held, top.model_ = top.model_, type(top.model_)(**{**vars_of(top.model_), "cells": None})
+    wanted = top.predict_proba(problem.X_test), top.open_set_score(problem.X_test)
+    np.testing.assert_allclose(exact[0], wanted[0], atol=0.01)
+    np.testing.assert_allclose(exact[1], wanted[1], atol=0.011)
+    neighbours = top.kneighbors(problem.X_test[:5], 7)
+    top.model_ = held
+    for a, b in zip(top.kneighbors(problem.X_test[:5], 7), neighbours, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def vars_of(model):
+    return {name: getattr(model, name) for name in model.__dataclass_fields__}
+
+
+def test_exact_retrieval_is_the_default_below_a_size(problem):
+    assert classifier(problem).fit(problem.X, problem.y).model_.cells is None
+
+
+def test_from_a_size_on_keys_are_in_cells(problem, monkeypatch):
+    monkeypatch.setattr("skxma._estimators.xmadapter.RETRIEVE_FROM", 1000)
+    assert classifier(problem).fit(problem.X, problem.y).model_.cells is not None
+    assert classifier(problem, retrieval="exact").fit(problem.X, problem.y).model_.cells is None
+
+
+@pytest.mark.parametrize("reason", ["a class without pictures", "too sharp"])
+def test_where_a_share_tells_nothing_of_the_others_all_keys_are_read(problem, reason):
+    y, changes = problem.y, {"class_names": dict.fromkeys(range(5))}
+    if reason == "too sharp":
+        changes = {"beta": 200.0}
+    else:
+        y = np.where(y == 4, 3, y)
+        changes = {"text_features": dict(enumerate(problem.text))}
+    clf = classifier(problem, retrieval="top", **changes).fit(problem.X, y)
+    assert clf.model_.cells is None
+    assert clf.predict_proba(problem.X_test).shape == (300, 5)
+
+
+def test_cells_survive_every_way_of_saving(problem, tmp_path):
+    clf = classifier(problem, retrieval="top").fit(problem.X, problem.y)
+    wanted = clf.predict_proba(problem.X_test)
+    joblib.dump(clf, tmp_path / "model.joblib")
+    clf.save(tmp_path / "model.skxma")
+    copies = [
+        pickle.loads(pickle.dumps(clf)),
+        joblib.load(tmp_path / "model.joblib"),
+        load(tmp_path / "model.skxma"),
+    ]
+    # what was made ready for predictions is in none of them
+    assert (tmp_path / "model.joblib").stat().st_size < 3 * clf.image_cache_.keys.nbytes
+    for copy in copies:
+        assert copy.model_.cells is not None
+        np.testing.assert_array_equal(copy.predict_proba(problem.X_test), wanted)
+
+
+def test_skops_keeps_cells_and_nothing_that_runs(problem, tmp_path):
+    skops = pytest.importorskip("skops.io")
+    clf = classifier(problem, retrieval="top").fit(problem.X, problem.y)
+    wanted = clf.predict_proba(problem.X_test)
+    skops.dump(clf, tmp_path / "model.skops")
+    trusted = skops.get_untrusted_types(file=tmp_path / "model.skops")
+    assert not [name for name in trusted if "torch" in name or "Scorer" in name]
+    again = skops.load(tmp_path / "model.skops", trusted=trusted)
+    np.testing.assert_array_equal(again.predict_proba(problem.X_test), wanted)
+
+
+def test_a_model_is_made_ready_once(problem, monkeypatch):
+    clf = classifier(problem).fit(problem.X, problem.y)
+    made = []
+    scorer = type(clf.model_)._scorer
+    monkeypatch.setattr(type(clf.model_), "_scorer", lambda self, like: made.append(1) or scorer(self, like))
+    for _ in range(3):
+        clf.predict(problem.X_test[:2])
+    assert len(made) <= 1
+    clf.fit(problem.X, problem.y).predict(problem.X_test[:2])
+    assert len(made) >= 1
+
+
+def test_the_parameter_is_checked(problem):
+    with pytest.raises(ValueError, match="'retrieval' parameter"):
+        classifier(problem, retrieval="most").fit(problem.X, problem.y)
+
+
+def test_growing_keeps_the_cells_up_to_date(problem):
+    clf = classifier(problem, retrieval="top").fit(problem.X[:1200], problem.y[:1200])
+    clf.partial_fit(problem.X[1200:], problem.y[1200:])
+    assert len(clf.model_.cells.order) == len(clf.image_cache_.keys) == 1500
+    assert torch.isfinite(torch.as_tensor(clf.predict_proba(problem.X_test))).all()

@@ -1,0 +1,90 @@
+import io
+import sys
+
+import pytest
+
+from skxma._runtime.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("skxma._runtime.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture(params=["with rich", "without rich"])
+def rich(request, monkeypatch):
+    if request.param == "without rich":
+        monkeypatch.setitem(sys.modules, "rich.console", None)
+        monkeypatch.setitem(sys.modules, "rich.progress", None)
+    else:
+        pytest.importorskip("rich")
+
+
+@pytest.mark.parametrize(("seconds_a_batch", "shown"), [(1.0, True), (0.001, False)])
+def test_long_work_on_a_terminal_is_shown(monkeypatch, clock, rich, seconds_a_batch, shown):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("encoding", total=100) as progress:
+        for _ in range(10):
+            clock[0] += seconds_a_batch
+            progress.advance(10)
+    assert (terminal.getvalue() != "") is shown
+
+
+def test_long_work_elsewhere_is_silent(capsys, clock):
+    with Progress("encoding", total=100) as progress:
+        for _ in range(10):
+            clock[0] += 100
+            progress.advance(10)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_what_was_asked_for_is_shown_anywhere_but_on_standard_output(capsys, rich):
+    with Progress("encoding", total=30, verbose=1) as progress:
+        progress.advance(10)
+        progress.advance(20)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith("encoding 30/30\n")
+
+
+def test_no_work_shows_nothing(capsys):
+    with Progress("encoding", total=0, verbose=1):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("off", ["0", "off", "False"])
+def test_the_environment_turns_it_off(monkeypatch, clock, off):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("SKXMA_PROGRESS", off)
+    for verbose in (0, 1):
+        with Progress("encoding", total=10, verbose=verbose) as progress:
+            for _ in range(10):
+                clock[0] += 100
+                progress.advance(1)
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(100, True), (0.01, False)])
+def test_a_notebook_is_watched_too(monkeypatch, clock, rich, seconds, shown):
+    class OutStream(io.StringIO):
+        """What Jupyter's kernel has in the place of standard error: no terminal."""
+
+    OutStream.__module__ = "ipykernel.iostream"
+    cell = OutStream()
+    monkeypatch.setattr(sys, "stderr", cell)
+    with Progress("encoding", total=10) as progress:
+        for _ in range(10):
+            clock[0] += seconds
+            progress.advance(1)
+    assert cell.getvalue().endswith("encoding 10/10\n") is shown

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import make_problem, unit
+
+from skxma._calibrated.metric import vocabulary_root
+from skxma._semi_supervised import class_statistics as P
+from skxma._semi_supervised.class_statistics import Judged, PoolExperts, refine, trust
+from skxma._semi_supervised.pool import Pool
+from skxma.caches import ImageCache
+
+
+def random_pool(seed, m=30, dim=8, n_classes=3):
+    rng = np.random.default_rng(seed)
+    features = torch.as_tensor(unit(rng.standard_normal((m, dim)) + 1)).double()
+    logits = torch.as_tensor(2 * rng.standard_normal((m, n_classes)))
+    return Judged(features, logits, torch.as_tensor(rng.uniform(0.2, 1, m)))
+
+
+def nothing(pool):
+    return pool.features[:0], torch.zeros(0, dtype=torch.long), pool.features.new_zeros(0)
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_scores_without_ones_own_share_are_those_of_means_without_it(seed):
+    pool = random_pool(seed)
+    experts, own = refine(pool, *nothing(pool), None, trust(10))
+    i = seed % len(own)
+    rest = torch.arange(len(own)) != i
+    queries = (pool.features - experts.centre) @ experts.projection
+    means = (own[rest].T @ queries[rest]) / own[rest].sum(0)[:, None]
+    by_hand = PoolExperts(experts.centre, experts.projection, means, experts.present, experts.spreads)
+    torch.testing.assert_close(experts(pool.features, own)[:, i], by_hand(pool.features[i : i + 1])[:, 0])
+
+
+def test_labelled_pictures_count_at_their_labels_and_the_scatter_within_classes_is_whitened():
+    problem = make_problem(n_classes=3, shots=8, dim=6)
+    features, labels = torch.as_tensor(problem.X).double(), torch.as_tensor(problem.y)
+    sure = 1e3 * torch.nn.functional.one_hot(labels, 3).double()
+    pool = Judged(features, sure, torch.ones(len(labels)).double())
+    experts, own = refine(pool, features, labels, torch.ones(len(labels)).double(), None, (1.0, 0.0, 0.0))
+    torch.testing.assert_close(own.sum(0), torch.full((3,), 8.0).double())
+    means = torch.stack([features[labels == c].mean(0) for c in range(3)])
+    torch.testing.assert_close(experts.means, (means - experts.centre) @ experts.projection)
+    residual = (features - means[labels]).double()
+    covariance = residual.T @ residual
+    covariance = 0.4 * covariance / covariance.diagonal().mean() + 0.6 * torch.eye(6)
+    whitened = experts.projection.T @ covariance @ experts.projection
+    torch.testing.assert_close(whitened, torch.eye(6).double(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("with_root", [True, False])
+def test_blocks_change_nothing(monkeypatch, with_root):
+    pool = random_pool(3, m=50)
+    root = vocabulary_root(torch.as_tensor(make_problem(dim=8).words).double()) if with_root else None
+    whole, own = refine(pool, *nothing(pool), root, trust(8))
+    monkeypatch.setattr(P, "BLOCK_ENTRIES", 60)
+    parts, own_of_parts = refine(pool, *nothing(pool), root, trust(8))
+    torch.testing.assert_close(parts(pool.features), whole(pool.features))
+    torch.testing.assert_close(own_of_parts, own)
+
+
+@given(st.floats(0, 200), st.floats(0, 200))
+def test_more_pictures_a_class_are_trusted_more(few, many):
+    few, many = sorted((few, many))
+    assert trust(few)[0] >= trust(many)[0] > 0
+    assert trust(few)[1] <= trust(many)[1] <= 2
+
+
+def test_a_pool_has_no_picture_twice_and_none_that_has_a_label():
+    problem = make_problem(shots=3)
+    cache, _ = ImageCache.build(problem.X[:5], problem.y[:5], 5)
+    given_twice = np.concatenate([problem.X[3:8], problem.X[6:8]])
+    pool, position = Pool.build(given_twice, np.arange(1.0, 8.0), cache)
+    assert len(pool.keys) == 3
+    np.testing.assert_array_equal(position[:2], -1)
+    np.testing.assert_array_equal(pool.keys[position[2:]], given_twice[2:])
+    np.testing.assert_allclose(pool.weights[position[2:5]], [3, 4 + 6, 5 + 7])
+    assert Pool.build(problem.X[:2], np.ones(2), cache)[0] is None
+
+
+def test_a_thinned_pool_weighs_the_same():
+    keys = unit(np.random.default_rng(0).standard_normal((100, 4)))
+    pool = Pool(keys, np.linspace(1, 2, 100))
+    thin = pool.thinned(10)
+    assert len(thin.keys) == 10
+    assert thin.weights.sum() == pytest.approx(pool.weights.sum())
+    assert pool.thinned(100) is pool

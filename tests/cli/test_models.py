@@ -1,0 +1,209 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skxma import EmbeddingStore
+from skxma.cli._predict import write
+from skxma.cli._tables import print_columns, width_of
+from skxma.cli.main import main
+from skxma.datasets import load_emoji
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Four pictures each of three things in pics/, one each and a bad one in new/."""
+    root = tmp_path_factory.mktemp("emoji")
+    emoji = load_emoji(as_paths=True)
+    for path, name, style in zip(emoji.images, emoji.target, emoji.sets, strict=True):
+        if name in emoji.target_names[:3]:
+            place = root / "new" if style == "noto" else root / "pics" / name.replace(" ", "_")
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{name}-{style}.png").write_bytes(Path(path).read_bytes())
+    (root / "bad.png").write_bytes(b"no picture")
+    assert main(["fit", str(root / "pics"), "--model", str(root / "m.skxma"), "--encoder", "tiny"]) == 0
+    return root
+
+
+def test_fit_saves_a_model_alone(folder, capsys):
+    assert main(["fit", str(folder / "pics"), "--model", str(folder / "m.skxma"), "--encoder", "tiny"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "12 pictures of 3 classes" in captured.err
+    assert sorted(p.name for p in folder.iterdir() if p.name.startswith((".", "m"))) == ["m.skxma"]
+
+
+def test_pictures_without_labels_are_learned_from(folder, capsys):
+    target = str(folder / "pooled.joblib")
+    words = ["fit", str(folder / "pics"), "--model", target, "--encoder", "tiny", "--unlabeled", str(folder / "new")]
+    assert main(words) == 0
+    assert "of 3 pictures without labels" in capsys.readouterr().err
+    assert main(["explain", target, str(next((folder / "new").iterdir())), "--support", str(folder / "pics")]) == 0
+    assert main([*words[:-1], str(folder / "pics" / "nothing.txt")]) == 1
+    capsys.readouterr()
+    Path(target).unlink()
+
+
+def test_predictions_as_table_csv_and_json_agree(folder, capsys):
+    def run(form):
+        assert main(["predict", str(folder / "m.skxma"), str(folder / "new"), "--top", "2", "--format", form]) == 0
+        return capsys.readouterr().out
+
+    rows = list(csv.DictReader(io.StringIO(run("csv"))))
+    assert len(rows) == 6
+    found = json.loads(run("json"))
+    assert [a["class"] for one in found for a in one["answers"]] == [row["class"] for row in rows]
+    table = run("table").splitlines()
+    assert all(line.endswith(row["class"]) for line, row in zip(table, rows, strict=True))
+    best = rows[::2]
+    right = [row["class"].replace("_", " ") in row["path"] for row in best]
+    assert np.mean(right) == 1
+    assert all(float(a["probability"]) >= float(b["probability"]) for a, b in zip(best, rows[1::2], strict=True))
+
+
+def test_a_bad_picture_is_named_and_the_others_are_answered(folder, capsys):
+    asked = [str(folder / "bad.png"), *map(str, sorted((folder / "new").iterdir())), str(folder / "absent.png")]
+    assert main(["predict", str(folder / "m.skxma"), *asked]) == 1
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    lines = captured.err.splitlines()
+    assert len(lines) == 2
+    assert any("bad.png" in line for line in lines)
+    assert any("absent.png" in line for line in lines)
+
+
+def test_pictures_from_a_pipe_and_into_a_closed_one(folder):
+    names = "\n".join(str(path) for path in (folder / "new").iterdir())
+    command = [sys.executable, "-m", "skxma", "predict", str(folder / "m.skxma"), "-"]
+    done = subprocess.run(command, input=names, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 3
+    shell = f"{' '.join(command[:-1])} {folder / 'new'} --top 3 | head -1"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_an_answer_is_explained_by_named_pictures(folder, capsys):
+    query = str(next((folder / "new").iterdir()))
+    assert main(["explain", str(folder / "m.skxma"), query, "--support", str(folder / "pics"), "--top", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "zero-shot" in lines[0]
+    assert sum(str(folder / "pics") in line for line in lines) == 4
+
+
+def test_columns_stay_below_each_other_whatever_the_paths_are_called(capsys):
+    paths = ["a.png", "a/very/long/path/" * 9 + "b.png", "新しい写真/\u9dfa.png", "cafe\u0301.png"]
+    print_columns(("image", "n"), [(path, "1") for path in paths], n_words=1)
+    write([(path, "heron", 0.5) for path in paths], "table")
+    lines = capsys.readouterr().out.splitlines()
+    assert len({width_of(line) for line in lines[: 1 + len(paths)]}) == 1
+    assert len({width_of(line[: line.index("50.0")]) for line in lines[1 + len(paths) :]}) == 1
+
+
+def test_prompts_show_names_as_words(folder, capsys):
+    assert main(["prompts", str(folder / "pics"), "--templates", "bare"]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert "_" in first
+    assert second.strip() == first.replace("_", " ")
+
+
+@pytest.fixture
+def names(folder, tmp_path):
+    first, second, third = sorted(path.name for path in (folder / "pics").iterdir())
+    said = {first: ["erste", "a first small thing", "A first thing is drawn here."], second: None, "emu": "ein Emu"}
+    file = tmp_path / "names.json"
+    file.write_text(json.dumps(said), encoding="utf-8")
+    return str(file), first, second, third
+
+
+def test_names_and_templates_reach_the_model_and_are_shown(folder, names, tmp_path, capsys):
+    file, first, second, third = names
+    german = ["--templates", "ein Bild von {}", "--templates", "{}, gezeichnet"]
+    assert main(["prompts", str(folder / "pics"), "--names", file, *german]) == 0
+    shown = capsys.readouterr().out
+    wanted = {
+        first: [
+            "ein Bild von erste",
+            "erste, gezeichnet",
+            "ein Bild von a first small thing",
+            "a first small thing, gezeichnet",
+            "A first thing is drawn here.",
+        ],
+        second: ["(nothing)"],
+        third: [f"ein Bild von {third.replace('_', ' ')}", f"{third.replace('_', ' ')}, gezeichnet"],
+        "emu": ["ein Bild von ein Emu", "ein Emu, gezeichnet"],
+    }
+    assert shown == "".join(f"{label}\n" + "".join(f"  {p}\n" for p in sent) for label, sent in wanted.items())
+    model = str(tmp_path / "n.joblib")
+    assert main(["fit", str(folder / "pics"), "--model", model, "--encoder", "tiny", "--names", file, *german]) == 0
+    assert "known from their text alone, without pictures: emu" in capsys.readouterr().err
+    assert main(["prompts", model]) == 0
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(shown.splitlines())
+
+
+def test_a_table_is_data_too(folder, tmp_path, capsys):
+    rows = [f"{path},{path.parent.name}" for path in sorted((folder / "pics").rglob("*.png"))]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
+    model = str(tmp_path / "t.joblib")
+    assert main(["fit", str(tmp_path / "t.csv"), "--model", model, "--encoder", "tiny"]) == 0
+    assert "12 pictures of 3 classes" in capsys.readouterr().err
+    assert main(["prompts", str(tmp_path / "t.csv"), "--templates", "bare"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("[1]", "holds no names by class"), ("{", "no JSON"), ('{"a": 3}', "'a' must be called"), (None, "no file")],
+)
+def test_a_file_of_names_that_is_none_is_refused(folder, tmp_path, capsys, content, said):
+    file = tmp_path / "names.json"
+    if content is not None:
+        file.write_text(content)
+    assert main(["fit", str(folder / "pics"), "--names", str(file), "--model", str(tmp_path / "m.joblib")]) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert str(file) in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_nothing_is_printed_before_an_error(capsys):
+    assert main(["prompts", "heron", "--templates", "imagnet"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Did you mean 'imagenet'" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "{}/absent.joblib", "x.png"], "There is no model"),
+        (["predict", "{}/bad.png", "x.png"], "is no model file of skxma"),
+        (["fit", "{}/absent", "--model", "{}/n.joblib"], "no folder or table"),
+        (["fit", "{}/pics", "--model", "{}/absent/n.joblib"], "make it first"),
+        (["explain", "{}/m.skxma", "{}/bad.png"], "/bad.png: not an image"),
+        (["fit", "{}/pics", "--model", "{}/n.joblib", "--encoder", "tinny"], "did you mean 'tiny'?"),
+    ],
+)
+def test_errors_are_a_line(folder, capsys, words, said):
+    assert main([word.format(folder) for word in words]) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert captured.out == ""
+
+
+def test_the_cache_is_shown_and_cleared(tmp_path, capsys):
+    store = EmbeddingStore(tmp_path)
+    store.put_many("space", [b"a", b"b"], np.ones((2, 3), dtype=np.float32))
+    assert main(["cache", "info", "--path", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "embeddings  2" in printed
+    assert "space" in printed
+    assert main(["cache", "clear", "--path", str(tmp_path)]) == 0
+    assert "removed 2 embeddings" in capsys.readouterr().out
+    assert store.info()["n_embeddings"] == 0
