@@ -4,7 +4,7 @@
 
 Runs the mutants of the current source that benchmarks/proofs/mutation.json lacks: it resumes where it was interrupted,
 and after a change of one module repeats that module alone. Every mutant runs the tests that call the function it is in,
-up to the first that fails: those that noticed its neighbours first, then the quick ones. It does so in a fork of a
+up to the first that fails: those that noticed its neighbors first, then the quick ones. It does so in a fork of a
 process that has collected the tests and put the mutant's code into the function; mutants outside of functions import
 everything again. Hypothesis draws the same examples each time and does not shrink. Limits count seconds of the
 processor, so that the run may be stopped and continued. The status is 1 where a mutant survives for which survivors.py
