@@ -3,14 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
     from .classifier import XMAdapterClassifier
     from .encoder import CLIPEncoder
     from .persistence import load
     from .search import XMAdapterSearchCV
     from .store import EmbeddingStore
-
-__version__ = "0.1.0"
 
 # Imported on first use: torch and open_clip take seconds, `import skxma` should not.
 _HOMES = {
