@@ -23,7 +23,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "_templates", "auto_examples/**/*.ipynb"]
+exclude_patterns = ["_build", "_templates", "auto_examples/**/*.ipynb", "changes"]
 smartquotes = False  # messages and names stay as they are typed
 default_role = "py:obj"
 

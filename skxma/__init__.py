@@ -3,14 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
     from skxma._estimators.search import XMAdapterSearchCV
     from skxma._estimators.xmadapter import XMAdapterClassifier
     from skxma.encoder._clip_encoder import CLIPEncoder
     from skxma.persistence import load
     from skxma.store._sqlite import EmbeddingStore
-
-__version__ = "0.1.0"
 
 # Imported on first use: torch and open_clip take seconds, `import skxma` should not.
 _HOMES = {

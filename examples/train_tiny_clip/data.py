@@ -9,7 +9,7 @@ import numpy as np
 from concepts import HELD_OUT_SET, LARGE_SETS, Concept, draw_held_out, load_concepts
 from sources import SETS, SIZE, package, rasterise, read_json
 
-# Mean absolute difference, of 255, under which two drawings are one: sets re-use art.
+# Mean absolute difference, of 255, under which two drawings are one: sets reuse art.
 SAME_DRAWING = 4.0
 
 

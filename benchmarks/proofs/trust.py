@@ -1,12 +1,12 @@
 """What the tests tried and what came of it: faults, bad inputs, properties, mutants, coverage, and the soak.
 
-    python benchmarks/trust.py [--docs] [--folder DIR [--read]]
+    python benchmarks/proofs/trust.py [--docs] [--folder DIR [--read]]
 
 Runs all tests once, the slow ones too, and counts what really ran: a fault is a test marked `fault`, a bad input a test
 marked `bad_input` or each of the files and examples that one goes through, an example one that hypothesis drew and that
-passed. The mutants and the soak are those that `benchmarks/mutation.py` and `benchmarks/soak.py --out
-benchmarks/soak.json` measured. ``--docs`` writes docs/proofs.md. The status is 1 where a test failed, coverage is below
-95 % or fewer than 90 % of the mutants are noticed. Needs `pip install ".[test,proofs]"`.
+passed. The mutants and the soak are those that `mutation.py` and `soak.py --out benchmarks/proofs/soak.json`, in the
+same folder, measured. ``--docs`` writes docs/proofs.md. The status is 1 where a test failed, coverage is below 95 % or
+fewer than 90 % of the mutants are noticed. Needs `pip install ".[test,proofs]"`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import mutation
 import soak
 from survivors import REASONS, unexplained
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "proofs.md"
 SOAK = Path(__file__).parent / "soak.json"
 LEAST_COVERAGE, LEAST_MUTANTS = 0.95, 0.90
@@ -37,8 +37,8 @@ STATISTICS = "hypothesis-statistics-"
 INTRODUCTION = """\
 # Proofs
 
-What the tests try in order to break skxma, and what came of it. Written by `python benchmarks/trust.py --docs`, which
-runs them all; the mutants are run by `benchmarks/mutation.py`, the soak by `benchmarks/soak.py`.
+What the tests try in order to break skxma, and what came of it. Written by `python benchmarks/proofs/trust.py --docs`,
+which runs them all; the mutants are run by `benchmarks/proofs/mutation.py`, the soak by `benchmarks/proofs/soak.py`.
 
 {rows}
 
@@ -142,7 +142,7 @@ def rows_of_tests(run: Run) -> Iterator[str]:
 def rows_of_mutants(results: dict[str, Any]) -> Iterator[str]:
     """The row of the mutants, one number for each module."""
     if not results:
-        yield "| mutants | not measured: `python benchmarks/mutation.py` |"
+        yield "| mutants | not measured: `python benchmarks/proofs/mutation.py` |"
         return
     parts, noticed, total = [], 0, 0
     for module, (seen, all_, current) in mutation.score(results).items():
@@ -158,7 +158,7 @@ def rows_of_mutants(results: dict[str, Any]) -> Iterator[str]:
 def rows_of_soak() -> Iterator[str]:
     """The row of the soak."""
     if not SOAK.exists():
-        yield "| soak | not measured: `python benchmarks/soak.py --out benchmarks/soak.json` |"
+        yield "| soak | not measured: `python benchmarks/proofs/soak.py --out benchmarks/proofs/soak.json` |"
         return
     held = json.loads(SOAK.read_text())
     found = held["processes"]

@@ -1,4 +1,4 @@
-"""Why some mutants survive: each that `benchmarks/mutation.py` finds alive is to have a reason here."""
+"""Why some mutants survive: each that `benchmarks/proofs/mutation.py` finds alive is to have a reason here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The mutation score of the mathematics: each small change that cosmic-ray makes to it must fail a test.
 
-    python benchmarks/mutation.py [MODULE ...] [--survivors]
+    python benchmarks/proofs/mutation.py [MODULE ...] [--survivors]
 
-Runs what benchmarks/mutation.json lacks of the source as it is: it goes on where it was interrupted, and after a
-change of one module repeats that module alone. Every mutant runs the tests that call the function it is in, up to the
-first that fails: those that noticed its neighbours first, then the quick ones. It does so in a fork of a process that
-has collected the tests and put the mutant's code into the function; mutants outside of functions import everything
-again. Hypothesis draws the same examples each time and does not shrink. Limits count seconds of the processor, so that
-the run may be stopped and continued. Needs `pip install ".[test,proofs]"`, and POSIX.
+Runs the mutants of the current source that benchmarks/proofs/mutation.json lacks: it resumes where it was interrupted,
+and after a change of one module repeats that module alone. Every mutant runs the tests that call the function it is in,
+up to the first that fails: those that noticed its neighbors first, then the quick ones. It does so in a fork of a
+process that has collected the tests and put the mutant's code into the function; mutants outside of functions import
+everything again. Hypothesis draws the same examples each time and does not shrink. Limits count seconds of the
+processor, so that the run may be stopped and continued. The status is 1 where a mutant survives for which survivors.py
+has no reason. Needs `pip install ".[test,proofs]"`, and POSIX.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from mutants import Mutant, Substitute, function_lines, mutants_of, put_in
-from survivors import REASONS, explains
+from survivors import REASONS, explains, unexplained
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "mutation.json"
 LEAST_SECONDS, DAY, ADDRESS_SPACE = 30, 86400, 16 * 2**30
 MODULES = {
@@ -267,7 +268,7 @@ class Module:
         return mutant.line in self.first_line and mutant.operator != "RemoveDecorator"
 
     def is_explained(self, mutant: Mutant) -> bool:
-        """Whether benchmarks/survivors.py says why no test notices a mutant; it is not tried a second time then."""
+        """Look for a mutant's reason in survivors.py; a survivor that has one is not tried a second time."""
         return any(explains(reason, self.name, mutant.key, self.lines[mutant.line - 1]) for reason in REASONS)
 
     def run(self, inside: bool, run: Run) -> None:
@@ -355,7 +356,7 @@ def import_what_is_not_mutated() -> None:
         del sys.modules[name]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Mutation score of the mathematics.")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(MODULES)}; all by default")
     parser.add_argument("--survivors", action="store_true", help="run those again that survived, after new tests")
@@ -367,9 +368,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     import_what_is_not_mutated()
     for module in arguments.modules or MODULES:
         test_module(module, arguments.survivors)
-    for module, (noticed, total, _) in score(load()).items():
+    results = load()
+    for module, (noticed, total, _) in score(results).items():
         print(f"{module}: {noticed} of {total} mutants noticed, {noticed / total:.1%}")
+    left = unexplained(results)
+    for place in left:
+        print(f"survives without a reason: {place}", file=sys.stderr)
+    return int(bool(left))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

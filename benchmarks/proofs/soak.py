@@ -1,6 +1,6 @@
 """A soak: two processes that share a store fit, predict, save, load, grow, shrink and search until the time is up.
 
-    python benchmarks/soak.py --minutes 30
+    python benchmarks/proofs/soak.py --minutes 30
 
 Prints, of each process, how fast its memory grew after the warm-up, how many file descriptors it gained, and every
 error; the status is 1 where memory grows by 1 MB a minute or more, descriptors stay open or anything failed. Pictures

@@ -1,0 +1,124 @@
+"""Tasks of a contributor: `nox -l` lists them, `nox -s tests -- tests/test_prompts.py` passes arguments on.
+
+Each session installs what CI installs, in an environment of its own that is kept. In an environment that has it all,
+`nox --no-venv --no-install -s SESSION` starts at once.
+"""
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "tests"]
+
+CONSTRAINTS = ".ci/constraints.txt"
+# small models gain nothing from threads, and two workers would take each other's
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# percent of lines and branches together that all tests reach
+LEAST_COVERAGE = "97"
+
+
+def install(session: nox.Session, *packages: str) -> None:
+    """Install packages in the releases that CI uses."""
+    session.install("-c", CONSTRAINTS, *packages)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the quick tests."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", "-n", "2", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the slow tests."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", "-n", "2", "-m", "slow", "--durations=5", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run all tests and fail if they reach too little of the package."""
+    install(session, "-e", ".[test]", "pytest-cov")
+    command = ["pytest", "-n", "2", "-m", "slow or not slow", "--cov", f"--cov-fail-under={LEAST_COVERAGE}"]
+    session.run(*command, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format, typos and pyproject.toml; needs neither torch nor a minute."""
+    install(session, "ruff", "codespell", "validate-pyproject[all]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
+    session.run("validate-pyproject", "pyproject.toml")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the package."""
+    install(session, "-e", ".[test]", "mypy")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def spelling(session: nox.Session) -> None:
+    """List British spellings, parts of identifiers and file names included."""
+    install(session, "codespell")
+    session.run(
+        "codespell",
+        "--builtin=en-GB_to_en-US",
+        "--dictionary=-",
+        "--dictionary=.ci/american.txt",
+        "--regex=[A-Z]?[a-z]+|[A-Z]+",
+        "--check-filenames",
+        "--ignore-words-list=writeable",  # the name of numpy's flag
+        *session.posargs,
+    )
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation in docs/_build/html; a warning is an error."""
+    install(session, "-e", ".[test,docs]")
+    session.run("sphinx-build", "-q", "-W", "--keep-going", *session.posargs, "docs", "docs/_build/html")
+
+
+@nox.session(venv_backend="none")
+def oldest(session: nox.Session) -> None:
+    """Run the quick tests on the oldest releases that pyproject.toml allows; needs Python 3.11 as python3."""
+    folder = str(Path(".nox", "oldest-releases").resolve())
+    session.run("bash", ".ci/oldest", "install", folder, external=True)
+    session.run("bash", ".ci/oldest", "test", folder, external=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time fits, predictions and encoding with pytest-benchmark."""
+    install(session, "-e", ".[test,bench]")
+    command = ["pytest", "benchmarks/bench_speed.py", "--benchmark-columns=min,median", "--benchmark-sort=min"]
+    session.run(*command, *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Run the mutants of the mathematics that have no result yet; fail if one survives without a reason."""
+    install(session, "-e", ".[test,proofs]")
+    session.run("python", "benchmarks/proofs/mutation.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Let two processes share a store for half an hour; fail if memory or open files grow. Linux only."""
+    install(session, "-e", ".[test,proofs]")
+    command = ["python", "benchmarks/proofs/soak.py", "--minutes", "30", "--out", "benchmarks/proofs/soak.json"]
+    session.run(*command, *session.posargs)
+
+
+@nox.session
+def proofs(session: nox.Session) -> None:
+    """Run all tests and write docs/proofs.md, with the mutants and the soak as last measured."""
+    install(session, "-e", ".[test,proofs]")
+    session.run("python", "benchmarks/proofs/trust.py", "--docs", *session.posargs, env=ONE_THREAD)
