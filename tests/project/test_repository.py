@@ -8,7 +8,7 @@ import pytest
 
 import skxma
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not (ROOT / "noxfile.py").is_file(), reason="the repository is not beside the tests")
 
 GUIDES = [
