@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid, check_cv
-from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples
 
-from skxma._labels import split_unlabelled
+from skxma._labels import split_unlabelled, with_spelling_of
 
 Indices = NDArray[np.intp]
 FEW_VALIDATION_SHOTS = 4
@@ -150,7 +150,7 @@ class FewShotSplit(BaseEstimator):
         y, unlabelled = split_unlabelled(y, self.unlabeled_label)
         rows = np.arange(_num_samples(y)) if unlabelled is None else np.flatnonzero(~unlabelled)
         belongs = None if groups is None else np.asarray(groups)
-        labels, members = self._check(np.asarray(column_or_1d(y))[rows], None if belongs is None else belongs[rows])
+        labels, members = self._check(y[rows], None if belongs is None else belongs[rows])
         rng = check_random_state(self.random_state)
         shots = self._validation_shots()
         for _ in range(self.n_splits):
@@ -262,7 +262,7 @@ class UnlabeledInTraining(BaseEstimator):
         y, marked = split_unlabelled(y, self.unlabeled_label)
         marked = np.zeros(_num_samples(y), dtype=bool) if marked is None else marked
         rows = np.flatnonzero(~marked)
-        return rows, np.asarray(y)[rows], np.flatnonzero(marked), None if groups is None else np.asarray(groups)[rows]
+        return rows, y[rows], np.flatnonzero(marked), None if groups is None else np.asarray(groups)[rows]
 
 
 def assign(labels: Indices, members: Indices, order: Indices, n_shots: int, n_validation: int | None) -> Indices:
@@ -349,6 +349,7 @@ def tune(
     """
     if not _num_samples(y_validation):
         raise ValueError("there are no validation images; use FewShotSplit(validation='few') or 'full' to draw some.")
+    split_unlabelled(y_validation, parameter="y_validation")
     grid = getattr(estimator, "search_grid", {}) if grid is None else grid
     candidates = [{}, *(ParameterGrid(dict(grid)) if grid else [])]
     best, best_score = None, (-1.0, 0.0)
@@ -375,7 +376,8 @@ def validation_score(fitted: Any, X: Any, y: Any) -> tuple[float, float]:
     -------
     accuracy, log_probability : float
     """
-    probabilities, labels = fitted.predict_proba(X), np.asarray(y)
+    labels = with_spelling_of(split_unlabelled(y, parameter="y_validation")[0], fitted.classes_)
+    probabilities = fitted.predict_proba(X)
     own = probabilities[np.arange(len(labels)), np.searchsorted(fitted.classes_, labels)]
     accuracy = np.mean(fitted.classes_[probabilities.argmax(1)] == labels)
     return float(accuracy), float(np.log(np.maximum(own, np.finfo(float).tiny)).mean())

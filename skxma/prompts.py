@@ -1,6 +1,7 @@
 """From class names to prompts: templates as format strings, which pickle, and names cleaned for reading."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -169,9 +170,47 @@ def clean_name(label: object) -> str:
     Returns
     -------
     name : str
-        The label with underscores as spaces and single spaces between its words; case and hyphens stay.
+        The label with underscores as spaces, single spaces between its words, and letters in Unicode's composed form;
+        case and hyphens stay.
     """
-    return " ".join(str(label).replace("_", " ").split())
+    return unicodedata.normalize("NFC", " ".join(str(label).replace("_", " ").split()))
+
+
+def check_names(name: str | Sequence[str]) -> list[str]:
+    """Return the names of a class as a list, and refuse what cannot be one.
+
+    Parameters
+    ----------
+    name : str or sequence of str
+
+    Raises
+    ------
+    ValueError
+        There is no name, or one is blank or no text.
+    TypeError
+        A name is not a string.
+    """
+    if isinstance(name, str):
+        names = [name]
+    elif isinstance(name, Iterable):
+        names = list(name)
+    else:
+        raise TypeError(
+            f"A class name must be a string or several, got {type(name).__name__} {name!r}; pass str(name)."
+        )
+    if not names:
+        raise ValueError("A class needs at least one name, got an empty list of synonyms.")
+    for one in names:
+        if not isinstance(one, str):
+            raise TypeError(f"A class name must be a string, got {type(one).__name__} {one!r:.80}.")
+        if not one.strip():
+            raise ValueError(f"A class name must not be blank, got {one!r} among {names!r:.120}.")
+        if SURROGATE.search(one):
+            raise ValueError(
+                f"A class name must be text, got {one!r:.80}, which holds bytes of another encoding than the file "
+                "system's; rename the folder, or say with class_names what the class is called."
+            )
+    return names
 
 
 def make_prompts(name: str | Sequence[str], templates: str | Sequence[str]) -> list[str]:
@@ -200,26 +239,7 @@ def make_prompts(name: str | Sequence[str], templates: str | Sequence[str]) -> l
     TypeError
         If a name or a template is not a string.
     """
-    if isinstance(name, str):
-        names = [name]
-    elif isinstance(name, Iterable):
-        names = list(name)
-    else:
-        raise TypeError(
-            f"A class name must be a string or several, got {type(name).__name__} {name!r}; pass str(name)."
-        )
-    if not names:
-        raise ValueError("A class needs at least one name, got an empty list of synonyms.")
-    for one in names:
-        if not isinstance(one, str):
-            raise TypeError(f"A class name must be a string, got {type(one).__name__} {one!r:.80}.")
-        if not one.strip():
-            raise ValueError(f"A class name must not be blank, got {one!r} among {names!r:.120}.")
-        if SURROGATE.search(one):
-            raise ValueError(
-                f"A class name must be text, got {one!r:.80}, which holds bytes of another encoding than the file "
-                "system's; rename the folder, or say with class_names what the class is called."
-            )
+    names = check_names(name)
     resolved = resolve_templates(templates)
     return [prompt for one in names for prompt in _fill(one, resolved)]
 

@@ -91,3 +91,57 @@ def test_text_features_of_a_mapping_that_are_no_numbers_are_named(value):
 def test_text_features_beyond_single_precision_keep_their_direction():
     table = resolve_classes([0, 1], text_features=[[1e300, 1e300], [0.0, -1e-300]])
     assert table.text.tolist() == [[1e300, 1e300], [0.0, -1e-300]]
+
+
+def test_names_that_are_none_are_refused_where_they_are_labels_and_allowed_where_they_are_not():
+    with pytest.raises(ValueError, match=r"class_names\[1\] is None.*mapping"):
+        resolve_classes(["cat", "dog"], class_names=["cat", None])
+    assert resolve_classes(["cat", "dog"], class_names={"cat": "cat", "dog": None}).names == ["cat", None]
+    assert resolve_classes([0, 1], class_names=["cat", None]).names == ["cat", None]
+    assert resolve_classes([0, 1], class_names=["cat", float("nan")]).names == ["cat", None]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.datetime64("NaT")])
+def test_a_missing_key_is_refused(missing):
+    for parameter in ("class_names", "text_features"):
+        table = {"a": "ant", "b": "bee", missing: "cat"}
+        if parameter == "text_features":
+            table = {key: [1.0, float(i)] for i, key in enumerate(table)}
+        with pytest.raises(ValueError, match=rf"{parameter} has a key that is missing"):
+            resolve_classes(["a", "b"], **{parameter: table})
+
+
+def test_keys_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match=r"class_names .*'x' \(str\).* y holds 0 \(int\)"):
+        resolve_classes([0, 1], class_names={0: "ant", 1: "bee", "x": "cat"})
+    with pytest.raises(ValueError, match=r"class_names .*2\.5"):
+        resolve_classes([0, 1], class_names={0: "ant", 1: "bee", 2.5: "cat"})
+    with pytest.raises(ValueError, match="b'x'"):
+        resolve_classes(["a", "b"], class_names={"a": "ant", "b": "bee", b"x": "cat"})
+
+
+def test_keys_that_are_equal_are_one():
+    table = resolve_classes(np.array([0, 1], dtype=np.int8), class_names={0.0: "ant", np.int64(1): "bee", 2.0: "cat"})
+    assert table.classes.tolist() == [0, 1, 2]
+    assert table.classes.dtype == np.int8
+    assert table.names == ["ant", "bee", "cat"]
+
+
+@pytest.mark.parametrize("name", [3, "", " ", [], ["ant", ""], ["ant", 3]])
+def test_names_that_are_no_names_are_refused_before_any_image_is_read(name):
+    with pytest.raises((ValueError, TypeError), match=r"class_names\[1\]"):
+        resolve_classes([0, 1], class_names={0: "ant", 1: name})
+
+
+def test_labels_of_other_types_are_refused_in_plain_words():
+    with pytest.raises(ValueError, match=r"y holds labels of type complex.*str, int"):
+        resolve_classes([1j, 2j])
+    with pytest.raises(ValueError, match=r"y holds labels of type (list|dict)"):
+        resolve_classes([{"a": 1}, {"b": 2}])
+
+
+def test_integers_among_floats_stay_exact():
+    assert resolve_classes([0, 1.0]).classes.tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"y holds .*exactly"):
+        resolve_classes([2**60 + 1, 1.0, 0.0])
+    assert resolve_classes([2**63 + 1, 5]).classes.tolist() == [5, 2**63 + 1]

@@ -18,7 +18,7 @@ from skxma._estimators.growing import GrowingClassifier
 from skxma._estimators.scoring import settle_ties, softmax
 from skxma._estimators.support_set import check_one_label_each, labelled_weights, sample_weights
 from skxma._estimators.task import Task
-from skxma._labels import ClassTable, split_unlabelled
+from skxma._labels import ClassTable, announced_classes, split_unlabelled, with_spelling_of
 from skxma._persistence import model_file
 from skxma._persistence.estimator_state import pack_estimator
 from skxma._runtime.atomic import all_or_nothing
@@ -52,8 +52,6 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
     def _logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalised embeddings (n, D)."""
 
-    @validated
-    @all_or_nothing
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit on a few labelled images.
 
@@ -80,6 +78,12 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         skxma.errors.ImageError
             An image that cannot be read; says which.
         """
+        return self._fit(X, y, sample_weight)
+
+    @validated
+    @all_or_nothing
+    def _fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
+        """Fit with further `classes` announced, as the first `partial_fit` does."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         resolve_device(self.device)
@@ -87,7 +91,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
             raise ValueError(f"X is the single path {str(X)!r}; pass a list of pictures, one for each label.")
         with FitTask.fit(self, X, y, sample_weight, n_subtasks=2) as whole:
             with whole.subtask("encode"):
-                features, table, weights, unlabelled = self._encode_support(X, y, sample_weight)
+                features, table, weights, unlabelled = self._encode_support(X, y, sample_weight, classes)
             if hasattr(self, "dropped_classes_"):
                 del self.dropped_classes_
             return self._fit_features(features, table, weights, unlabelled, whole)
@@ -108,6 +112,25 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         best = self._predict_logits(X).argmax(1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy of the predictions.
+
+        Parameters
+        ----------
+        X : sequence of images, or array-like of shape (n_samples, n_features)
+            As in `fit`.
+        y : array-like of shape (n_samples,)
+            Labels; in either Unicode form.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the samples.
+
+        Returns
+        -------
+        accuracy : float
+        """
+        check_is_fitted(self)
+        return float(super().score(X, with_spelling_of(y, self.classes_), sample_weight))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probability of each class.
@@ -196,7 +219,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         model_file.write(path, *pack_estimator(self))
 
     def _encode_support(
-        self, X: Any, y: Any, sample_weight: Any
+        self, X: Any, y: Any, sample_weight: Any, classes: Any = None
     ) -> tuple[Floats, ClassTable, NDArray[np.float64] | None, NDArray[np.bool_] | None]:
         """Embeddings (n, D), the classes, weights (n,), and which have no label (n,).
 
@@ -206,13 +229,14 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         check_one_label_each(X, y)
         weights = sample_weights(sample_weight, _num_samples(y))
         y, unlabelled = split_unlabelled(y, self.unlabeled_label)
-        table = self._resolve_classes(y, labelled_weights(weights, unlabelled))
+        announced = announced_classes(classes, y, unlabelled, self.unlabeled_label)
+        table = self._resolve_classes(y, labelled_weights(weights, unlabelled), announced)
         features = self._support_features(X) if ready is None else ready
         unread = np.asarray(np.isnan(features).any(axis=1))
         if unread.any():
             # an encoder with on_error="skip" has warned of them
             weights = np.where(unread, 0.0, 1.0 if weights is None else weights)
-            table = self._resolve_classes(y, labelled_weights(weights, unlabelled))
+            table = self._resolve_classes(y, labelled_weights(weights, unlabelled), announced)
             features = np.where(unread[:, None], np.float32(0), features)
         return features, table, weights, unlabelled
 

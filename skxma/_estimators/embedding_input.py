@@ -14,9 +14,10 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skxma._labels import ClassTable
+from skxma._labels import ClassTable, no_names_message
 from skxma._runtime.device import PRECISIONS, resolve_device
 from skxma._runtime.doc_links import DocumentedMixin
+from skxma._runtime.warning import warn
 from skxma.embeddings import Floats, is_embeddings, unit_rows
 from skxma.encoder._class_weights import class_weights
 from skxma.encoder._detached import DetachedEncoder
@@ -161,13 +162,7 @@ class EncodedInput(DocumentedMixin, BaseEstimator):
         text: NDArray[Any] | None = table.text
         if text is None and not self._is_precomputed():
             if table.names is None:
-                warnings.warn(
-                    f"y holds labels that are no names ({table.classes.tolist()[0]!r}, ...), so the text has "
-                    "no part in this fit. "
-                    "Pass class_names={label: name} for an accurate one.",
-                    UserWarning,
-                    stacklevel=4,
-                )
+                warn(no_names_message(table.classes))
                 return None
             text = class_weights(self._make_encoder(), table.names, self.templates)
         if text is None:

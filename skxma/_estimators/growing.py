@@ -11,7 +11,15 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skxma._estimators.embedding_input import EncodedInput
 from skxma._estimators.support_set import Samples, check_one_label_each, sample_weights
-from skxma._labels import ClassTable, resolve_classes, split_unlabelled
+from skxma._labels import (
+    ClassTable,
+    announced_classes,
+    join_labels,
+    members,
+    members_to_drop,
+    resolve_classes,
+    split_unlabelled,
+)
 from skxma._runtime.atomic import all_or_nothing
 from skxma._semi_supervised.pool import Pool
 from skxma.caches import Floats, ImageCache
@@ -33,6 +41,10 @@ class GrowingClassifier(EncodedInput):
     @abstractmethod
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit on a few labelled images."""
+
+    @abstractmethod
+    def _fit(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> Self:
+        """Fit on a few labelled images, with further `classes` announced."""
 
     @abstractmethod
     def _fit_features(
@@ -57,7 +69,9 @@ class GrowingClassifier(EncodedInput):
         y : array-like of shape (n_samples,)
             Labels, known or new.
         classes : array-like, optional
-            Accepted for scikit-learn's signature; classes join as they come.
+            All labels that this call and later ones may bring, as in scikit-learn. Those without images so far become
+            classes at once, known by their text where they have one; `y` may hold no others. With None classes join
+            as they come.
         sample_weight : array-like of shape (n_samples,), optional
             As in `fit`.
 
@@ -67,17 +81,19 @@ class GrowingClassifier(EncodedInput):
             The fitted classifier.
         """
         if not hasattr(self, "classes_"):
-            return self.fit(X, y, sample_weight)
+            return self._fit(X, y, sample_weight, classes)
         self._validate_params()
         check_one_label_each(X, y)
         weights = sample_weights(sample_weight, _num_samples(y))
         y, unlabelled = split_unlabelled(y, self.unlabeled_label, self.classes_[0])
+        announced = announced_classes(classes, y, unlabelled, self.unlabeled_label, self.classes_)
+        join_labels(self.classes_, y)
         labelled, pool = self._held()
         fresh = Samples.of(self._query_features(X), y, weights, unlabelled)
         known = labelled.joined(fresh) if pool is None else labelled.joined(fresh).joined(pool)
-        table = self._resolve_classes(known.labels, known.labelled_weights)
+        table = self._resolve_classes(known.labels, known.labelled_weights, announced, self.classes_)
         if hasattr(self, "dropped_classes_"):
-            self.dropped_classes_ = np.setdiff1d(self.dropped_classes_, known.labels)
+            self.dropped_classes_ = self.dropped_classes_[~members(self.dropped_classes_, known.labels.tolist())]
             table = table.without(self.dropped_classes_)
         return self._fit_features(known.features, table, known.weights, known.unlabelled)
 
@@ -103,24 +119,32 @@ class GrowingClassifier(EncodedInput):
             A class that the model does not know, or too few that would stay.
         """
         check_is_fitted(self)
-        dropped = np.atleast_1d(np.asarray(classes))
-        unknown = [label for label in dropped.tolist() if label not in self.classes_.tolist()]
-        if unknown:
-            raise ValueError(f"drop got {unknown}, of which the model knows nothing; its classes are in classes_.")
-        stay = ~np.isin(self.classes_, dropped)
+        dropped = members_to_drop(classes, self.classes_)
+        stay = ~members(self.classes_, dropped.tolist())
         labelled, pool = self._held()
         known = labelled if pool is None else labelled.joined(pool)
-        kept = ~np.isin(known.labels, dropped)
+        kept = ~members(known.labels, dropped.tolist())
         kept_labels = known.labels[kept & (known.labelled_weights > 0)]
         if stay.sum() < 2 or not len(kept_labels):
             raise ValueError(f"{int(stay.sum())} classes would stay; it takes two, one of them with pictures.")
         known = known.of_classes(kept, kept_labels[0])
-        table = self._resolve_classes(known.labels, known.labelled_weights).without(dropped)
-        self.dropped_classes_ = np.union1d(getattr(self, "dropped_classes_", dropped), dropped)
+        table = self._resolve_classes(known.labels, known.labelled_weights, known=self.classes_).without(dropped)
+        self.dropped_classes_ = np.unique(join_labels(getattr(self, "dropped_classes_", dropped), dropped))
         return self._fit_features(known.features, table, known.weights, known.unlabelled)
 
-    def _resolve_classes(self, y: Any, weights: NDArray[np.float64] | None) -> ClassTable:
-        return resolve_classes(y, self.class_names, self.text_features, None if weights is None else weights > 0)
+    def _resolve_classes(
+        self, y: Any, weights: NDArray[np.float64] | None, announced: list[Any] | None = None, known: Any = None
+    ) -> ClassTable:
+        kept = None if weights is None else weights > 0
+        return resolve_classes(
+            y,
+            self.class_names,
+            self.text_features,
+            kept,
+            announced=announced,
+            known=known,
+            marker=self.unlabeled_label,
+        )
 
     def _held(self) -> tuple[Samples, Samples | None]:
         """The samples that the model remembers: the labelled in the order of the fit, and those without a label."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from skxma._estimators.base import FewShotClassifier
 from skxma._estimators.scoring import settle_ties
 from skxma._fitted import LeftOutAnswers, RetrievalModel
+from skxma._labels import check_unknown, with_unknown
 
 
 class OpenSetClassifier(FewShotClassifier):
@@ -50,7 +51,8 @@ class OpenSetClassifier(FewShotClassifier):
         if self.false_rejection_rate is None:
             return super().predict(X)
         logits, scores = self._judge(X)
-        return np.where(scores > self.reject_threshold_, self._unknown(), self.classes_[logits.argmax(1)])
+        refused = scores > self.reject_threshold_
+        return with_unknown(self.classes_[logits.argmax(1)], refused, self._unknown(), self.classes_)
 
     def open_set_score(self, X: Any) -> NDArray[np.float64]:
         """How unlike all known classes each image is: minus the log of the sum of the exponentials of its logits.
@@ -91,17 +93,9 @@ class OpenSetClassifier(FewShotClassifier):
         """The label of what is none of the classes."""
         if self.unknown_label is not None:
             return self.unknown_label
-        return "unknown" if self.classes_.dtype.kind in "USO" else -1
+        return "unknown" if isinstance(self.classes_.tolist()[0], str) else -1
 
     def _check_unknown(self) -> None:
         """Refuse a label for the unknown that is a class, or of another kind than the classes."""
-        if self.false_rejection_rate is None:
-            return
-        unknown = self._unknown()
-        if unknown in self.classes_.tolist():
-            raise ValueError(f"unknown_label={unknown!r} is one of the classes; name another.")
-        if isinstance(unknown, str) != (self.classes_.dtype.kind in "USO"):
-            raise ValueError(
-                f"unknown_label={unknown!r} is of another kind than the labels ({self.classes_[0]!r}, ...); "
-                "both must be strings, or both numbers."
-            )
+        if self.false_rejection_rate is not None:
+            check_unknown(self._unknown(), self.classes_)

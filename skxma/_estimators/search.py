@@ -21,6 +21,7 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._estimators.scoring import settle_ties, softmax
 from skxma._estimators.xmadapter import XMAdapterClassifier
+from skxma._labels import with_spelling_of
 from skxma._paper.model import TrainedScorer
 from skxma._runtime.doc_links import DocumentedMixin
 from skxma.embeddings import Embeddings, is_embeddings
@@ -186,7 +187,7 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
         clf = clone(self.estimator).set_params(**candidates[0])
         clf.fit(_safe_indexing(X, train), _safe_indexing(y, train))
         fit_time = (time.perf_counter() - start) / len(candidates)
-        X_test, y_test = _safe_indexing(X, test), np.asarray(_safe_indexing(y, test))
+        X_test, y_test = _safe_indexing(X, test), with_spelling_of(_safe_indexing(y, test), clf.classes_)
         numbers = [[float(c.get(name, getattr(self.estimator, name))) for name in SWEPT] for c in candidates]
         # those that share their evidence follow each other
         order = sorted(range(len(numbers)), key=lambda i: numbers[i][1:])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import _check_sample_weight, _num_samples
 
+from skxma._labels import join_labels
 from skxma.caches import Floats
 
 
@@ -55,7 +56,7 @@ class Samples:
             marks = np.concatenate(both)
         return Samples(
             np.concatenate([self.features, other.features]),
-            np.concatenate([self.labels, other.labels]),
+            join_labels(self.labels, other.labels),
             np.concatenate([self.weights, other.weights]),
             marks,
         )
