@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from skxma.app._warnings import collected_warnings
-from skxma.app._wording import words_of_warning
+from skxma.app._wording import shortened, words_of_warning
 from skxma.datasets import load_emoji
 from skxma.errors import ImageError
 from skxma.images._reading import load_image
@@ -186,7 +186,7 @@ class Gallery:
         column, image = self._find(number)
         index = column.images.index(image)
         self._removed(
-            f"{image.name} was removed from {self.title(column)}.",
+            f"{shortened(image.name)} was removed from {self.title(column)}.",
             (image,),
             lambda: column.images.insert(index, image),
         )
@@ -292,7 +292,7 @@ class Gallery:
 
     def title(self, column: Column) -> str:
         """The name of a class, or its place."""
-        return f"“{column.name}”" if column.name else f"number {self.columns.index(column) + 1}"
+        return f"“{shortened(column.name)}”" if column.name else f"number {self.columns.index(column) + 1}"
 
     def _forget_unused(self) -> None:
         """Delete the files of images that are in no class, are not held, and can't come back."""
@@ -333,8 +333,8 @@ def clean(name: str) -> str:
 
 def words_of_repeat(copies: list[tuple[Column, StoredImage]]) -> str:
     """The meaning of an image that was added more than once."""
-    names = list(dict.fromkeys(image.name for _, image in copies))
-    classes = list(dict.fromkeys(column.name or "a class without a name" for column, _ in copies))
+    names = list(dict.fromkeys(shortened(image.name) for _, image in copies))
+    classes = list(dict.fromkeys(shortened(column.name) or "a class without a name" for column, _ in copies))
     what = " and ".join(names) + (" are the same image" if len(names) > 1 else " was added more than once")
     if len({column.number for column, _ in copies}) > 1:
         return f"{what}, in {' and in '.join(classes)}. An image of two classes confuses the fit: leave it in one."

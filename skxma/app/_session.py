@@ -15,7 +15,7 @@ from skxma.app._encoding import Encoders, WatchedEncoder
 from skxma.app._gallery import ChangedError, Column, Gallery, StoredImage
 from skxma.app._job import Job
 from skxma.app._warnings import collected_warnings
-from skxma.app._wording import words_of_warning
+from skxma.app._wording import shortened, words_of_warning
 from skxma.errors import ModelFileError
 from skxma.inspection import labels_in_question
 
@@ -323,7 +323,7 @@ def check_columns(columns: list[Column], title: Callable[[Column], str]) -> None
     names = [column.name for column in columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"Two classes are called “{twice[0]}”. Put their images into one, or rename one.")
+        raise ValueError(f"Two classes are called “{shortened(twice[0])}”. Put their images into one, or rename one.")
     if len(columns) < 2:
         raise ValueError("It takes two classes to tell apart. Name another one; images of it are better still.")
     if not any(column.images for column in columns):

@@ -16,6 +16,7 @@ from skxma.errors import (
 )
 
 RESTART = "stop skxma app in its terminal (Ctrl-C) and start it again with"
+MAX_NAME = 40
 EXPECTED = (SkxmaError, ValueError, OSError, ImportError, MemoryError)
 
 _NAME = re.compile(r"\b(?:model|encoder)=(?P<quote>['\"])(?P<name>.*?)(?P=quote)")
@@ -83,11 +84,16 @@ def words_of_warning(text: str, names: Sequence[str] = ()) -> str:
         return without_code(text)
     # a prompt that is quoted in the warning may be cut in its turn
     quoted = [name for name in names if name[:40] in text]
-    which = f"The name “{max(quoted, key=len)}”" if quoted else "A name"
+    which = f"The name “{shortened(max(quoted, key=len))}”" if quoted else "A name"
     return (
         f"{which} is longer than the {too_long['n']} tokens (pieces of words) that the encoder reads; the rest of it "
         "is ignored. Shorten it and fit again."
     )
+
+
+def shortened(name: str) -> str:
+    """A name that fits into a sentence."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def without_code(text: str) -> str:

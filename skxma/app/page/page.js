@@ -99,6 +99,7 @@ function list(element, items) {
 
 const percent = (p) => `${(100 * p).toFixed(1)} %`;
 const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
+const short = (name) => (name.length > 40 ? `${name.slice(0, 39)}…` : name);
 const count = (n, one, several = `${one}s`) => `${n} ${n === 1 ? one : several}`;
 
 /* The state */
@@ -136,6 +137,7 @@ function showColumns() {
     $(".images", element).replaceChildren(...column.images.map((image) =>
       thumbnail(image, doubts.has(image.number) ? `rather ${doubts.get(image.number).suggested}?` : repeated.get(image.number))));
   });
+  $("#marks").hidden = !$(".image.marked", columns);
   $("#start").hidden = state.columns.some((c) => c.images.length);
   list($("#repeats"), state.repeats.map((r) => [make("img", { src: pathOf(`images/${r.images[0]}`), alt: "" }), r.words]));
 }
@@ -145,7 +147,8 @@ function thumbnail(image, remark) {
   remove.setAttribute("aria-label", `Remove ${image.name}`);
   remove.onclick = async () => show(await call("DELETE", `images/${image.number}`));
   return make("figure", { className: remark ? "image marked" : "image", title: remark ? `${image.name}: ${remark}` : image.name },
-    make("img", { src: pathOf(`images/${image.number}`), alt: image.name }),
+    // a browser gives a tap beside a button to the button, unless what was tapped takes taps itself
+    make("img", { src: pathOf(`images/${image.number}`), alt: image.name, onclick: () => {} }),
     make("figcaption", {}, make("span", { textContent: image.name }), remove));
 }
 
@@ -189,14 +192,14 @@ function showModel() {
   $("#status").textContent = statusOf(model, columns);
   $("#classes").hidden = !model;
   $("#classes").replaceChildren("The model knows: ", ...(model?.classes ?? []).slice(0, SHOWN_CHIPS).map((c) =>
-    make("span", { className: "chip" }, `${c.label} `, make("small", { textContent: c.n_images ? count(c.n_images, "image") : "by its name" }))),
+    make("span", { className: "chip", title: c.label }, `${short(c.label)} `, make("small", { textContent: c.n_images ? count(c.n_images, "image") : "by its name" }))),
     (model?.classes.length ?? 0) > SHOWN_CHIPS ? `and ${model.classes.length - SHOWN_CHIPS} more` : "");
   list($("#warnings"), model?.warnings ?? []);
   const inColumns = new Map(columns.flatMap((c) => c.images.map((image) => [image.number, { ...image, label: c.name }])));
   list($("#doubts"), (isOpened ? [] : model?.doubts ?? []).filter((d) => inColumns.has(d.image)).map((d) => {
     const { name, label } = inColumns.get(d.image);
     return [make("img", { src: pathOf(`images/${d.image}`), alt: "" }),
-      `${name}: is it really ${label}? By the other images it is rather ${d.suggested}; its label is wrong with probability ${d.probability.toFixed(2)}.`];
+      `${name}: is it really ${short(label)}? By the other images it is rather ${short(d.suggested)}; its label is wrong with probability ${d.probability.toFixed(2)}.`];
   }));
   const canAsk = Boolean(model) && model.change !== "classes";
   $("#query").classList.toggle("off", !canAsk);
