@@ -3,6 +3,7 @@
 import base64
 import os
 import shutil
+import time
 from pathlib import Path
 from threading import Event, Thread
 
@@ -125,7 +126,7 @@ def open_page(browser, address):
     for context in contexts:
         context.close()
     assert wrong == []
-    assert {url.split("/")[2] for url in asked if not url.startswith(("data:", "blob:"))} <= {address.split("/")[2]}
+    assert {url.split("/")[2] for url in asked if not url.startswith(("data:", "about:"))} <= {address.split("/")[2]}
 
 
 def expect(locator):
@@ -269,6 +270,19 @@ def test_two_tabs_share_nothing(open_page):
     assert min(evidence) > 0
 
 
+def test_the_server_learns_that_a_tab_was_closed(open_page, tabs):
+    page = open_page()
+    page.reload()
+    expect(page.locator(".column")).to_have_count(2)
+    (tab,) = tabs._tabs.values()
+    assert not tab.closed
+    page.goto("about:blank")
+    deadline = time.monotonic() + TIMEOUT / 1000
+    while not tab.closed:
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
+
+
 def test_a_duplicated_tab_starts_anew(open_page):
     first = open_page()
     fill(first, 0, "fox", files("fox", slice(2)))
@@ -349,8 +363,8 @@ def test_warnings_are_shown_on_the_page(open_page):
     expect(page.locator("figure.marked")).to_have_count(2)
     expect(page.locator("#marks")).to_be_visible()
     with pytest.warns(UserWarning, match="longer than the 24 tokens"):
-        page.click("#fit")
-        expect(page.locator("#warnings")).to_contain_text("is longer than the 24 tokens")
+        fit(page, [f"{LONG_NAME[:39]}…", "bear"])
+    expect(page.locator("#warnings")).to_contain_text("is longer than the 24 tokens")
     expect(page.locator("#warnings")).to_contain_text("Shorten it and fit again.")
     look(page, "warning")
 

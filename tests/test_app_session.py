@@ -1,4 +1,5 @@
 import threading
+import time
 import warnings
 from io import BytesIO
 
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 import skxma.app._gallery as gallery_module
-from skxma import CLIPEncoder, load
+from skxma import CLIPEncoder, XMAdapterClassifier, load
 from skxma.app._encoding import Encoders, bytes_fetched
 from skxma.app._gallery import MAX_UNDO
 from skxma.app._session import Session
@@ -395,8 +396,6 @@ def test_a_model_without_a_threshold_does_not_say_that_an_image_is_unknown(sessi
 
 
 def saved_without_threshold(tmp_path):
-    from skxma import XMAdapterClassifier
-
     images = files("fox", slice(3)) + files("bear", slice(3))
     clf = XMAdapterClassifier("tiny").fit(images, ["fox"] * 3 + ["bear"] * 3)
     clf.save(tmp_path / "plain.skxma")
@@ -431,9 +430,26 @@ def test_a_file_that_is_no_model_is_named(session, tmp_path, content, words):
     assert session.opened is None
 
 
-def test_a_model_of_embeddings_is_refused(session, tmp_path):
-    from skxma import XMAdapterClassifier
+def test_a_model_with_an_encoder_for_another_machine_answers_here(session, tmp_path):
+    images = files("fox", slice(3)) + files("bear", slice(3))
+    clf = XMAdapterClassifier(CLIPEncoder("tiny")).fit(images, ["fox"] * 3 + ["bear"] * 3)
+    clf.set_params(encoder__device="cuda:99").save(tmp_path / "m.skxma")
+    session.open_model("m.skxma", tmp_path / "m.skxma")
+    assert ask(session).answer.scores[0].label == "fox"
 
+
+def test_a_model_of_an_encoder_of_its_own_is_refused(session, tmp_path):
+    class Own:
+        def __init__(self):
+            self.encode_image, self.encode_text = CLIPEncoder("tiny").encode_image, CLIPEncoder("tiny").encode_text
+
+    images = files("fox", slice(2)) + files("bear", slice(2))
+    XMAdapterClassifier(Own()).fit(images, ["fox"] * 2 + ["bear"] * 2).save(tmp_path / "m.skxma")
+    with pytest.raises(ModelFileError, match="an encoder of its own"):
+        session.open_model("m.skxma", tmp_path / "m.skxma")
+
+
+def test_a_model_of_embeddings_is_refused(session, tmp_path):
     X = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
     XMAdapterClassifier("precomputed").fit(X, list("aabbccdd")).save(tmp_path / "m.skxma")
     with pytest.raises(ModelFileError, match="was fitted on embeddings"):
@@ -496,9 +512,12 @@ def test_tabs_take_turns(monkeypatch):
     held = first.fit()
     assert gate.reached.wait(60)
     waiting = second.fit()
+    deadline = time.monotonic() + 60
+    while waiting.words != "Waiting for other work to end":
+        assert time.monotonic() < deadline, waiting.words
+        time.sleep(0.05)
     with pytest.raises(TimeoutError, match="The fit has not ended"):
-        waiting.wait(0.5)
-    assert waiting.words == "Waiting for other work to end"
+        waiting.wait(0.1)
     gate.opened.set()
     assert [job.wait(60).state for job in (held, waiting)] == ["finished", "finished"]
     for session in (first, second):

@@ -236,7 +236,11 @@ class Session:
             raise ModelFileError(f"{name} was fitted on embeddings, and can't classify images.")
         if not isinstance(clf.encoder, (str, CLIPEncoder)):
             raise ModelFileError(f"{name} was fitted with an encoder of its own, which is not in the file.")
-        self.opened = Model(self.gallery.next_number(), clf.set_params(device=self.device), file=name)
+        # where it was fitted says nothing of this machine
+        clf.set_params(device=self.device)
+        if isinstance(clf.encoder, CLIPEncoder):
+            clf.set_params(encoder__device=self.device)
+        self.opened = Model(self.gallery.next_number(), clf, file=name)
         return self.opened
 
     def close_model(self) -> None:

@@ -14,7 +14,8 @@ let answer = null;
 const pathOf = (path) => `tabs/${tab}${path ? `/${path}` : ""}`;
 
 function newToken() {
-  tab = crypto.randomUUID();
+  const digits = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  tab = digits.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
   sessionStorage.setItem("tab", tab);
   return hold(tab);
 }
@@ -23,7 +24,7 @@ function newToken() {
 function hold(token) {
   if (!navigator.locks) return Promise.resolve(true);
   // a page that is loaded again waits here for itself to let go
-  const options = { signal: AbortSignal.timeout(1000) };
+  const options = { signal: AbortSignal.timeout(3000) };
   return new Promise((give) => {
     navigator.locks.request(`skxma-${token}`, options, () => {
       give(true);
