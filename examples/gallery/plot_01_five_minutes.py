@@ -44,7 +44,7 @@ zero_shot = (clf.classes_[clf.zero_shot(emoji.images[test]).argmax(1)] == emoji.
 print(f"from the words alone (zero-shot) {zero_shot:.1%}, with one image each {accuracy:.1%}")
 
 # %%
-# ``predict_proba`` says how sure it is. Here are the best three answers for one image of each of six things.
+# ``predict_proba`` gives the probabilities. Here are the best three answers for one image of each of six things.
 
 some = test & (emoji.sets == "twemoji")
 queries, truth = emoji.images[some][::7], emoji.target[some][::7]

@@ -31,7 +31,7 @@ for ax, image, label in zip(axes, images, digits.target, strict=False):
     ax.set_axis_off()
 
 # %%
-# The labels are integers, which say nothing to a text encoder; ``class_names`` does: a sequence of names that the
+# The labels are integers, which mean nothing to a text encoder. ``class_names`` is a sequence of names that the
 # labels index.
 #
 # The images are encoded before the comparison. ``CLIPEncoder`` is a transformer, and its embeddings may be given to

@@ -26,8 +26,8 @@ chosen = [*right.nonzero()[0][:2], *(~right).nonzero()[0][:2]]
 RetrievalDisplay.from_estimator(clf, queries[chosen], truth[chosen], support=support)
 
 # %%
-# The same in numbers, for one of them. Affinities are cosines; ``indices`` says which of the images given to
-# ``fit`` were found.
+# The same in numbers, for one of them. Affinities are cosines; ``indices`` are the positions of the images given to
+# ``fit``.
 
 wrong = chosen[-1]
 image_affinity, text_affinity, indices = clf.kneighbors(queries[[wrong]], n_neighbors=4)

@@ -58,7 +58,7 @@ ax.set(xlabel="labeled images a digit", ylabel="accuracy", xticks=SHOTS)
 ax.legend(frameon=False)
 
 # %%
-# The model says how many it learned from, those that are probably digits, and what it takes each for.
+# ``n_unlabeled_used_`` is the number of images that the model learned from, the probable digits; ``soft_labels_`` are its guesses.
 
 shots, pool, _ = draw(4, 0)
 clf = fit(X[shots], y[shots], np.concatenate([X[pool[:200]], strangers[:100]]))
