@@ -54,11 +54,12 @@ for n_shots in SHOTS:
 fig, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
 for (name, scores), marker, color in zip(accuracy.items(), "osD", ("#0072B2", "#D55E00", "#009E73"), strict=True):
     ax.plot(SHOTS, scores, marker=marker, color=color, label=name)
-ax.set(xlabel="labeled images a digit", ylabel="accuracy", xticks=SHOTS)
+ax.set(xlabel="labeled images per digit", ylabel="accuracy", xticks=SHOTS)
 ax.legend(frameon=False)
 
 # %%
-# ``n_unlabeled_used_`` is the number of images that the model learned from, the probable digits; ``soft_labels_`` are its guesses.
+# ``n_unlabeled_used_`` is the number of images that the model learned from, the probable digits; ``soft_labels_`` holds
+# the class probabilities of each.
 
 shots, pool, _ = draw(4, 0)
 clf = fit(X[shots], y[shots], np.concatenate([X[pool[:200]], strangers[:100]]))
