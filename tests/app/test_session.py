@@ -6,21 +6,14 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from uploads import EMOJI, LONG_NAME, files
 
 import skxma.app._gallery as gallery_module
 from skxma import CLIPEncoder, XMAdapterClassifier, load
 from skxma.app._encoding import Encoders, bytes_fetched
 from skxma.app._gallery import MAX_UNDO
 from skxma.app._session import Session
-from skxma.datasets import load_emoji
 from skxma.errors import ImageError, ModelFileError, WeightsError
-
-EMOJI = load_emoji(as_paths=True)
-LONG_NAME = "a fox that sits on a hill and looks at the moon " * 4
-
-
-def files(label, shots):
-    return [EMOJI.images[i] for i in np.flatnonzero(EMOJI.target == label)[shots]]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from io import BytesIO
 from uuid import uuid4
 
 import pytest
-from test_app_session import LONG_NAME, files
+from uploads import LONG_NAME, files
 
 from skxma import CLIPEncoder, load
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-from test_app_session import LONG_NAME, files
+from uploads import LONG_NAME, files
 
 from skxma import CLIPEncoder, load
 
