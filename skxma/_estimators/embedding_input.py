@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skxma._labels import ClassTable
 from skxma._runtime.device import PRECISIONS, resolve_device
 from skxma._runtime.doc_links import DocumentedMixin
+from skxma._runtime.warning import warn
 from skxma.embeddings import Floats, is_embeddings, unit_rows
 from skxma.encoder._class_weights import class_weights
 from skxma.encoder._detached import DetachedEncoder
@@ -72,7 +72,7 @@ class EncodedInput(DocumentedMixin, BaseEstimator):
         except ValueError as error:
             if not hasattr(self, "classes_"):
                 raise
-            warnings.warn(f"{error} This fitted model goes on with the CPU.", UserWarning, stacklevel=2)
+            warn(f"{error} This fitted model goes on with the CPU.")
             return "cpu"
         return self.device
 
@@ -161,12 +161,10 @@ class EncodedInput(DocumentedMixin, BaseEstimator):
         text: NDArray[Any] | None = table.text
         if text is None and not self._is_precomputed():
             if table.names is None:
-                warnings.warn(
+                warn(
                     f"y holds labels that are no names ({table.classes.tolist()[0]!r}, ...), so the text has "
                     "no part in this fit. "
-                    "Pass class_names={label: name} for an accurate one.",
-                    UserWarning,
-                    stacklevel=4,
+                    "Pass class_names={label: name} for an accurate one."
                 )
                 return None
             text = class_weights(self._make_encoder(), table.names, self.templates)

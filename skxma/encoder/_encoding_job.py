@@ -1,11 +1,11 @@
 """The book-keeping of one call that encodes images: which are equal, known, done or unreadable."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma._runtime.warning import warn
 from skxma.errors import ImageError
 from skxma.images._validation import ImageLike, path_of
 from skxma.store._memory import MemoryStore
@@ -126,10 +126,8 @@ class ImageRun:
             for index, path, reason in sorted(self.skipped)[:_N_NAMED]
         ]
         more = [f"and {len(self.skipped) - _N_NAMED} more"] if len(self.skipped) > _N_NAMED else []
-        warnings.warn(
+        warn(
             "\n  ".join(
                 [f"Skipped {len(self.skipped)} of {len(self.items)} images; their rows are NaN:", *named, *more]
-            ),
-            UserWarning,
-            stacklevel=3,
+            )
         )
