@@ -56,12 +56,14 @@ def identify_folder(folder: Path, model: str) -> FolderIdentity:
     """
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise WeightsError(f"encoder {model!r}: no such folder: {str(folder)!r} (looked from {str(Path.cwd())!r}).")
+        raise WeightsError(f"The encoder {model!r}: no such folder: {str(folder)!r} (looked from {str(Path.cwd())!r}).")
     if not (folder / CONFIG_NAME).is_file():
-        raise WeightsError(f"encoder {model!r}: the folder {str(folder)!r} holds no {CONFIG_NAME}.")
+        raise WeightsError(f"The encoder {model!r}: the folder {str(folder)!r} holds no {CONFIG_NAME}.")
     weights = [path for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".bin", ".pth"}]
     if not weights:
-        raise WeightsError(f"encoder {model!r}: the folder {str(folder)!r} holds no weights ({_CHECKPOINT_NAMES[0]}).")
+        raise WeightsError(
+            f"The encoder {model!r}: the folder {str(folder)!r} holds no weights ({_CHECKPOINT_NAMES[0]})."
+        )
     stats = [(path.name, path.stat()) for path in (folder / CONFIG_NAME, *weights)]
     files = tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
     return FolderIdentity(str(folder.resolve()), files)

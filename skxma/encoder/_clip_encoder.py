@@ -432,7 +432,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         else:
             way = "a smaller encoder" if loaded.device.type == "cpu" else "device='cpu' or a smaller encoder"
         return OutOfMemoryError(
-            f"encoder {self.model!r} ran out of memory on {loaded.device} with a batch of {size}; pass {way}. Finished "
+            f"The encoder {self.model!r} ran out of memory on {loaded.device} with a batch of {size}; pass {way}. Finished "
             "batches are kept, unless memory=False."
         )
 
