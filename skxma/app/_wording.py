@@ -110,7 +110,7 @@ def _facts(sentence: str) -> str:
     """A sentence up to the clause that holds code or advice to a programmer; empty where too little is left."""
     code = _CODE.search(sentence)
     if code is not None:
-        sentence = sentence[: max(map(sentence[: code.start()].rfind, _CLAUSE_ENDS), default=0)] if code.start() else ""
+        sentence = sentence[: max(0, *map(sentence[: code.start()].rfind, _CLAUSE_ENDS))] if code.start() else ""
         sentence = re.sub(r"[\s,:;(]*(?:\b(?:and|or)|[:;] if\b[^:;]*)?$", "", sentence)
         if len(sentence.split()) < _LEAST_WORDS:
             return ""

@@ -1,4 +1,4 @@
-"""CLIPEncoder: pictures and words become unit vectors of one space."""
+"""CLIPEncoder: images and words become unit vectors of one space."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     on_error : {"raise", "skip"}, default="raise"
         Whether an unreadable image is an error, or a row of NaN with a warning; see `skipped_`.
     rescale_16bit : {"dtype", "range"} or int, default="dtype"
-        What becomes white in an image of 16-bit grey values. "dtype" is the type's largest value, 65535; images of
+        What becomes white in an image of 16-bit gray values. "dtype" is the type's largest value, 65535; images of
         microscopes and radiographs, which hold 12 bits, are almost black then, and warned of. "range" is the image's
         own brightest value, its darkest becoming black; a number of bits, such as 12, the largest value of that many.
         Embeddings made in different ways have different fingerprints, and are kept apart in the store.
@@ -163,7 +163,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         Parameters
         ----------
         X : sequence of images
-            Each a path, a PIL image, an uint8 array or torch tensor, the content of a file (bytes), an open binary file
+            Each a path, a PIL image, a uint8 array or torch tensor, the content of a file (bytes), an open binary file
             or a record ``{"bytes": ..., "path": ...}``. Also a stack or tensor of shape (n_samples, height, width[, 1,
             3 or 4]), a tensor of shape (n_samples, 3, height, width), a pandas Series, or a frame of one column.
         n_views : int, default=1
@@ -432,8 +432,8 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         else:
             way = "a smaller encoder" if loaded.device.type == "cpu" else "device='cpu' or a smaller encoder"
         return OutOfMemoryError(
-            f"The encoder {self.model!r} ran out of memory on {loaded.device} with a batch of {size}; pass {way}. Finished "
-            "batches are kept, unless memory=False."
+            f"The encoder {self.model!r} ran out of memory on {loaded.device} with a batch of {size}; pass {way}. "
+            "Finished batches are kept, unless memory=False."
         )
 
     def _encode_groups(self, groups: list[list[str]], kind: str) -> Embeddings:

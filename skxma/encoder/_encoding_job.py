@@ -8,7 +8,7 @@ from PIL import Image
 
 from skxma._runtime.warning import warn
 from skxma.errors import ImageError
-from skxma.images._rgb import GREY, uses_little
+from skxma.images._rgb import GRAY, uses_little
 from skxma.images._sources import ImageLike, path_of
 from skxma.images._validation import _place
 from skxma.store._memory import MemoryStore
@@ -144,7 +144,7 @@ class ImageRun:
         indices = sorted(index for key in self.dark for index in self.rows[key])
         first = min(self.dark, key=lambda key: self.rows[key][0])
         place = _place(indices[0], path_of(self.items[indices[0]]))
-        if any(found.startswith(GREY) for found in self.dark.values()):
+        if any(found.startswith(GRAY) for found in self.dark.values()):
             remedy = (
                 "Scale them, in Python by CLIPEncoder(..., rescale_16bit='range'), or rescale_16bit=12 where all hold "
                 "12 bits; or convert them to 8 bits."

@@ -54,12 +54,12 @@ class LoadedModel:
 
     @property
     def enough_pixels(self) -> int | None:
-        """Short side at which it is no matter how a picture was shrunk so far; None where every digit counts."""
+        """Short side at which it is no matter how an image was shrunk so far; None where every digit counts."""
         return None if self.dtype == torch.float32 else DRAFT_GAP * max(self.image_size)
 
     @torch.inference_mode()
     def embed_images(self, pixels: Tensor) -> NDArray[np.float32]:
-        """Return the L2-normalised features of a batch.
+        """Return the L2-normalized features of a batch.
 
         Parameters
         ----------
@@ -80,7 +80,7 @@ class LoadedModel:
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the L2-normalised features of some prompts.
+        """Return the L2-normalized features of some prompts.
 
         Parameters
         ----------

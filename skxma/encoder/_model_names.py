@@ -78,6 +78,6 @@ def _suggest(model: str, architecture: str, tag: str) -> str:
     where = f"local-dir:{model}" if Path(model).is_dir() else "local-dir:/path/to/folder"
     repo = f"hf-hub:{model}" if tag else "hf-hub:organisation/name"
     return (
-        f"The encoder {model!r} is unknown{hint} Other names: 'architecture/tag' of open_clip.list_pretrained(), {repo!r}, "
-        f"{where!r}, 'tiny'."
+        f"The encoder {model!r} is unknown{hint} Other names: 'architecture/tag' of open_clip.list_pretrained(), "
+        f"{repo!r}, {where!r}, 'tiny'."
     )

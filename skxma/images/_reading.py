@@ -35,7 +35,7 @@ def load_image(
 ) -> Image.Image:
     """Read one item as an upright RGB image; the file is closed again.
 
-    The EXIF orientation is applied before anything else, transparency is laid on white, and 16-bit greyscale is
+    The EXIF orientation is applied before anything else, transparency is laid on white, and 16-bit grayscale is
     rescaled, so that what follows sees the image that a viewer shows.
 
     Parameters
@@ -50,7 +50,7 @@ def load_image(
         size where that leaves as many and divides both sides, which is several times as fast and, once resized, hardly
         another image.
     rescale_16bit : {"dtype", "range"} or int, default="dtype"
-        What becomes white in an image of 16-bit grey values: 65535, its own brightest value (and its darkest black),
+        What becomes white in an image of 16-bit gray values: 65535, its own brightest value (and its darkest black),
         or the largest value of that many bits.
 
     Returns

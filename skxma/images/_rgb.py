@@ -10,7 +10,7 @@ from skxma.errors import ImageError
 Rescaling: TypeAlias = str | int
 
 USED_RANGE = "used_range_16bit"
-GREY, COLOR = "grey", "color"
+GRAY, COLOR = "gray", "color"
 _MAX_16_BIT = 65535
 # images of 14 bits and less
 _WIDE = 2**14
@@ -39,7 +39,7 @@ def to_rgb(image: Image.Image, rescale_16bit: Rescaling = "dtype") -> Image.Imag
     image : PIL.Image.Image
         Of any mode but those whose range is unknown ("F", and "I" that comes from no file).
     rescale_16bit : {"dtype", "range"} or int, default="dtype"
-        What becomes white in an image of 16-bit grey values: 65535, its own brightest value (and its darkest black),
+        What becomes white in an image of 16-bit gray values: 65535, its own brightest value (and its darkest black),
         or the largest value of that many bits.
 
     Returns
@@ -104,7 +104,7 @@ def uses_little(image: Image.Image) -> str | None:
     words : str or None
         Its values; None where it had 8 bits, used more of them, or has one value only.
     """
-    low, high, kind = image.info.get(USED_RANGE, (0, 0, GREY))
+    low, high, kind = image.info.get(USED_RANGE, (0, 0, GRAY))
     return f"{kind} values from {low} to {high}" if 0 < high - low < _WIDE else None
 
 
@@ -116,7 +116,7 @@ def _turn_upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # a picture is worth more than what its camera noted of it
+    except Exception:  # an image is worth more than what its camera noted of it
         return image
     method = _TURNS.get(orientation)
     return image if method is None else image.transpose(method)
@@ -137,5 +137,5 @@ def _from_wide(image: Image.Image, rescale_16bit: Rescaling) -> Image.Image:
             raise ImageError(f"a value of {high}, beyond the {rescale_16bit} bits of rescale_16bit={rescale_16bit}")
         scaled = values * (255 / most)
     rgb = Image.fromarray(np.round(scaled).astype(np.uint8)).convert("RGB")
-    rgb.info[USED_RANGE] = (low, high, GREY)
+    rgb.info[USED_RANGE] = (low, high, GRAY)
     return rgb

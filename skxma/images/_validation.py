@@ -43,7 +43,7 @@ def check_images(X: Any) -> Sequence[ImageLike]:
     Parameters
     ----------
     X : sequence of images, or array or tensor of shape (n_samples, height, width[, 1, 3 or 4])
-        Each a path (str or path-like), a PIL image, an uint8 array or torch tensor, the content of a file (bytes), a
+        Each a path (str or path-like), a PIL image, a uint8 array or torch tensor, the content of a file (bytes), a
         binary file that is open for reading, or a record ``{"bytes": ..., "path": ...}`` of Hugging Face's data sets.
         A 1-D array, a column vector, a pandas Series and a data frame of one column hold such items too. A tensor may
         have its channels first.

@@ -1,4 +1,6 @@
+import doctest
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,22 +54,16 @@ def test_that_of_openai_is_refused_too():
 
 def test_the_remedies_are_taken(parts, random_model):
     """The weights by name, and the wrapper of the guide; both are the same encoder."""
-    model, preprocess, tokenizer = parts
-
-    class OpenClip:
-        def encode_image(self, images):
-            from skxma.images import load_image
-
-            with torch.inference_mode():
-                return model.encode_image(torch.stack([preprocess(load_image(image)) for image in images])).numpy()
-
-        def encode_text(self, prompts):
-            with torch.inference_mode():
-                return model.encode_text(tokenizer(prompts)).numpy()
+    names: dict = {}
+    guide = Path(__file__).parents[2] / "docs" / "guide" / "encoder.md"
+    for example in doctest.DocTestParser().get_examples(guide.read_text(encoding="utf-8").replace("```", "")):
+        if example.source.startswith(("import", "from", "class OpenClip")):
+            exec(example.source, names)
+    OpenClip = names["OpenClip"]
 
     named = CLIPEncoder(random_model, precision="fp32", memory=MemoryStore())
     by_name = XMAdapterClassifier(named, vocabulary=None).fit(X, Y)
-    wrapped = XMAdapterClassifier(OpenClip(), vocabulary=None).fit(X, Y)
+    wrapped = XMAdapterClassifier(OpenClip(*parts), vocabulary=None).fit(X, Y)
     np.testing.assert_allclose(wrapped.encode(X), by_name.encode(X), atol=1e-6)
 
 

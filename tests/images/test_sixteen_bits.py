@@ -9,14 +9,14 @@ from bad_images import png_chunk
 from PIL import Image
 from small_clip import make_pixels
 
-from skxma import CLIPEncoder, XMAdapterClassifier
+from skxma import CLIPEncoder, XMAdapterClassifier, load
 from skxma.errors import EncoderMismatchError, ImageError
 from skxma.images import content_key, load_image
 from skxma.store import EmbeddingStore, MemoryStore
 
-GREY = make_pixels(0)[..., 0]
-GREY[0, :2] = 0, 255
-TWELVE = np.round(GREY * (4095 / 255)).astype(np.uint16)
+GRAY = make_pixels(0)[..., 0]
+GRAY[0, :2] = 0, 255
+TWELVE = np.round(GRAY * (4095 / 255)).astype(np.uint16)
 
 
 def as_file(values: np.ndarray, kind: str = "PNG") -> bytes:
@@ -32,7 +32,7 @@ def tiny(**options) -> CLIPEncoder:
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("rescale_16bit", ["range", 12])
 def test_twelve_bits_are_embedded_as_the_same_image_of_eight(kind, rescale_16bit):
-    (eight,) = tiny().encode_image([GREY])
+    (eight,) = tiny().encode_image([GRAY])
     with pytest.warns(UserWarning, match="small part of their range"):
         (dark,) = tiny().encode_image([as_file(TWELVE, kind)])
     assert dark @ eight < 0.5
@@ -49,14 +49,14 @@ def test_the_remedy_of_the_warning_works():
     assert len(caught) == 1
     assert "1 of 2 images" in message
     assert "image 1" in message
-    assert "grey values from 0 to 4095" in message
+    assert "gray values from 0 to 4095" in message
     for remedy in ("rescale_16bit='range'", "rescale_16bit=12"):
         assert remedy in message
         (seen,) = eval(f"tiny({remedy})").encode_image([as_file(TWELVE)])
-        assert seen @ tiny().encode_image([GREY])[0] > 0.999
+        assert seen @ tiny().encode_image([GRAY])[0] > 0.999
 
 
-@pytest.mark.parametrize("values", [GREY.astype(np.uint16) * 257, np.full((9, 9), 7, np.uint16), GREY])
+@pytest.mark.parametrize("values", [GRAY.astype(np.uint16) * 257, np.full((9, 9), 7, np.uint16), GRAY])
 def test_a_full_range_and_a_single_value_are_not_warned_of(values):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -64,9 +64,9 @@ def test_a_full_range_and_a_single_value_are_not_warned_of(values):
 
 
 def test_a_full_range_is_read_as_before_by_every_way_and_a_flat_image_by_range():
-    wide = as_file(GREY.astype(np.uint16) * 257)
+    wide = as_file(GRAY.astype(np.uint16) * 257)
     for rescale_16bit in ("dtype", "range", 16):
-        np.testing.assert_array_equal(np.asarray(load_image(wide, rescale_16bit=rescale_16bit))[..., 0], GREY)
+        np.testing.assert_array_equal(np.asarray(load_image(wide, rescale_16bit=rescale_16bit))[..., 0], GRAY)
     flat = as_file(np.full((4, 4), 257 * 9, np.uint16))
     assert np.asarray(load_image(flat, rescale_16bit="range")).max() == 9
 
@@ -116,10 +116,10 @@ def test_images_that_only_one_way_tells_apart_have_keys_of_their_own():
 
 
 def test_a_model_refuses_embeddings_and_encoders_of_another_way():
-    images, y = [as_file(TWELVE), as_file(TWELVE[::-1]), GREY, GREY[::-1]], list("abab")
+    images, y = [as_file(TWELVE), as_file(TWELVE[::-1]), GRAY, GRAY[::-1]], list("abab")
     clf = XMAdapterClassifier(tiny(rescale_16bit="range"), vocabulary=None).fit(images, y)
     with pytest.raises(EncoderMismatchError):
-        clf.predict(tiny().encode_image([GREY]))
+        clf.predict(tiny().encode_image([GRAY]))
     clf.set_params(encoder__rescale_16bit="dtype")
     with pytest.raises(EncoderMismatchError):
         clf.predict(images)
@@ -140,3 +140,15 @@ def test_other_ways_are_refused(rescale_16bit):
 def test_views_are_warned_of_too():
     with pytest.warns(UserWarning, match="small part of their range"):
         tiny().encode_image([as_file(TWELVE)], n_views=2, random_state=0)
+
+
+def test_a_model_file_remembers_the_way(tmp_path):
+    images, y = [as_file(TWELVE), as_file(TWELVE[::-1]), GRAY[:, ::-1], GRAY[::-1, ::-1]], list("abab")
+    for way in ("range", 12):
+        clf = XMAdapterClassifier(tiny(rescale_16bit=way), vocabulary=None).fit(images, y)
+        clf.save(tmp_path / "m.skxma")
+        loaded = load(tmp_path / "m.skxma")
+        assert loaded.encoder.rescale_16bit == way
+        np.testing.assert_allclose(
+            loaded.set_params(encoder__precision="fp32").predict_proba(images), clf.predict_proba(images)
+        )
