@@ -42,7 +42,9 @@ def is_content(item: object) -> TypeGuard[bytes | bytearray | memoryview]:
 
 def is_file(item: object) -> bool:
     """Tell whether an item is an open file, or an object that reads like one."""
-    return callable(getattr(item, "read", None)) and not isinstance(item, (Image.Image, np.ndarray))
+    # a path of py.path, or of a cloud, can be read as well
+    is_other = is_path(item) or isinstance(item, (Image.Image, np.ndarray))
+    return not is_other and callable(getattr(item, "read", None))
 
 
 def is_record(item: object) -> TypeGuard[ImageRecord]:

@@ -358,3 +358,15 @@ def test_a_png_with_large_notes_that_is_cut_short_is_still_refused(cut):
     content = encode_as(PIXELS, "PNG", icc_profile=os.urandom(1_500_000))[: 1_500_900 + cut if cut > 0 else -1000]
     with pytest.raises(ImageError, match="damaged or truncated"):
         load_image(content)
+
+
+def test_a_path_that_can_read_itself_is_a_path(tmp_path):
+    class Readable(type(tmp_path)):
+        def read(self):
+            raise AssertionError("was taken for a file")
+
+    (tmp_path / "a.png").write_bytes(CONTENT)
+    path = Readable(tmp_path / "a.png")
+    check_header(path)
+    assert content_key(path) == content_key(CONTENT)
+    np.testing.assert_array_equal(read(path), PIXELS)
