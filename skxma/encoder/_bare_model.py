@@ -23,8 +23,8 @@ def refuse_bare_model(encoder: object) -> None:
     if found is None:
         return
     raise TypeError(
-        f"a bare {found} model ({type(encoder).__name__}) takes tensors and tokens, and holds neither its "
-        "preprocessing nor its tokenizer. Pass the name of its weights, CLIPEncoder('architecture/tag') or "
+        f"The encoder is a bare {found} model ({type(encoder).__name__}), which takes tensors and tokens and holds "
+        "neither its preprocessing nor its tokenizer. Pass the name of its weights, CLIPEncoder('architecture/tag') or "
         "CLIPEncoder('local-dir:/path/to/folder'); or an object with encode_image(images) and encode_text(prompts) "
         "around it, as the guide's page on encoders shows."
     )
