@@ -121,6 +121,7 @@ CLIP_ENCODER = EstimatorRecord(
         "n_threads",
         "on_error",
         "precision",
+        "rescale_16bit",
         "verbose",
     ),
     {},

@@ -19,11 +19,11 @@ RESTART = "stop skxma app in its terminal (Ctrl-C) and start it again with"
 MAX_NAME = 40
 EXPECTED = (SkxmaError, ValueError, OSError, ImportError, MemoryError)
 
-_NAME = re.compile(r"\b(?:model|encoder)=(?P<quote>['\"])(?P<name>.*?)(?P=quote)")
+_NAME = re.compile(r"\b(?:model=|encoder[= ])(?P<quote>['\"])(?P<name>.*?)(?P=quote)")
 _MEANT = re.compile(r"did you mean '?(?P<name>[^\s'?]+)'?", re.IGNORECASE)
 _CODE = re.compile(
     r"\w\(|\w=\S|\{\w+:|\b(?:joblib|np|torch|PIL|skxma|open_clip|clf)\.\w|MAX_IMAGE_PIXELS|class_names|set_params"
-    r"|\b(?:pass|call|wrap)\b|\bas joblib writes",
+    r"|\b(?:pass|call|wrap|hf download)\b|\bas joblib writes",
     re.IGNORECASE,
 )
 _CLAUSE_ENDS = ",:;("
@@ -110,7 +110,7 @@ def _facts(sentence: str) -> str:
     """A sentence up to the clause that holds code or advice to a programmer; empty where too little is left."""
     code = _CODE.search(sentence)
     if code is not None:
-        sentence = sentence[: max(map(sentence[: code.start()].rfind, _CLAUSE_ENDS), default=0)] if code.start() else ""
+        sentence = sentence[: max(0, *map(sentence[: code.start()].rfind, _CLAUSE_ENDS))] if code.start() else ""
         sentence = re.sub(r"[\s,:;(]*(?:\b(?:and|or)|[:;] if\b[^:;]*)?$", "", sentence)
         if len(sentence.split()) < _LEAST_WORDS:
             return ""

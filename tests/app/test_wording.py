@@ -8,7 +8,7 @@ from PIL import Image
 
 from skxma import CLIPEncoder, XMAdapterClassifier, load
 from skxma.app._wording import is_expected, without_code, words_of, words_of_warning
-from skxma.errors import OutOfMemoryError
+from skxma.errors import OutOfMemoryError, WeightsError
 from skxma.images import load_image
 
 PYTHON = re.compile(r"\w\(\w|\w=\S|\.\w+\(|set_params|class_names|joblib|\bpass\b", re.IGNORECASE)
@@ -124,3 +124,12 @@ def test_a_name_that_is_too_long_is_named(names, start):
     words = words_of_warning(f"{text}{'a sleepy fox ' * 9}'. Shorten it, or pass several prompts.", names)
     assert words.startswith(start)
     assert PYTHON.search(words) is None
+
+
+def test_missing_weights_are_worded_without_the_commands_of_a_terminal():
+    from skxma.encoder._checkpoints import _describe
+
+    words = words_of(WeightsError(_describe("a/b", ["w.bin"], "the hub can't be reached from this machine: no route")))
+    assert words.startswith("Could not get w.bin of 'a/b': the hub can't be reached from this machine: no route.")
+    assert "hf download" not in words
+    assert words.count("local-dir:") == 1
