@@ -113,9 +113,7 @@ def _only(folder: Path, filled: Mapping[str, Listing]) -> Path | None:
     return inner if not has_images and _has_classes(inner) else None
 
 
-def _divided_classes(
-    folder: Path, filled: Mapping[str, Listing], part: str
-) -> tuple[dict[str, list[str]], list[str]]:
+def _divided_classes(folder: Path, filled: Mapping[str, Listing], part: str) -> tuple[dict[str, list[str]], list[str]]:
     """The images of each class, of one part where each class is divided into parts; and a note on that."""
     parts = {
         name: [part_of(Path(path).relative_to(folder / name).parts[0]) for path in listing.paths]

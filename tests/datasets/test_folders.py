@@ -22,7 +22,9 @@ def relative(root, data):
 
 
 def test_hidden_and_service_folders_are_no_images_of_a_class(tmp_path):
-    plant(tmp_path, "bear/1.png", "fox/2.png", "bear/.ipynb_checkpoints/3.png", "bear/@eaDir/4.png", "__MACOSX/fox/5.png")
+    plant(
+        tmp_path, "bear/1.png", "fox/2.png", "bear/.ipynb_checkpoints/3.png", "bear/@eaDir/4.png", "__MACOSX/fox/5.png"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data = load_image_folder(tmp_path)
@@ -35,7 +37,7 @@ def test_hidden_and_service_folders_are_no_images_of_a_class(tmp_path):
 @pytest.mark.parametrize("val", ["val", "Valid", "validation"])
 def test_train_is_taken_of_a_divided_folder_and_the_others_are_named(tmp_path, val):
     plant(tmp_path, *(f"{part}/{name}/{i}.jpg" for part in ("train", "test", val) for name in "ab" for i in range(2)))
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="Took the classes") as said:
         data = load_image_folder(tmp_path)
     assert relative(tmp_path, data) == ["train/a/0.jpg", "train/a/1.jpg", "train/b/0.jpg", "train/b/1.jpg"]
     assert data.target.tolist() == ["a", "a", "b", "b"]
