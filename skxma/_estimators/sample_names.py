@@ -32,7 +32,7 @@ def names_of(X: Any) -> Names | None:
     except ImageError:
         return None
     # a stack of pixels has no paths
-    return None if isinstance(items, np.ndarray) else _as_names([path_of(item) for item in items])
+    return None if isinstance(items, np.ndarray) else as_names([path_of(item) for item in items])
 
 
 def names_with(clf: Any, X: Any) -> Names | None:
@@ -47,7 +47,7 @@ def names_with(clf: Any, X: Any) -> Names | None:
     """
     labeled, pool = _held(clf)
     fresh = names_of(X)
-    return _as_names([*labeled, *([None] * _num_samples(X) if fresh is None else fresh), *pool])
+    return as_names([*labeled, *([None] * _num_samples(X) if fresh is None else fresh), *pool])
 
 
 def names_without(clf: Any, kept: NDArray[np.bool_]) -> Names | None:
@@ -61,7 +61,7 @@ def names_without(clf: Any, kept: NDArray[np.bool_]) -> Names | None:
         Which samples with labels are kept; those without are kept anyway.
     """
     labeled, pool = _held(clf)
-    return _as_names([*(name for name, stays in zip(labeled, kept, strict=False) if stays), *pool])
+    return as_names([*(name for name, stays in zip(labeled, kept, strict=False) if stays), *pool])
 
 
 def _held(clf: Any) -> tuple[list[str | None], list[str | None]]:
@@ -73,7 +73,8 @@ def _held(clf: Any) -> tuple[list[str | None], list[str | None]]:
     return labeled, [None] * (0 if pool is None else len(pool.keys))
 
 
-def _as_names(names: list[str | None]) -> Names | None:
+def as_names(names: list[str | None]) -> Names | None:
+    """Return names as an array, None where no sample has one."""
     if not any(names):
         return None
     array = np.empty(len(names), dtype=object)
