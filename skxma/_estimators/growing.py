@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skxma._estimators.embedding_input import EncodedInput
+from skxma._estimators.sample_names import names_with, names_without
 from skxma._estimators.support_set import Samples, check_one_label_each, sample_weights
 from skxma._labels import ClassTable, resolve_classes, split_unlabelled
 from skxma._runtime.atomic import all_or_nothing
@@ -28,6 +29,7 @@ class GrowingClassifier(EncodedInput):
     image_cache_: ImageCache
     sample_position_: NDArray[np.intp]
     sample_weight_: NDArray[np.float64]
+    sample_names_: NDArray[np.object_] | None
     unlabeled_cache_: Pool | None
 
     @abstractmethod
@@ -79,6 +81,7 @@ class GrowingClassifier(EncodedInput):
         if hasattr(self, "dropped_classes_"):
             self.dropped_classes_ = np.setdiff1d(self.dropped_classes_, known.labels)
             table = table.without(self.dropped_classes_)
+        self.sample_names_ = names_with(self, X)
         return self._fit_features(known.features, table, known.weights, known.unlabelled)
 
     @all_or_nothing
@@ -114,6 +117,7 @@ class GrowingClassifier(EncodedInput):
         kept_labels = known.labels[kept & (known.labelled_weights > 0)]
         if stay.sum() < 2 or not len(kept_labels):
             raise ValueError(f"{int(stay.sum())} classes would stay; it takes two, one of them with pictures.")
+        self.sample_names_ = names_without(self, kept)
         known = known.of_classes(kept, kept_labels[0])
         table = self._resolve_classes(known.labels, known.labelled_weights).without(dropped)
         self.dropped_classes_ = np.union1d(getattr(self, "dropped_classes_", dropped), dropped)

@@ -150,6 +150,7 @@ _FITTED = _fitted(
     "encoder_logit_scale",
     "image_cache",
     "n_features_in",
+    "sample_names",
     "sample_position",
     "sample_weight",
     "text_features",

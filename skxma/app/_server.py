@@ -23,6 +23,7 @@ from skxma.app._job import Job
 from skxma.app._session import Asked, Model, Session
 from skxma.app._tabs import TabGoneError, Tabs, TooManyTabsError
 from skxma.app._wording import is_expected, words_of
+from skxma.inspection._support import support_names
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).with_name("page")
@@ -355,16 +356,16 @@ def described_job(job: Job | None) -> dict[str, Any] | None:
 
 def described_answer(asked: Asked) -> dict[str, Any]:
     """An answer with its evidence; images of the fit are named where they are at hand."""
-    images = asked.model.images
+    images, names = asked.model.images, support_names(asked.model.classifier)
     retrieved = []
     for found in asked.answer.retrieved:
         # an opened model brings no images
-        support = images[found.sample - 1] if images else None
+        support, name = images[found.sample - 1] if images else None, names[found.sample - 1]
         retrieved.append(
             {
                 **asdict(found),
                 "image": None if support is None else support.number,
-                "name": f"image {found.sample}" if support is None else support.name,
+                "name": f"image {found.sample}" if name is None else Path(name).name,
             }
         )
     return {

@@ -270,6 +270,7 @@ class Session:
         self, job: Job, number: int, names: list[str], images: tuple[StoredImage, ...], labels: list[str]
     ) -> Model:
         from skxma import CLIPEncoder, XMAdapterClassifier
+        from skxma._estimators.sample_names import as_names
 
         encoder = CLIPEncoder(self.encoder, device=self.device)
         self._encoders.load(encoder, job)
@@ -285,8 +286,9 @@ class Session:
             start = time.perf_counter()
             clf.fit([image.file for image in images], labels)
             seconds = time.perf_counter() - start
-        # what is saved names the encoder, and carries no job
+        # what is saved names the encoder, carries no job, and calls images as their files were called when uploaded
         clf.set_params(encoder=self.encoder)
+        clf.sample_names_ = as_names([image.name for image in images])
         doubts = tuple(
             Doubt(images[found.sample].number, str(found.suggested), found.probability)
             for found in labels_in_question(clf)
