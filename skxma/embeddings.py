@@ -81,8 +81,21 @@ Floats = NDArray[np.float32]
 
 
 def is_embeddings(X: Any) -> bool:
-    """Tell embeddings from images: floats of two dimensions are never an image here."""
-    return isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind == "f"
+    """Tell embeddings from images: floats of two dimensions are never an image here, in an array or in a frame."""
+    if not isinstance(X, np.ndarray):
+        if not _is_frame(X):
+            return False
+        X = X.to_numpy()
+    return bool(X.ndim == 2 and X.dtype.kind == "f")
+
+
+def embedding_array(X: Any) -> Any:
+    """Return the array of a pandas or polars frame, as ``set_output`` has encoders make; anything else as it is."""
+    return X.to_numpy() if _is_frame(X) else X
+
+
+def _is_frame(X: Any) -> bool:
+    return hasattr(X, "columns") and hasattr(X, "to_numpy")
 
 
 def unit_rows(X: NDArray[Any]) -> Floats:

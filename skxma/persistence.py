@@ -1,29 +1,22 @@
-"""Loading a model file: which classes may come out of one."""
+"""Loading of model files."""
 
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Any
 
-from skxma import __version__, baselines
-from skxma._estimators.base import FewShotClassifier
-from skxma._estimators.xmadapter import XMAdapterClassifier
 from skxma._persistence import model_file
-from skxma._persistence.estimator_state import unpack_estimator
+from skxma._persistence.estimator_state import find_estimator, unpack_estimator
 from skxma.errors import ModelFileError
-
-LOADABLE: dict[str, type[FewShotClassifier]] = {
-    "XMAdapterClassifier": XMAdapterClassifier,
-    **{name: getattr(baselines, name) for name in baselines.__all__},
-}
 
 
 def load(path: str | os.PathLike[str]) -> Any:
     """Load a classifier that its `save` wrote.
 
-    Nothing in the file is run and nothing is looked up by a name in it; neither the network nor any other file is
-    touched. An encoder that it names is loaded when pictures are to be predicted. `memory` and, of a `CLIPEncoder`,
-    `cache_dir` are not in the file where they name a place: give them with ``set_params``.
+    Nothing in the file is run, and only classes of a fixed list are made; neither the network nor any other file is
+    touched. An encoder that the file names is loaded when images are to be predicted. `memory` and the `cache_dir` of
+    a `CLIPEncoder` are not in the file where they name a place on disk: give them with ``set_params``.
 
     Parameters
     ----------
@@ -43,10 +36,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     state, arrays = model_file.read(path)
     try:
-        name = state["class"]
-        if name not in LOADABLE:
-            raise ModelFileError(f"it holds a {name!r}, which skxma {__version__} does not know. Update skxma.")
-        return unpack_estimator(LOADABLE[name], state, arrays)
+        record = find_estimator(state)
+        module, _, name = record.path.partition(":")
+        return unpack_estimator(getattr(import_module(module), name), record, state, arrays)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         reason = str(error) if isinstance(error, ModelFileError) else f"{type(error).__name__}: {error}"
         raise ModelFileError(f"{os.fspath(path)} cannot be loaded: {reason}") from error

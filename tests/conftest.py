@@ -28,6 +28,14 @@ def pytest_collection_modifyitems(items):
         item.user_properties.append(("kinds", " ".join(kinds)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep what `memory=True` stores, as the command line does, out of the cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKXMA_CACHE", str(tmp_path_factory.mktemp("cache") / "skxma"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory) -> str:
     """The name of a random convolutional CLIP of 64 pixels and 32 features."""

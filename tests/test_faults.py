@@ -432,6 +432,7 @@ def test_a_hub_that_cannot_be_reached_is_told_with_the_way_out(folder, tmp_path,
         raise LocalEntryNotFoundError("not in the cache") from OSError("Temporary failure in name resolution")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
     assert main(["fit", str(folder), "--model", str(tmp_path / "m.skxma")]) == 1
     said = capsys.readouterr().err
     assert "the hub can't be reached: Temporary failure in name resolution" in said

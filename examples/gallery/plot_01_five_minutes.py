@@ -2,7 +2,7 @@
 Emoji in five minutes
 =====================
 
-Forty things, each drawn by five emoji sets. One drawing of each is enough to recognise the others.
+Forty things, each drawn by five emoji sets. One drawing of each is enough to recognize the others.
 
 The data and the encoder are part of the package, so this runs without a network.
 """
@@ -32,7 +32,7 @@ for ax, thing in zip(axes[0], things, strict=True):
     ax.set_title(thing.replace(" ", "\n", 1), fontsize=9)
 
 # %%
-# A classifier is made and fitted like any of scikit-learn's. Pictures go in as they are: arrays here, paths or PIL
+# A classifier is made and fitted like any of scikit-learn's. Images go in as they are: arrays here, paths or PIL
 # images elsewhere. The labels are words, so the text encoder knows what they mean.
 
 from skxma import XMAdapterClassifier
@@ -41,22 +41,22 @@ shots, test = emoji.sets == "noto", emoji.sets != "noto"
 clf = XMAdapterClassifier("tiny").fit(emoji.images[shots], emoji.target[shots])
 accuracy = clf.score(emoji.images[test], emoji.target[test])
 zero_shot = (clf.classes_[clf.zero_shot(emoji.images[test]).argmax(1)] == emoji.target[test]).mean()
-print(f"from the words alone (zero-shot) {zero_shot:.1%}, with one picture each {accuracy:.1%}")
+print(f"from the words alone (zero-shot) {zero_shot:.1%}, with one image each {accuracy:.1%}")
 
 # %%
-# ``predict_proba`` says how sure it is. Here are the best three answers for one picture of each of six things.
+# ``predict_proba`` gives the probabilities. Here are the best three answers for one image of each of six things.
 
 some = test & (emoji.sets == "twemoji")
 queries, truth = emoji.images[some][::7], emoji.target[some][::7]
 probabilities = clf.predict_proba(queries)
 fig, axes = plt.subplots(2, len(queries), figsize=(11, 4.2), layout="constrained", height_ratios=[1, 0.8])
-for top, bottom, picture, label, row in zip(*axes, queries, truth, probabilities, strict=True):
-    top.imshow(picture)
+for top, bottom, image, label, row in zip(*axes, queries, truth, probabilities, strict=True):
+    top.imshow(image)
     top.set_title(label, fontsize=9)
     top.set_axis_off()
     best = row.argsort()[::-1][:3]
-    colours = ["#0072B2" if clf.classes_[c] == label else "#D55E00" for c in best]
-    bottom.barh([2, 1, 0], row[best], height=0.3, color=colours)
+    colors = ["#0072B2" if clf.classes_[c] == label else "#D55E00" for c in best]
+    bottom.barh([2, 1, 0], row[best], height=0.3, color=colors)
     for place, c in zip([2, 1, 0], best, strict=True):
         bottom.text(0, place + 0.2, clf.classes_[c], fontsize=8, va="bottom")
     bottom.set(xlim=(0, 1), ylim=(-0.3, 2.8), yticks=[], xticks=[0, 0.5, 1])
@@ -65,7 +65,7 @@ for top, bottom, picture, label, row in zip(*axes, queries, truth, probabilities
 
 # %%
 # More drawings of each thing make it better. ``FewShotSplit`` draws random support sets of so many shots, and
-# scikit-learn does the rest; every picture is encoded once and then remembered.
+# scikit-learn does the rest; every image is encoded once and then remembered.
 
 from sklearn.model_selection import cross_val_score
 

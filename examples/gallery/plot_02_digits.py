@@ -1,9 +1,9 @@
 """
-scikit-learn's digits, as pictures
+scikit-learn's digits, as images
 ==================================
 
-The 8 × 8 digits that come with scikit-learn are usually fed to a classifier as 64 numbers. Here they are pictures,
-for an encoder that was trained on emoji and never on handwriting. The question: does it help with few labelled
+The 8 × 8 digits that come with scikit-learn are usually fed to a classifier as 64 numbers. Here they are images,
+for an encoder that was trained on emoji and never on handwriting. The question: does it help with few labeled
 digits?
 """
 
@@ -17,28 +17,28 @@ from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma.model_selection import FewShotSplit
 
 # %%
-# An array of shape (n, height, width) of ``uint8`` is a stack of grey pictures, of whatever size. Ink is dark on
+# An array of shape (n, height, width) of ``uint8`` is a stack of grey images, of whatever size. Ink is dark on
 # white paper, as in most drawings.
 
 digits = load_digits()
-pictures = (255 - digits.images / 16 * 255).astype(np.uint8)
-print(pictures.shape, pictures.dtype)
+images = (255 - digits.images / 16 * 255).astype(np.uint8)
+print(images.shape, images.dtype)
 
 fig, axes = plt.subplots(1, 10, figsize=(9, 1.3), layout="constrained")
-for ax, picture, label in zip(axes, pictures, digits.target, strict=False):
-    ax.imshow(picture, cmap="gray")
+for ax, image, label in zip(axes, images, digits.target, strict=False):
+    ax.imshow(image, cmap="gray")
     ax.set_title(label)
     ax.set_axis_off()
 
 # %%
-# The labels are integers, which say nothing to a text encoder; ``class_names`` does: a sequence of names that the
+# The labels are integers, which mean nothing to a text encoder. ``class_names`` is a sequence of names that the
 # labels index.
 #
-# The pictures are encoded before the comparison. ``CLIPEncoder`` is a transformer, and its embeddings may be given to
-# the classifier in the place of pictures.
+# The images are encoded before the comparison. ``CLIPEncoder`` is a transformer, and its embeddings may be given to
+# the classifier in the place of images.
 
 names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-embeddings = CLIPEncoder("tiny").fit_transform(pictures)
+embeddings = CLIPEncoder("tiny").fit_transform(images)
 methods = {
     "XMAdapter": (XMAdapterClassifier("tiny", class_names=names), embeddings),
     "logistic regression on pixels": (LogisticRegression(C=10, max_iter=2000), digits.data / 16),
@@ -60,7 +60,7 @@ FewShotCurveDisplay.from_scores(scores)
 
 # %%
 # Up to eight digits of each, the three are about equally good; at sixteen the retrieval is ahead. An encoder of
-# coloured drawings has little to say of handwriting, and does no harm.
+# colored drawings has little to say of handwriting, and does no harm.
 
 # %%
 # What the words alone bring is in ``zero_shot``; a guess would be right one time in ten. The evidence that is added

@@ -56,10 +56,10 @@ for ax, name in zip(axes[0], regions, strict=True):
 
 clf = XMAdapterClassifier("tiny").fit(train, train_labels)
 zero_shot = (clf.classes_[clf.zero_shot(test).argmax(1)] == test_labels).mean()
-print(f"zero-shot {zero_shot:.0%}, with {N_SHOTS} crops a class {clf.score(test, test_labels):.0%}")
+print(f"zero-shot {zero_shot:.0%}, with {N_SHOTS} crops per class {clf.score(test, test_labels):.0%}")
 
 # %%
-# The map: a window slides over both photographs, and each place takes the colour of the answer. Test crops overlap
+# The map: a window slides over both photographs, and each place takes the color of the answer. Test crops overlap
 # with the places of the support crops, and all are of the same two photographs, so this is easier than photographs of
 # other temples and flowers would be.
 

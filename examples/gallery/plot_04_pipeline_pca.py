@@ -26,7 +26,7 @@ pipeline.fit(emoji.images[emoji.sets != "noto"], emoji.target[emoji.sets != "not
 print(pipeline.predict(emoji.images[emoji.sets == "noto"])[:4])
 
 # %%
-# A cross-validation over the whole pipeline encodes each picture once, however many folds and candidates there are:
+# A cross-validation over the whole pipeline encodes each image once, however many folds and candidates there are:
 # the encoder remembers what it has seen, by content.
 
 cv = FewShotSplit(4, random_state=0)

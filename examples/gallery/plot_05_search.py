@@ -58,8 +58,8 @@ fig.colorbar(shown, label="accuracy (%)")
 # The larger ``alpha``, the less is left of the zero-shot logits; the text of this encoder is weak, and the search
 # finds that out. Above 300 little changes.
 #
-# Nobody who has one to five pictures of a class has a validation set as well. The default chooses these numbers on
-# leave-one-out predictions of the support set, in one fit. On pictures that neither has seen:
+# Nobody who has one to five images of a class has a validation set as well. The default chooses these numbers on
+# leave-one-out predictions of the support set, in one fit. On images that neither has seen:
 
 default = XMAdapterClassifier("tiny").fit(X[support], y[support])
 print(f"searched {swept.score(X[test], y[test]):.1%}, default {default.score(X[test], y[test]):.1%}")

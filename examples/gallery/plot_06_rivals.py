@@ -3,7 +3,7 @@ Comparison with rival methods
 =============================
 
 ``skxma.baselines`` has the methods that the literature compares with, as estimators with the same interface. The same
-pictures, embeddings, texts and support sets go to each; nothing is tuned.
+images, embeddings, texts and support sets go to each; nothing is tuned.
 """
 
 from skxma import CLIPEncoder, XMAdapterClassifier
@@ -40,7 +40,7 @@ for name, by_shots in display.scores.items():
 
 # %%
 # The text of this encoder is weak: zero-shot is right one time in four. Tip-Adapter-F and CLAP, which start from it,
-# stay behind; GDA, which needs two pictures a class, equals it at one. Logistic regression sees no text and is ahead at
+# stay behind; GDA, which needs two images per class, equals it at one. Logistic regression sees no text and is ahead at
 # one and two shots; so is ``CrossModalLinearProbe``, which is left out here only because a fit takes seconds. The
 # default weighs the text by what it is worth on the support set. On an encoder with good text the order is another: the
 # page of :doc:`results </results>` has both kinds, all methods and five seeds, and says where rivals are ahead.

@@ -2,7 +2,7 @@
 Explain a prediction
 ====================
 
-An answer of this classifier has its evidence: which support pictures were retrieved, with which affinity, and what
+An answer of this classifier has its evidence: which support images were retrieved, with which affinity, and what
 the text alone would have said.
 """
 
@@ -17,7 +17,7 @@ clf = XMAdapterClassifier("tiny").fit(support, labels)
 
 # %%
 # Two queries that are answered right and two that are not. Each row: the query, the most probable classes, and the
-# support pictures that were retrieved for it, with their affinity in the image cache and in the text cache. Blue is
+# support images that were retrieved for it, with their affinity in the image cache and in the text cache. Blue is
 # the right class, vermilion a wrong one.
 
 queries, truth = emoji.images[emoji.sets == "noto-v1"], emoji.target[emoji.sets == "noto-v1"]
@@ -26,8 +26,8 @@ chosen = [*right.nonzero()[0][:2], *(~right).nonzero()[0][:2]]
 RetrievalDisplay.from_estimator(clf, queries[chosen], truth[chosen], support=support)
 
 # %%
-# The same in numbers, for one of them. Affinities are cosines; ``indices`` says which of the pictures given to
-# ``fit`` were found.
+# The same in numbers, for one of them. Affinities are cosines; ``indices`` are the positions of the images given to
+# ``fit``.
 
 wrong = chosen[-1]
 image_affinity, text_affinity, indices = clf.kneighbors(queries[[wrong]], n_neighbors=4)
@@ -42,6 +42,6 @@ for what, p in (("text alone", zero_shot), ("fused", fused)):
 
 # %%
 # How the kinds of evidence were weighed is the same for all queries, and was learned: a bar of 1 is the weight that a
-# kind has before any picture is seen. The text of this encoder was found to be worth less than that.
+# kind has before any image is seen. The text of this encoder was found to be worth less than that.
 
 FusionDisplay.from_estimator(clf)

@@ -2,7 +2,7 @@
 Find label errors
 =================
 
-Twelve of two hundred labels are made wrong on purpose. The fit judges every support picture by the model without it,
+Twelve of two hundred labels are made wrong on purpose. The fit judges every support image by the model without it,
 and lists those whose label is probably wrong.
 """
 
@@ -32,7 +32,7 @@ for one in found:
     )
 
 # %%
-# Below the threshold of ½ the order still counts: it is the order in which to look at pictures again. Of the first n,
+# Below the threshold of ½ the order still counts: it is the order in which to look at images again. Of the first n,
 # how many were flipped?
 
 order = np.argsort(-clf.label_noise_)
@@ -40,13 +40,13 @@ for n in (6, 12, 24, 48):
     print(f"the first {n:2d}: {np.isin(order[:n], flipped).sum():2d} of the 12")
 
 # %%
-# The pictures themselves. The title is the label that was given, vermilion where the model without the picture says
+# The images themselves. The title is the label that was given, vermilion where the model without the image says
 # something else.
 
 HardSamplesDisplay.from_estimator(clf, emoji.images, by="label_noise")
 
 # %%
-# A fit sets aside the samples that are more likely mislabelled than not, and goes on without them, so wrong labels
+# A fit sets aside the samples that are more likely mislabeled than not, and goes on without them, so wrong labels
 # cost little. Asking for the test: one set of drawings is held out, and a fifth of the labels of the others are
 # wrong.
 

@@ -20,9 +20,9 @@ support = known & (emoji.sets != "noto")
 queries, strangers = known & (emoji.sets == "noto"), ~known
 
 # %%
-# The rate is a price: this share of the pictures that do belong to the classes is refused, as far as the support set
-# can tell. The threshold is that quantile of the scores of the support pictures, each judged by the model without it,
-# so no picture of anything unknown is needed.
+# The rate is a price: this share of the images that do belong to the classes is refused, as far as the support set
+# can tell. The threshold is that quantile of the scores of the support images, each judged by the model without it,
+# so no image of anything unknown is needed.
 
 print("price  refused: known  unknown   right answers")
 for rate in (0.02, 0.05, 0.1, 0.2, 0.3):
@@ -34,9 +34,9 @@ for rate in (0.02, 0.05, 0.1, 0.2, 0.3):
     )
 
 # %%
-# With only 20 pictures of known things to ask for, one picture is 5 %.
+# With only 20 images of known things to ask for, one image is 5 %.
 #
-# ``open_set_score`` orders all pictures by how unlike the known classes they are. The area under the ROC curve is the
+# ``open_set_score`` orders all images by how unlike the known classes they are. The area under the ROC curve is the
 # chance that a stranger scores above a known one.
 
 inside, outside = clf.open_set_score(X[queries]), clf.open_set_score(X[strangers])
@@ -57,8 +57,8 @@ ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 accepted = strangers & (clf.open_set_score(X) < np.quantile(outside, 0.03))
 fig, axes = plt.subplots(1, accepted.sum(), figsize=(1.9 * accepted.sum(), 2.5), layout="constrained", squeeze=False)
 answers = clf.set_params(false_rejection_rate=None).fit(X[support], emoji.target[support]).predict(X[accepted])
-for ax, picture, label, answer in zip(axes.flat, emoji.images[accepted], emoji.target[accepted], answers, strict=True):
-    ax.imshow(picture)
+for ax, image, label, answer in zip(axes.flat, emoji.images[accepted], emoji.target[accepted], answers, strict=True):
+    ax.imshow(image)
     ax.set(xticks=[], yticks=[])
     ax.set_title(label, fontsize=8)
     ax.set_xlabel(f"taken for\n{answer}", fontsize=8)

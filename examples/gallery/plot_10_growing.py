@@ -2,7 +2,7 @@
 Grow and shrink a fitted model
 ==============================
 
-Pictures and classes come and go. ``partial_fit`` adds them and ``drop`` forgets them; nothing is encoded twice, and
+Images and classes come and go. ``partial_fit`` adds them and ``drop`` forgets them; nothing is encoded twice, and
 the result is that of a fit on what remains.
 """
 
@@ -49,7 +49,7 @@ difference = np.abs(clf.predict_proba(X[test]) - at_once.predict_proba(X[test]))
 print(f"largest difference of a probability: {difference:.1e}")
 
 # %%
-# A class is forgotten with its pictures and its text. What was of that class then gets another's name.
+# A class is forgotten with its images and its text. What was of that class then gets another's name.
 
 of_it = test & (emoji.target == "snail")
 before = clf.predict(X[of_it])
@@ -57,15 +57,15 @@ after = clf.drop(["snail"]).predict(X[of_it])
 print(f"{before[0]} -> {after[0]}; {len(clf.classes_)} classes left")
 
 # %%
-# A class needs no picture to be known; its name in ``class_names`` makes it one of the answers. How far that goes is
-# a matter of the encoder's text, and that of the bundled one is weak: ten things of which there is no picture all
-# lose to things with pictures. Among themselves the ten are told apart better than by a guess, which is right one
+# A class needs no image to be known; its name in ``class_names`` makes it one of the answers. How far that goes is
+# a matter of the encoder's text, and that of the bundled one is weak: ten things of which there is no image all
+# lose to things with images. Among themselves the ten are told apart better than by a guess, which is right one
 # time in ten.
 
 few = support & np.isin(emoji.target, emoji.target_names[:30])
 named = XMAdapterClassifier("tiny", class_names=list(emoji.target_names)).fit(X[few], emoji.target[few])
 unseen = test & ~np.isin(emoji.target, emoji.target_names[:30])
-print(f"{len(named.classes_)} classes; those with no picture: {named.score(X[unseen], emoji.target[unseen]):.0%} right")
+print(f"{len(named.classes_)} classes; those with no image: {named.score(X[unseen], emoji.target[unseen]):.0%} right")
 ten = np.flatnonzero(~np.isin(named.classes_, emoji.target_names[:30]))
 best = named.classes_[ten[named.predict_proba(X[unseen])[:, ten].argmax(1)]]
 print(f"among the ten alone: {np.mean(best == emoji.target[unseen]):.0%} right")

@@ -1,4 +1,4 @@
-"""Random changes to a batch of drawings, so that a style's colours, place and size tell nothing."""
+"""Random changes to a batch of drawings, so that a style's colors, place and size tell nothing."""
 
 import math
 import re
@@ -12,12 +12,12 @@ _SIDED = re.compile(r"left|right|moon|o’clock|-thirty|letter|button|number|cal
 
 
 def may_flip(concept: Concept) -> bool:
-    """Tell whether a mirrored picture still shows the concept."""
+    """Tell whether a mirrored image still shows the concept."""
     return concept.group not in (_SYMBOLS, _FLAGS) and _SIDED.search(concept.label) is None
 
 
 def augment(rgba: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
-    """Turn (n, 4, s, s) drawings in 0..1 into (n, 3, s, s) training pictures in -1..1.
+    """Turn (n, 4, s, s) drawings in 0..1 into (n, 3, s, s) training images in -1..1.
 
     Parameters
     ----------
@@ -27,11 +27,11 @@ def augment(rgba: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
         Which may be mirrored.
     """
     moved = _move(rgba, flip)
-    colour, alpha = moved[:, :3], moved[:, 3:]
-    colour = _recolour(colour, alpha)
-    picture = colour + (1 - alpha) * _background(len(rgba), rgba.shape[-1])
-    picture = _spoil(picture)
-    return picture.clamp(0, 1) * 2 - 1
+    color, alpha = moved[:, :3], moved[:, 3:]
+    color = _recolor(color, alpha)
+    image = color + (1 - alpha) * _background(len(rgba), rgba.shape[-1])
+    image = _spoil(image)
+    return image.clamp(0, 1) * 2 - 1
 
 
 def _chance(n: int, p: float) -> torch.Tensor:
@@ -43,7 +43,7 @@ def _between(n: int, low: float, high: float) -> torch.Tensor:
 
 
 def _move(rgba: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
-    """Zoom, stretch, turn, shear, shift and mirror; half of the pictures keep their pose, as users' mostly do."""
+    """Zoom, stretch, turn, shear, shift and mirror; half of the images keep their pose, as users' mostly do."""
     n = len(rgba)
     on = (torch.rand(n) < 0.7).float()
     angle, shear = on * _between(n, -0.35, 0.35), on * _between(n, -0.2, 0.2)
@@ -58,12 +58,12 @@ def _move(rgba: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
     return grid_sample(rgba, grid, align_corners=False)
 
 
-def _recolour(colour: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+def _recolor(color: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     """Shift hue, contrast and brightness; sometimes grey or inverted. Colours stay multiplied by alpha."""
-    n = len(colour)
+    n = len(color)
     mix = torch.eye(3) + _chance(n, 0.6).view(n, 1, 1) * torch.randn(n, 3, 3) * 0.12
-    mixed = torch.einsum("nij,njhw->nihw", mix, colour)
-    grey = colour.mean(1, keepdim=True).expand_as(colour)
+    mixed = torch.einsum("nij,njhw->nihw", mix, color)
+    grey = color.mean(1, keepdim=True).expand_as(color)
     mixed = torch.where(_chance(n, 0.12), grey, mixed)
     gain, bias = _between(n, 0.7, 1.25).view(n, 1, 1, 1), _between(n, -0.12, 0.12).view(n, 1, 1, 1)
     mixed = (mixed * gain + bias * alpha).clamp(0, 1).minimum(alpha)
@@ -71,7 +71,7 @@ def _recolour(colour: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
 
 
 def _background(n: int, size: int) -> torch.Tensor:
-    """White for half of the pictures, else a plain colour or a slope between two."""
+    """White for half of the images, else a plain color or a slope between two."""
     first, second = torch.rand(n, 3, 1, 1), torch.rand(n, 3, 1, 1)
     second = torch.where(_chance(n, 0.5), first, second)
     ramp = torch.linspace(0, 1, size)
@@ -79,17 +79,17 @@ def _background(n: int, size: int) -> torch.Tensor:
     return torch.where(_chance(n, 0.5), torch.ones(n, 3, 1, 1), first + (second - first) * ramp)
 
 
-def _spoil(picture: torch.Tensor) -> torch.Tensor:
-    """Blur, noise, and a plain patch over a part of the picture, each on some."""
-    n, _, size, _ = picture.shape
+def _spoil(image: torch.Tensor) -> torch.Tensor:
+    """Blur, noise, and a plain patch over a part of the image, each on some."""
+    n, _, size, _ = image.shape
     blurred, noisy = ((torch.rand(n) < 0.15).nonzero().flatten() for _ in range(2))
-    picture[blurred] = avg_pool2d(picture[blurred], 3, 1, 1, count_include_pad=False)
-    picture[noisy] += 0.06 * torch.randn(len(noisy), *picture.shape[1:])
+    image[blurred] = avg_pool2d(image[blurred], 3, 1, 1, count_include_pad=False)
+    image[noisy] += 0.06 * torch.randn(len(noisy), *image.shape[1:])
     for row in (torch.rand(n) < 0.2).nonzero().flatten().tolist():
         height, width = torch.randint(size // 10, size // 3, (2,)).tolist()
         top, left = torch.randint(0, size * 4 // 5, (2,)).tolist()
-        picture[row, :, top : top + height, left : left + width] = torch.rand(3, 1, 1)
-    return picture
+        image[row, :, top : top + height, left : left + width] = torch.rand(3, 1, 1)
+    return image
 
 
 def warmup_cosine(step: int, steps: int, warmup: float = 0.06) -> float:

@@ -1,4 +1,4 @@
-"""What is said about a picture: its name or a search word in the sentences that users of CLIP write."""
+"""Captions of an image: its name or a search word in the sentences that users of CLIP write."""
 
 import numpy as np
 from concepts import Concept

@@ -1,4 +1,4 @@
-"""Which picture of which set shows which concept, and which concepts training never sees."""
+"""Which image of which set shows which concept, and which concepts training never sees."""
 
 import re
 import unicodedata
@@ -98,7 +98,7 @@ def draw_sample(concepts: list[Concept], held_out: list[str], seed: int = 0) -> 
 
 
 def _stands_alone(concept: Concept) -> bool:
-    """Leave out families of near-copies: flags, keycaps, clock faces, the man's and woman's form of one picture."""
+    """Leave out families of near-copies: flags, keycaps, clock faces, the man's and woman's form of one image."""
     clock = concept.label.endswith(("o’clock", "-thirty"))
     gendered = re.match(r"(man|woman|men|women|person|people)\b", concept.label) is not None
     return not (concept.group == _FLAGS or ":" in concept.label or "keycap" in concept.label or clock or gendered)

@@ -1,4 +1,4 @@
-"""The pictures as one array, cut into what training sees, the held-out style and the held-out concepts."""
+"""The images as one array, cut into what training sees, the held-out style and the held-out concepts."""
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ SAME_DRAWING = 4.0
 
 
 @dataclass
-class Pictures:
-    """Pictures with their concept and set, one row each."""
+class EmojiImages:
+    """Images with their concept and set, one row each."""
 
     rgba: np.ndarray
     concept: np.ndarray
@@ -24,9 +24,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.concept)
 
-    def where(self, mask: np.ndarray) -> "Pictures":
+    def where(self, mask: np.ndarray) -> "EmojiImages":
         """Keep the rows of a mask."""
-        return Pictures(self.rgba[mask], self.concept[mask], self.set_name[mask])
+        return EmojiImages(self.rgba[mask], self.concept[mask], self.set_name[mask])
 
     def on_white(self) -> np.ndarray:
         """Flatten on white, as the bundled sample is: (n, SIZE, SIZE, 3) uint8."""
@@ -36,18 +36,18 @@ class Pictures:
 
 @dataclass
 class Split:
-    """What training sees, and the two kinds of pictures that it doesn't."""
+    """The training images, and the two kinds of images held out from it."""
 
     concepts: list[Concept]
     held_out: list[str]
-    train: Pictures
-    new_style: Pictures
-    new_concepts: Pictures
+    train: EmojiImages
+    new_style: EmojiImages
+    new_concepts: EmojiImages
 
 
-def load_pictures(concepts: list[Concept], work: Path) -> Pictures:
+def load_images(concepts: list[Concept], work: Path) -> EmojiImages:
     """Draw every icon once, and keep them in `work`."""
-    cache = work / f"pictures-{SIZE}.npz"
+    cache = work / f"images-{SIZE}.npz"
     if not cache.exists():
         rgba, concept, set_name = [], [], []
         with ProcessPoolExecutor() as pool:
@@ -59,33 +59,33 @@ def load_pictures(concepts: list[Concept], work: Path) -> Pictures:
                 set_name.extend([name] * len(rows))
         np.savez(cache, rgba=np.stack(rgba), concept=np.array(concept), set_name=np.array(set_name))
     stored = np.load(cache)
-    return Pictures(stored["rgba"], stored["concept"], stored["set_name"])
+    return EmojiImages(stored["rgba"], stored["concept"], stored["set_name"])
 
 
 def load_split(work: Path) -> Split:
     """Download, draw and split; the held-out concepts' near-copies leave training too."""
     concepts = load_concepts(work)
     held_out = draw_held_out(concepts)
-    pictures = load_pictures(concepts, work)
-    secret = np.isin(pictures.concept, [i for i, c in enumerate(concepts) if c.label in set(held_out)])
-    style = pictures.set_name == HELD_OUT_SET
-    few_shot = pictures.where(secret & np.isin(pictures.set_name, LARGE_SETS))
-    seen = pictures.where(~secret & ~style)
+    images = load_images(concepts, work)
+    secret = np.isin(images.concept, [i for i, c in enumerate(concepts) if c.label in set(held_out)])
+    style = images.set_name == HELD_OUT_SET
+    few_shot = images.where(secret & np.isin(images.set_name, LARGE_SETS))
+    seen = images.where(~secret & ~style)
     seen = seen.where(nearest_difference(seen, few_shot) > SAME_DRAWING)
-    known = np.isin(pictures.concept, seen.concept)
-    return Split(concepts, held_out, seen, pictures.where(style & ~secret & known), few_shot)
+    known = np.isin(images.concept, seen.concept)
+    return Split(concepts, held_out, seen, images.where(style & ~secret & known), few_shot)
 
 
-def nearest_difference(pictures: Pictures, others: Pictures) -> np.ndarray:
-    """Return each picture's mean absolute difference to the nearest of the others, at a quarter of the size."""
-    ours, theirs = thumbnails(pictures), thumbnails(others)
+def nearest_difference(images: EmojiImages, others: EmojiImages) -> np.ndarray:
+    """Return each image's mean absolute difference to the nearest of the others, at a quarter of the size."""
+    ours, theirs = thumbnails(images), thumbnails(others)
     nearest = np.full(len(ours), np.inf, dtype=np.float32)
     for thumbnail in theirs:
         np.minimum(nearest, np.abs(ours - thumbnail).mean(1), out=nearest)
     return nearest
 
 
-def thumbnails(pictures: Pictures) -> np.ndarray:
-    """Return the pixels of each picture at a quarter of its size, as one row."""
-    white = pictures.on_white().astype(np.float32)
+def thumbnails(images: EmojiImages) -> np.ndarray:
+    """Return the pixels of each image at a quarter of its size, as one row."""
+    white = images.on_white().astype(np.float32)
     return white.reshape(len(white), SIZE // 4, 4, SIZE // 4, 4, 3).mean((2, 4)).reshape(len(white), -1)

@@ -18,7 +18,7 @@ N_DRAWS = 100
 
 
 def zero_shot(images: np.ndarray, target: np.ndarray, texts: np.ndarray, classes: np.ndarray) -> float:
-    """Return the share of pictures of these classes whose nearest name, among these classes, is right."""
+    """Return the share of images of these classes whose nearest name, among these classes, is right."""
     rows = np.isin(target, classes)
     predicted = classes[np.argmax(images[rows] @ texts[classes].T, 1)]
     return float(np.mean(predicted == target[rows]))
@@ -83,7 +83,7 @@ def report(split: Split, folder: Path) -> None:
     untrained = build()[0].eval()
     size = sum(path.stat().st_size for path in folder.glob("open_clip_*"))
     everything = sum(len(concept.icons) for concept in split.concepts)
-    print(f"{everything} pictures of {len(split.concepts)} concepts", end="; ")
+    print(f"{everything} images of {len(split.concepts)} concepts", end="; ")
     print(f"trained on {len(split.train)} of {len(np.unique(split.train.concept))}", end="; ")
     print(f"held out: {len(split.new_style)} of the new style, {len(split.new_concepts)} of new concepts")
     print(f"{folder.name}: {size / 1e6:.2f} MB, logit scale {model.logit_scale.exp().item():.1f}")

@@ -56,7 +56,7 @@ def load(folder: Path):
 
 @torch.inference_mode()
 def encode_images(model: CLIP, preprocess, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Return unit features of (n, h, w, 3) uint8 pictures."""
+    """Return unit features of (n, h, w, 3) uint8 images."""
     from PIL import Image
 
     pixels = torch.stack([preprocess(Image.fromarray(image)) for image in images])

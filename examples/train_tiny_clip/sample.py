@@ -10,7 +10,7 @@ SAMPLE = Path(__file__).resolve().parents[2] / "skxma" / "datasets" / "emoji"
 
 
 def write_sample(split: Split, folder: Path = SAMPLE) -> None:
-    """Replace the sample's pictures."""
+    """Replace the sample's images."""
     from PIL import Image
 
     index = {concept.label: i for i, concept in enumerate(split.concepts)}

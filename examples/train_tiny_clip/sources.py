@@ -1,4 +1,4 @@
-"""The pictures and words, from npm: Iconify's emoji sets as SVG, emojibase's names, and word vectors."""
+"""The images and words, from npm: Iconify's emoji sets as SVG, emojibase's names, and word vectors."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Exact versions, so that a second run reads the same pictures.
+# Exact versions, so that a second run reads the same images.
 PACKAGES = {
     "noto": "@iconify-json/noto@1.2.9",
     "noto-v1": "@iconify-json/noto-v1@1.2.5",

@@ -13,14 +13,14 @@ import torch
 from augment import augment, may_flip, warmup_cosine
 from captions import draw_caption
 from data import Split, load_split
-from losses import clip_loss, concept_loss, picture_loss
+from losses import clip_loss, concept_loss, image_loss
 from model import build, encode_captions, export
 from sample import write_sample
 from words import token_table
 
 HERE = Path(__file__).resolve().parent
 TINY = HERE.parents[1] / "skxma" / "_assets" / "tiny"
-N_CONCEPTS = 64  # a batch is two pictures of each
+N_CONCEPTS = 64  # a batch is two images of each
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.05
 # people and flags are hundreds of near-copies (emojibase's groups 1 and 9)
@@ -28,13 +28,13 @@ _WEIGHT = {1: 0.5, 9: 0.3}
 
 
 class Batches:
-    """Draws batches: concepts, two pictures of each by different sets where there are, and a caption each."""
+    """Draws batches: concepts, two images of each by different sets where there are, and a caption each."""
 
     def __init__(self, split: Split, tokenizer, seed: int) -> None:
         self.concepts, self.tokenizer = split.concepts, tokenizer
         self.rng = np.random.default_rng(seed)
         rgba = torch.from_numpy(split.train.rgba).permute(0, 3, 1, 2).float() / 255
-        self.pictures = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
+        self.images = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
         self.rows: dict[int, list[int]] = {}
         for row, concept in enumerate(split.train.concept):
             self.rows.setdefault(int(concept), []).append(row)
@@ -45,7 +45,7 @@ class Batches:
         self.flip = {concept: may_flip(split.concepts[concept]) for concept in self.seen}
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return pictures, token ids and labels."""
+        """Return images, token ids and labels."""
         chosen = self.rng.choice(self.seen, N_CONCEPTS, replace=False, p=self.chance).repeat(2)
         rows = []
         for concept in chosen[::2]:
@@ -55,10 +55,10 @@ class Batches:
         # captions are short: reading the padding would take five times as long
         tokens = tokens[:, : int((tokens != 0).sum(1).max())]
         flip = torch.tensor([self.flip[c] for c in chosen])
-        return augment(self.pictures[rows], flip), tokens, torch.tensor([self.label[c] for c in chosen])
+        return augment(self.images[rows], flip), tokens, torch.tensor([self.label[c] for c in chosen])
 
 
-def make_optimiser(model, head: torch.Tensor) -> torch.optim.AdamW:
+def make_optimizer(model, head: torch.Tensor) -> torch.optim.AdamW:
     """AdamW that leaves the token table, biases and scales undecayed."""
     plain = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
     decayed = [p for n, p in model.named_parameters() if not (p.ndim < 2 or "embedding" in n)]
@@ -74,23 +74,23 @@ def train(split: Split, work: Path, steps: int, seed: int = 0):
     model.train().to(memory_format=torch.channels_last)
     batches = Batches(split, tokenizer, seed)
     head = torch.nn.Parameter(torch.randn(len(batches.seen), model.text_projection.shape[1]))
-    optimiser = make_optimiser(model, head)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warmup_cosine(step, steps))
+    optimizer = make_optimizer(model, head)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_cosine(step, steps))
     ahead = ThreadPoolExecutor(1)  # alone it draws random numbers, so that the order of work changes none
     upcoming = ahead.submit(batches.draw)
     for step in range(steps):
-        pictures, tokens, labels = upcoming.result()
+        images, tokens, labels = upcoming.result()
         upcoming = ahead.submit(batches.draw)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            images = model.encode_image(pictures.contiguous(memory_format=torch.channels_last))
+            embeddings = model.encode_image(images.contiguous(memory_format=torch.channels_last))
             texts = encode_captions(model, tokens)
-        images, texts = (torch.nn.functional.normalize(f.float(), dim=-1) for f in (images, texts))
-        matched = clip_loss(images, texts, model.logit_scale.exp(), labels)
-        loss = matched + concept_loss(images, head, labels) + 0.5 * picture_loss(images, labels)
-        optimiser.zero_grad()
+        embeddings, texts = (torch.nn.functional.normalize(f.float(), dim=-1) for f in (embeddings, texts))
+        matched = clip_loss(embeddings, texts, model.logit_scale.exp(), labels)
+        loss = matched + concept_loss(embeddings, head, labels) + 0.5 * image_loss(embeddings, labels)
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([*model.parameters(), head], 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         model.logit_scale.data.clamp_(0, np.log(100))
         if step % 100 == 0:

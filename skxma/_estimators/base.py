@@ -15,6 +15,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
 from skxma._estimators.growing import GrowingClassifier
+from skxma._estimators.sample_names import names_of
 from skxma._estimators.scoring import settle_ties, softmax
 from skxma._estimators.support_set import check_one_label_each, labelled_weights, sample_weights
 from skxma._estimators.task import Task
@@ -94,6 +95,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
                 features, table, weights, unlabelled = self._encode_support(X, y, sample_weight, classes)
             if hasattr(self, "dropped_classes_"):
                 del self.dropped_classes_
+            self.sample_names_ = names_of(X)
             return self._fit_features(features, table, weights, unlabelled, whole)
 
     def predict(self, X: Any) -> NDArray[Any]:

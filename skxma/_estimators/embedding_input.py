@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,12 +17,20 @@ from skxma._labels import ClassTable, no_names_message
 from skxma._runtime.device import PRECISIONS, resolve_device
 from skxma._runtime.doc_links import DocumentedMixin
 from skxma._runtime.warning import warn
-from skxma.embeddings import Floats, is_embeddings, unit_rows
+from skxma.embeddings import Embeddings, Floats, embedding_array, is_embeddings, unit_rows
+from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._class_weights import class_weights
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import EncoderMismatchError, ImageError
 
 PRECOMPUTED = "precomputed"
+
+
+def check_images_first(encoder: Any, X: Any) -> None:
+    """Find what is no image before an encoder's weights are loaded or fetched, where it can tell."""
+    check = getattr(encoder, "check_images", None)
+    if check is not None:
+        check(X)
 
 
 class EncodedInput(DocumentedMixin, BaseEstimator):
@@ -54,6 +61,7 @@ class EncodedInput(DocumentedMixin, BaseEstimator):
 
     def _make_encoder(self) -> Any:
         """The object that encodes: made of a name, or the caller's own. Weights stay in the encoder's own cache."""
+        refuse_bare_model(self.encoder)
         if not isinstance(self.encoder, str):
             return clone(self.encoder) if isinstance(self.encoder, BaseEstimator) else self.encoder
         from skxma.encoder._clip_encoder import CLIPEncoder
@@ -73,7 +81,7 @@ class EncodedInput(DocumentedMixin, BaseEstimator):
         except ValueError as error:
             if not hasattr(self, "classes_"):
                 raise
-            warnings.warn(f"{error} This fitted model goes on with the CPU.", UserWarning, stacklevel=2)
+            warn(f"{error} This fitted model goes on with the CPU.")
             return "cpu"
         return self.device
 
@@ -83,7 +91,10 @@ class EncodedInput(DocumentedMixin, BaseEstimator):
 
     def _check_embeddings(self, X: Any, reset: bool) -> Floats:
         """Validate embeddings as scikit-learn does and scale their rows to unit length; zero rows stay zero."""
-        made_by = getattr(X, "fingerprint", None)
+        if not self._is_precomputed():
+            # the columns of an encoder's frame have no names that anybody chose
+            X = embedding_array(X)
+        made_by = X.fingerprint if isinstance(X, Embeddings) else None
         if np.ma.is_masked(X):
             # scikit-learn would go on with what is under the mask
             raise ValueError("Input X holds masked values; leave these rows out, or fill them.")
@@ -147,6 +158,7 @@ class EncodedInput(DocumentedMixin, BaseEstimator):
             return self._check_embeddings(X, reset=False)
         if isinstance(self.encoder, DetachedEncoder):
             self.encoder.encode_image()
+        check_images_first(self._make_encoder(), X)
         found = self._fingerprint()
         if found != self.encoder_fingerprint_:
             raise EncoderMismatchError(

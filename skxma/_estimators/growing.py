@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skxma._estimators.embedding_input import EncodedInput
+from skxma._estimators.sample_names import names_with, names_without
 from skxma._estimators.support_set import Samples, check_one_label_each, sample_weights
 from skxma._labels import (
     ClassTable,
@@ -36,6 +37,7 @@ class GrowingClassifier(EncodedInput):
     image_cache_: ImageCache
     sample_position_: NDArray[np.intp]
     sample_weight_: NDArray[np.float64]
+    sample_names_: NDArray[np.object_] | None
     unlabeled_cache_: Pool | None
 
     @abstractmethod
@@ -95,6 +97,7 @@ class GrowingClassifier(EncodedInput):
         if hasattr(self, "dropped_classes_"):
             self.dropped_classes_ = self.dropped_classes_[~members(self.dropped_classes_, known.labels.tolist())]
             table = table.without(self.dropped_classes_)
+        self.sample_names_ = names_with(self, X)
         return self._fit_features(known.features, table, known.weights, known.unlabelled)
 
     @all_or_nothing
@@ -127,6 +130,7 @@ class GrowingClassifier(EncodedInput):
         kept_labels = known.labels[kept & (known.labelled_weights > 0)]
         if stay.sum() < 2 or not len(kept_labels):
             raise ValueError(f"{int(stay.sum())} classes would stay; it takes two, one of them with pictures.")
+        self.sample_names_ = names_without(self, kept)
         known = known.of_classes(kept, kept_labels[0])
         table = self._resolve_classes(known.labels, known.labelled_weights, known=self.classes_).without(dropped)
         self.dropped_classes_ = np.unique(join_labels(getattr(self, "dropped_classes_", dropped), dropped))

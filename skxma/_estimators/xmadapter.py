@@ -147,6 +147,9 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
         Sorted labels.
     image_cache_ : ImageCache
         Keys, labels and weights of the support images in use.
+    sample_names_ : ndarray of shape (n_samples,) of str or None, or None
+        Paths of the images as they were given, None for an image without one; None where no image has a path. They are
+        saved with the model: set the attribute to None to leave them out.
     set_aside_ : ndarray of shape (n_samples,), bool
         Samples left out because their labels are probably wrong.
     text_cache_ : TextCache or None

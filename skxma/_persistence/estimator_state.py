@@ -1,26 +1,22 @@
-"""What of a fitted estimator goes into a model file, and an estimator of what comes out of one."""
+"""A fitted estimator as the state of a model file, and back."""
 
 from __future__ import annotations
 
-import re
+import sys
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from skxma._calibrated.model import CalibratedCache
-from skxma._paper.model import TrainedCache
-from skxma._persistence.packing import Arrays, Packer, Unpacker, dataclasses_in, fits
-from skxma._semi_supervised.model import PooledModel
-from skxma._semi_supervised.pool import Pool
+from skxma._persistence.names_on_disk import CLIP_ENCODER, ESTIMATORS, RECORDS
+from skxma._persistence.packing import Arrays, Packer, Unpacker, fits
+from skxma._persistence.record import EstimatorRecord, find_record, type_on_disk
 from skxma.caches import Floats, ImageCache
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import ModelFileError
 
-TYPES = dataclasses_in(CalibratedCache, TrainedCache, PooledModel, Pool)
-FITTED_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*_")
-# Where this machine keeps things is not for a file to say.
+# Names on disk of the parameters that may hold a path of this machine, which a file does not.
 PLACES = ("memory", "cache_dir")
 
 
@@ -29,7 +25,7 @@ def pack_estimator(estimator: Any) -> tuple[dict[str, Any], Arrays]:
 
     Parameters
     ----------
-    estimator : FewShotClassifier
+    estimator : fitted classifier of skxma
 
     Returns
     -------
@@ -41,39 +37,52 @@ def pack_estimator(estimator: Any) -> tuple[dict[str, Any], Arrays]:
     ModelFileError
         A parameter or an attribute that a model file cannot hold, or an estimator that is not skxma's own.
     """
-    cls = type(estimator)
-    if cls.__module__.partition(".")[0] != "skxma":
-        raise ModelFileError(
-            f"save writes the classifiers of skxma, and load would not know {cls.__module__}.{cls.__qualname__}; "
-            "save it with joblib."
-        )
+    record = _record_of(type(estimator))
     parameters = estimator.get_params(deep=False)
     # private attributes are scikit-learn's: callbacks, requests for metadata
     public = {name: value for name, value in vars(estimator).items() if not name.startswith("_")}
     fitted = {name: value for name, value in public.items() if name not in parameters}
-    for name in fitted:
-        if FITTED_NAME.fullmatch(name) is None:
+    on_disk = {attribute: name for name, attribute in record.fitted.items()}
+    for attribute in fitted:
+        if attribute not in on_disk:
             raise ModelFileError(
-                f"{name!r} is neither a parameter nor the result of a fit, so a model file cannot hold it; "
+                f"{attribute!r} is neither a parameter nor the result of a fit, so a model file cannot hold it; "
                 "delete it, or save with joblib."
             )
-    packer = Packer(TYPES)
+    packer = Packer(RECORDS)
     state = {
-        "class": cls.__name__,
+        "estimator": type_on_disk(record),
         "encoder": _pack_encoder(parameters.pop("encoder"), packer),
-        "parameters": _pack_parameters(parameters, packer),
-        "fitted": {name: packer.pack(value, name) for name, value in fitted.items()},
+        "parameters": _pack_parameters(record, parameters, packer),
+        "fitted": {on_disk[attribute]: packer.pack(value, attribute) for attribute, value in fitted.items()},
     }
     return state, packer.arrays
 
 
-def unpack_estimator(cls: type[Any], state: dict[str, Any], arrays: Arrays) -> Any:
+def find_estimator(state: dict[str, Any]) -> EstimatorRecord:
+    """Return the record of the estimator that a model file holds.
+
+    Parameters
+    ----------
+    state : dict
+
+    Raises
+    ------
+    ModelFileError
+        If this release does not know it.
+    """
+    return find_record(ESTIMATORS, state["estimator"], "the model")
+
+
+def unpack_estimator(cls: type[Any], record: EstimatorRecord, state: dict[str, Any], arrays: Arrays) -> Any:
     """Return the estimator that was packed; nothing is encoded, opened or fetched.
 
     Parameters
     ----------
     cls : type
-        The estimator's class, which the caller found in its own list.
+        The estimator's class.
+    record : EstimatorRecord
+        Its names on disk.
     state : dict
     arrays : dict of str to ndarray
 
@@ -82,45 +91,58 @@ def unpack_estimator(cls: type[Any], state: dict[str, Any], arrays: Arrays) -> A
     ModelFileError
         If the parts do not fit together.
     """
-    unpacker = Unpacker(arrays, TYPES)
-    parameters = _unpack_parameters(cls, state["parameters"], unpacker)
+    unpacker = Unpacker(arrays, RECORDS)
+    parameters = _unpack_parameters(record, state["parameters"], unpacker)
     estimator = cls(encoder=_unpack_encoder(state["encoder"], unpacker), **parameters)
     for name, packed in state["fitted"].items():
-        if FITTED_NAME.fullmatch(name) is None or hasattr(cls, name):
-            raise ModelFileError(f"{name!r} is no result of a fit.")
-        setattr(estimator, name, unpacker.unpack(packed, name))
+        # a later release adds attributes, which predictions of this one do not read
+        if name in record.fitted:
+            setattr(estimator, record.fitted[name], unpacker.unpack(packed, name))
     estimator._validate_params()
     _check_sizes(estimator)
     return estimator
 
 
-def _pack_parameters(parameters: dict[str, Any], packer: Packer) -> dict[str, Any]:
+def _record_of(cls: type[Any]) -> EstimatorRecord:
+    for record in ESTIMATORS.values():
+        module, _, name = record.path.partition(":")
+        if module in sys.modules and getattr(sys.modules[module], name) is cls:
+            return record
+    raise ModelFileError(
+        f"save writes the classifiers of skxma, and load would not know {cls.__module__}.{cls.__qualname__}; "
+        "save it with joblib."
+    )
+
+
+def _pack_parameters(record: EstimatorRecord, parameters: dict[str, Any], packer: Packer) -> dict[str, Any]:
+    on_disk = {parameter: name for name, parameter in record.parameters.items()}
     packed = {}
-    for name, value in parameters.items():
+    for parameter, value in parameters.items():
+        name = on_disk[parameter]
         if name in PLACES and not (value is None or isinstance(value, bool)):
             continue
-        packed[name] = packer.pack(str(value) if isinstance(value, torch.device) else value, name)
+        packed[name] = packer.pack(str(value) if isinstance(value, torch.device) else value, parameter)
     return packed
 
 
-def _unpack_parameters(cls: type[Any], packed: dict[str, Any], unpacker: Unpacker) -> dict[str, Any]:
-    """The parameters that this release knows; others, of a later one, are left alone."""
-    known = set(cls._get_param_names()) - {"encoder"}
-    values = {name: unpacker.unpack(value, name) for name, value in packed.items() if name in known}
+def _unpack_parameters(record: EstimatorRecord, packed: dict[str, Any], unpacker: Unpacker) -> dict[str, Any]:
+    """Parameters that this release knows; others, of a later one, are ignored."""
+    values = {name: unpacker.unpack(value, name) for name, value in packed.items() if name in record.parameters}
     for name in PLACES:
         if not (values.get(name) is None or isinstance(values[name], bool)):
             raise ModelFileError(f"{name} names a place on disk, which a model file may not.")
-    return values
+    return {record.parameters[name]: value for name, value in values.items()}
 
 
 def _pack_encoder(encoder: Any, packer: Packer) -> dict[str, Any]:
-    """A name as it is, a `CLIPEncoder` as its parameters, and of anything else what it was."""
+    """Pack a name as it is, a `CLIPEncoder` as its parameters, and of anything else the name of its class."""
     from skxma.encoder._clip_encoder import CLIPEncoder
 
     if isinstance(encoder, str):
         return {"name": encoder}
     if type(encoder) is CLIPEncoder:
-        return {"clip_encoder": _pack_parameters(encoder.get_params(deep=False), packer)}
+        parameters = _pack_parameters(CLIP_ENCODER, encoder.get_params(deep=False), packer)
+        return {"type": type_on_disk(CLIP_ENCODER), "parameters": parameters}
     if isinstance(encoder, DetachedEncoder):
         return {"detached": encoder.name}
     return {"detached": f"{type(encoder).__module__}.{type(encoder).__qualname__}"}
@@ -131,8 +153,9 @@ def _unpack_encoder(packed: dict[str, Any], unpacker: Unpacker) -> str | BaseEst
 
     if "name" in packed:
         return str(packed["name"])
-    if "clip_encoder" in packed:
-        return CLIPEncoder(**_unpack_parameters(CLIPEncoder, packed["clip_encoder"], unpacker)).fit()
+    if "type" in packed:
+        record = find_record({CLIP_ENCODER.name: CLIP_ENCODER}, packed["type"], "the encoder")
+        return CLIPEncoder(**_unpack_parameters(record, packed["parameters"], unpacker)).fit()
     return DetachedEncoder(str(packed["detached"]))
 
 
@@ -149,4 +172,4 @@ def _check_sizes(estimator: Any) -> None:
         if not (sized and known and cache.n_classes == len(classes)):
             raise ModelFileError("The keys, labels and classes of its cache do not fit together.")
     if text.shape != (len(classes), width):
-        raise ModelFileError("Its text features are not one row a class.")
+        raise ModelFileError("Its text features are not one row per class.")

@@ -12,14 +12,16 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save as to_safetensors
 
-from skxma import __version__
+from skxma._persistence import format_1
 from skxma._persistence.packing import Arrays
 from skxma._runtime.atomic import replacing
+from skxma._version import __version__
 from skxma.errors import ModelFileError
 
 FORMAT = "skxma"
 # A reader of one major number reads every minor one: those only add what may be ignored.
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 2, 0
+READABLE = ("1", "2")
 
 _LENGTH_BYTES = 8
 # safetensors refuses longer ones too
@@ -104,10 +106,19 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:
     if metadata.get("digest") != _digest(text, arrays):
         raise ModelFileError(f"{file} is damaged: what it holds is not what was written.")
     try:
-        state = json.loads(text)
+        state = _parse(text, metadata["version"])
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{file} is damaged ({error}).") from error
     return state, arrays
+
+
+def _parse(text: str, version: str) -> dict[str, Any]:
+    """Read the state, with today's names in it whatever the format."""
+    old = version.partition(".")[0] == "1"
+    state = json.loads(text, object_hook=format_1.translate_record if old else None)
+    if not isinstance(state, dict):
+        raise ModelFileError("its state is not an object.")
+    return format_1.translate(state) if old else state
 
 
 def _check_start(file: Path) -> None:
@@ -137,10 +148,11 @@ def _check_version(file: Path, metadata: dict[str, str]) -> None:
             f"{file} is a safetensors file, but no model file of skxma; those come from `clf.save(path)`."
         )
     version = metadata.get("version", "")
-    if version.partition(".")[0] != str(MAJOR):
+    if version.partition(".")[0] not in READABLE:
         raise ModelFileError(
             f"{file} was written by {metadata.get('written_by', 'another release'):.40} in format {version:.20}; skxma "
-            f"{__version__} reads format {MAJOR}. Use a release of skxma that reads it: for a later format a later one."
+            f"{__version__} reads formats {' and '.join(READABLE)}. Use a release of skxma that reads it: for a later "
+            "format a later one."
         )
 
 

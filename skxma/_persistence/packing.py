@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
 from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -13,11 +12,12 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma._persistence.record import Record, find_record, type_on_disk
 from skxma.embeddings import Embeddings
 from skxma.errors import ModelFileError
 
 Arrays = dict[str, NDArray[Any]]
-Types = Mapping[str, Any]
+Records = Mapping[str, Record]
 
 _NUMBERS = frozenset(
     {"bool", "float16", "float32", "float64", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64))}
@@ -31,39 +31,13 @@ def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def dataclasses_in(*hints: Any) -> dict[str, type[Any]]:
-    """Return the dataclasses that type hints name, and those that their fields name in turn, by their names.
-
-    Parameters
-    ----------
-    *hints : dataclasses, or hints that hold some
-
-    Returns
-    -------
-    types : dict of str to type
-    """
-    found: dict[str, type[Any]] = {}
-
-    def visit(hint: Any) -> None:
-        if is_dataclass(hint) and isinstance(hint, type) and hint.__name__ not in found:
-            found[hint.__name__] = hint
-            for inner in _hints(hint).values():
-                visit(inner)
-        for argument in get_args(hint):
-            visit(argument)
-
-    for hint in hints:
-        visit(hint)
-    return found
-
-
 class Packer:
     """Turns values into what JSON can say, and arrays on the side; equal arrays are kept once.
 
     Parameters
     ----------
-    types : mapping of str to dataclass
-        Those that may be packed.
+    records : mapping of str to Record
+        The dataclasses that may be packed, by their names on disk.
 
     Attributes
     ----------
@@ -71,9 +45,9 @@ class Packer:
         What the packed values refer to.
     """
 
-    def __init__(self, types: Types) -> None:
-        self.types = types
+    def __init__(self, records: Records) -> None:
         self.arrays: Arrays = {}
+        self._records = {record.cls: record for record in records.values()}
         self._names: dict[Any, str] = {}
 
     def pack(self, value: Any, where: str) -> Any:
@@ -108,9 +82,13 @@ class Packer:
             return packed if isinstance(value, list) else {"kind": "tuple", "items": packed}
         if isinstance(value, np.random.RandomState):
             return self._pack_random_state(value, where)
-        if self.types.get(type(value).__name__) is type(value):
-            inner = {f.name: self.pack(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value) if f.init}
-            return {"kind": "record", "type": type(value).__name__, "fields": inner}
+        if type(value) in self._records:
+            record = self._records[type(value)]
+            inner = {
+                name: self.pack(getattr(value, attribute), f"{where}.{name}")
+                for name, attribute in record.fields.items()
+            }
+            return {"kind": "record", "type": type_on_disk(record), "fields": inner}
         return self._pack_array(value, where)
 
     def _pack_array(self, value: Any, where: str) -> dict[str, Any]:
@@ -171,13 +149,13 @@ class Unpacker:
     Parameters
     ----------
     arrays : dict of str to ndarray
-    types : mapping of str to dataclass
-        Those that may be made.
+    records : mapping of str to Record
+        The dataclasses that may be made, by their names on disk.
     """
 
-    def __init__(self, arrays: Arrays, types: Types) -> None:
+    def __init__(self, arrays: Arrays, records: Records) -> None:
         self.arrays = arrays
-        self.types = types
+        self.records = records
         self._strings: Arrays = {}
 
     def unpack(self, packed: Any, where: str) -> Any:
@@ -247,22 +225,22 @@ class Unpacker:
         return made
 
     def _make_record(self, packed: dict[str, Any], where: str) -> Any:
-        cls = self.types.get(packed["type"])
-        if cls is None:
-            raise ModelFileError(f"{where} is a {packed['type']!r}, which this release does not know.")
-        hints, given = _hints(cls), packed["fields"]
-        # fields that a later release added are none of ours
-        values = {f.name: self.unpack(given[f.name], f"{where}.{f.name}") for f in fields(cls) if f.name in given}
-        for name in _misfits(values, hints):
-            raise ModelFileError(f"{where}.{name} is a {type(values[name]).__name__}, not what a {cls.__name__} holds.")
-        return cls(**values)
+        record = find_record(self.records, packed["type"], where)
+        hints, given = _hints(record.cls), packed["fields"]
+        values = {}
+        # fields that a later release added are ignored
+        for name, attribute in record.fields.items():
+            if name not in given:
+                continue
+            value = values[attribute] = self.unpack(given[name], f"{where}.{name}")
+            if not fits(value, hints[attribute]):
+                raise ModelFileError(
+                    f"{where}.{name} is a {type(value).__name__}, which the record {packed['type']!r} cannot hold."
+                )
+        return record.cls(**values)
 
 
 _KINDS = {name.removeprefix("_make_") for name in vars(Unpacker) if name.startswith("_make_")}
-
-
-def _misfits(values: dict[str, Any], hints: dict[str, Any]) -> Iterator[str]:
-    return (name for name, value in values.items() if not fits(value, hints[name]))
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -117,7 +117,7 @@ def memory_for(work: str, device: torch.device) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        way = "fewer pictures"
+        way = "fewer images"
         if device.type != "cpu":
             way = f"device='cpu', with a CLIPEncoder(device='{device.type}') if that is to encode"
         raise OutOfMemoryError(f"{work} ran out of memory on {device}; pass {way}.") from error

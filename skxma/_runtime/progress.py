@@ -3,19 +3,25 @@
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
 _WORTH_WATCHING_SECONDS = 2.0
 _REDRAW_SECONDS = 0.2
+_LOG_SECONDS = 5.0
+_IN_LOGS: ContextVar[bool] = ContextVar("_IN_LOGS", default=False)
 _ENVIRONMENT, _OFF = "SKXMA_PROGRESS", frozenset({"0", "off", "no", "false"})
 
 
 class Progress:
     """Count finished items; shown if asked for, or once the rest is estimated to take over 2 s and somebody watches.
 
-    That is on a terminal and in a notebook. ``SKXMA_PROGRESS=0`` in the environment turns it off everywhere. With rich,
-    on a terminal, it is rich's bar, else one line that rewrites itself. Nothing is ever written to standard output.
+    That is on a terminal and in a notebook, and with `progress_in_logs` elsewhere. ``SKXMA_PROGRESS=0`` in the
+    environment turns it off everywhere. With rich, on a terminal, it is rich's bar, else one line that rewrites itself;
+    in a log, a line every few seconds. Nothing is ever written to standard output.
 
     Parameters
     ----------
@@ -36,7 +42,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._shown = False
-        self._drawn_at = 0.0
+        self._drawn_at = float("-inf")
 
     def __enter__(self) -> "Progress":
         self._started_at = time.monotonic()
@@ -69,10 +75,11 @@ class Progress:
             self._draw(last=True)
 
     def _is_worth_watching(self) -> bool:
-        if self._never or self._done == 0 or not _is_watched():
+        if self._never or self._done == 0 or not (_is_watched() or _IN_LOGS.get()):
             return False
         elapsed = time.monotonic() - self._started_at
-        return elapsed / self._done * (self._total - self._done) > _WORTH_WATCHING_SECONDS
+        least = _WORTH_WATCHING_SECONDS if _is_watched() else _LOG_SECONDS
+        return elapsed / self._done * (self._total - self._done) > least
 
     def _show(self) -> None:
         self._shown = True
@@ -80,6 +87,8 @@ class Progress:
             from rich.console import Console
             from rich.progress import Progress as RichProgress
         except ImportError:
+            return
+        if sys.stderr is None:
             return
         console = Console(file=sys.stderr)
         if not console.is_terminal:
@@ -90,13 +99,30 @@ class Progress:
 
     def _draw(self, last: bool = False) -> None:
         now = time.monotonic()
-        if not last and now - self._drawn_at < _REDRAW_SECONDS:
+        rewrites = _is_watched()
+        if not last and now - self._drawn_at < (_REDRAW_SECONDS if rewrites else _LOG_SECONDS):
             return
         self._drawn_at = now
-        sys.stderr.write(f"\r{self._title} {self._done}/{self._total}" + ("\n" if last else ""))
-        sys.stderr.flush()
+        line = f"{self._title} {self._done}/{self._total}"
+        # standard error may be closed, or lead to a full disk; the work goes on
+        with suppress(AttributeError, OSError, ValueError):
+            sys.stderr.write(f"\r{line}" + "\n" * last if rewrites else f"{line}\n")
+            sys.stderr.flush()
+
+
+@contextmanager
+def progress_in_logs() -> Iterator[None]:
+    """Let long work write a line every few seconds where standard error is no terminal."""
+    token = _IN_LOGS.set(True)
+    try:
+        yield
+    finally:
+        _IN_LOGS.reset(token)
 
 
 def _is_watched() -> bool:
-    """Whether somebody reads standard error as it comes."""
+    """Return whether somebody reads standard error as it comes."""
+    # it is None in a process that was started without it
+    if sys.stderr is None:
+        return False
     return sys.stderr.isatty() or type(sys.stderr).__module__.partition(".")[0] == "ipykernel"

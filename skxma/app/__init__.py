@@ -1,1 +1,1 @@
-"""A page on which to try it: pictures into columns, a fit, a query and the evidence for its answer (`skxma app`)."""
+"""A page to try it: images into classes, a fit, a query and the evidence for its answer (`skxma app`)."""

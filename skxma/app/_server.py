@@ -1,4 +1,4 @@
-"""The page's routes: JSON in and out of a session, for a browser on this machine and nobody else."""
+"""The page's routes: JSON in and out of the sessions of its tabs, for a browser on this machine and nobody else."""
 
 from __future__ import annotations
 
@@ -9,34 +9,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from threading import Lock
 from typing import Any
+from uuid import UUID
 
 from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request, send_from_directory
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from skxma.app._session import Session
-from skxma.errors import SkxmaError
+from skxma.app._answer import can_reject, shots
+from skxma.app._gallery import ChangedError
+from skxma.app._job import Job
+from skxma.app._session import Asked, Model, Session
+from skxma.app._tabs import TabGoneError, Tabs, TooManyTabsError
+from skxma.app._wording import is_expected, words_of
+from skxma.inspection._support import support_names
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).with_name("page")
 MAX_UPLOAD = 64 * 2**20
+MAX_MODEL = 2**30
+MAX_PORT = 2**16 - 1
 # nothing on the page comes from, or goes to, anywhere else
 POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+STATUS = {TabGoneError: 410, ChangedError: 409, TooManyTabsError: 503}
 
 routes = Blueprint("page", __name__)
+tab_routes = Blueprint("tab", __name__, url_prefix="/tabs/<uuid:tab>")
 
 
-def make_app(session: Session) -> Flask:
-    """The web application of a session."""
+def make_app(tabs: Tabs) -> Flask:
+    """The web application of some tabs."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_UPLOAD
     # a site that gives this address a name of its own is turned away
     app.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
-    app.extensions["skxma"] = session, Lock()
+    app.extensions["skxma"] = tabs
     app.register_blueprint(routes)
+    app.register_blueprint(tab_routes)
     return app
 
 
@@ -47,7 +57,11 @@ def listen(app: Flask, port: int) -> BaseWSGIServer:
     ------
     OSError
         The port is in use.
+    ValueError
+        It is no port.
     """
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError(f"Port {port} is none; choose one from 1 to {MAX_PORT}, or 0 for any that is free.")
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -65,15 +79,21 @@ class QuietHandler(WSGIRequestHandler):
         """Say nothing."""
 
 
+def the_tabs() -> Tabs:
+    """The tabs that the application serves."""
+    tabs: Tabs = current_app.extensions["skxma"]
+    return tabs
+
+
 @contextmanager
-def the_session() -> Iterator[Session]:
-    """The session, for one request at a time."""
-    session, one_at_a_time = current_app.extensions["skxma"]
-    with one_at_a_time:
+def session_of(tab: UUID) -> Iterator[Session]:
+    """The session of a tab, for one request at a time."""
+    session = the_tabs().get(tab)
+    with session.lock:
         yield session
 
 
-@routes.before_request
+@routes.before_app_request
 def refuse_other_sites() -> None:
     """Answer the page itself, and no request that another site's page has a browser make."""
     origin = request.headers.get("Origin")
@@ -81,7 +101,7 @@ def refuse_other_sites() -> None:
         abort(403, "This page answers its own requests only.")
 
 
-@routes.after_request
+@routes.after_app_request
 def lock_down(response: Response) -> Response:
     """Let the page load nothing from elsewhere, and nothing be kept."""
     response.headers["Content-Security-Policy"] = POLICY
@@ -95,13 +115,16 @@ def lock_down(response: Response) -> Response:
 def in_plain_words(error: Exception) -> tuple[Response, int]:
     """An error as a sentence for the page."""
     if isinstance(error, RequestEntityTooLarge):
-        return jsonify(error=f"The file is larger than {MAX_UPLOAD // 2**20} MB; make it smaller."), 413
+        limit = request.max_content_length or MAX_UPLOAD
+        return jsonify(error=f"The file is larger than {limit // 2**20} MB; make it smaller."), 413
     if isinstance(error, HTTPException):
         return jsonify(error=error.description), error.code or 500
-    if isinstance(error, (SkxmaError, ValueError, OSError)):
-        return jsonify(error=str(error)), 400
+    if type(error) in STATUS:
+        return jsonify(error=str(error)), STATUS[type(error)]
+    if is_expected(error):
+        return jsonify(error=words_of(error)), 400
     traceback.print_exception(error)
-    return jsonify(error=f"Something went wrong in skxma itself ({type(error).__name__}: {error})."), 500
+    return jsonify(error=words_of(error)), 500
 
 
 @routes.get("/")
@@ -111,121 +134,247 @@ def page(name: str = "page.html") -> Response:
     return send_from_directory(PAGE, name)
 
 
-@routes.get("/state")
-def state() -> Response:
+@tab_routes.put("")
+def open_tab(tab: UUID) -> Response:
+    """A session for a tab that has made itself a token."""
+    session = the_tabs().open(tab)
+    with session.lock:
+        return described(session)
+
+
+@tab_routes.post("/leave")
+def leave(tab: UUID) -> Response:
+    """The tab was closed, or is being loaded again."""
+    the_tabs().leave(tab)
+    return Response(status=204)
+
+
+@tab_routes.get("/state")
+def state(tab: UUID) -> Response:
     """All that the page shows of the session."""
-    with the_session() as session:
+    with session_of(tab) as session:
         return described(session)
 
 
-@routes.post("/columns")
-def add_column() -> Response:
+@tab_routes.post("/columns")
+def add_column(tab: UUID) -> Response:
     """One more class."""
-    with the_session() as session:
-        session.add_column()
+    with session_of(tab) as session:
+        session.gallery.add_column()
         return described(session)
 
 
-@routes.put("/columns/<int:number>")
-def rename(number: int) -> Response:
+@tab_routes.put("/columns/<int:number>")
+def rename(tab: UUID, number: int) -> Response:
     """Another name for a class."""
-    with the_session() as session:
-        session.rename(number, str((request.get_json() or {}).get("name", "")))
+    body = request.get_json()
+    with session_of(tab) as session:
+        session.gallery.rename(number, str(body.get("name", "")) if isinstance(body, dict) else "")
         return described(session)
 
 
-@routes.delete("/columns/<int:number>")
-def remove_column(number: int) -> Response:
+@tab_routes.delete("/columns/<int:number>")
+def remove_column(tab: UUID, number: int) -> Response:
     """One class less."""
-    with the_session() as session:
-        session.remove_column(number)
+    with session_of(tab) as session:
+        session.gallery.remove_column(number)
         return described(session)
 
 
-@routes.post("/columns/<int:number>/pictures")
-def add_picture(number: int) -> Response:
-    """One picture into a column."""
+@tab_routes.post("/columns/<int:number>/images")
+def add_image(tab: UUID, number: int) -> Response:
+    """One image into a class."""
     name, content = uploaded()
-    with the_session() as session:
-        session.add_picture(number, name, content)
+    with session_of(tab) as session:
+        _, warnings = session.gallery.add_image(number, name, content)
+        return described(session, warnings)
+
+
+@tab_routes.delete("/images/<int:number>")
+def remove_image(tab: UUID, number: int) -> Response:
+    """One image less."""
+    with session_of(tab) as session:
+        session.gallery.remove_image(number)
         return described(session)
 
 
-@routes.delete("/pictures/<int:number>")
-def remove_picture(number: int) -> Response:
-    """One picture less."""
-    with the_session() as session:
-        session.remove_picture(number)
+@tab_routes.get("/images/<int:number>")
+def image(tab: UUID, number: int) -> Response:
+    """An image, small."""
+    with session_of(tab) as session:
+        return Response(session.gallery.thumbnail(number), mimetype="image/png")
+
+
+@tab_routes.post("/undo")
+def undo(tab: UUID) -> Response:
+    """Put back what was removed last."""
+    with session_of(tab) as session:
+        session.gallery.undo()
         return described(session)
 
 
-@routes.get("/pictures/<int:number>")
-def picture(number: int) -> Response:
-    """A picture, small."""
-    with the_session() as session:
-        return Response(session.thumbnail(number), mimetype="image/png")
-
-
-@routes.post("/sample")
-def sample() -> Response:
-    """The bundled pictures into the columns."""
-    with the_session() as session:
-        session.use_sample()
+@tab_routes.post("/example")
+def example(tab: UUID) -> Response:
+    """The bundled images in the place of the classes."""
+    with session_of(tab) as session:
+        session.gallery.use_example()
         return described(session)
 
 
-@routes.post("/fit")
-def fit() -> Response:
-    """A classifier of the columns."""
-    with the_session() as session:
-        session.fit()
+@tab_routes.get("/example/<int:index>")
+def example_query(tab: UUID, index: int) -> Response:
+    """A bundled image to ask about."""
+    with session_of(tab) as session:
+        return Response(session.gallery.example_query(index)[1], mimetype="image/png")
+
+
+@tab_routes.post("/fit")
+def fit(tab: UUID) -> Response:
+    """Start a fit."""
+    with session_of(tab) as session:
+        return jsonify(described_job(session.fit()))
+
+
+@tab_routes.post("/ask")
+def ask(tab: UUID) -> Response:
+    """Start to answer for an image, uploaded or of the example."""
+    index = request.form.get("example", type=int)
+    model = request.form.get("model", type=int)
+    upload = uploaded() if index is None else None
+    with session_of(tab) as session:
+        name, content = upload or session.gallery.example_query(index or 0)
+        return jsonify(described_job(session.ask(name, content, model)))
+
+
+@tab_routes.get("/job")
+def job(tab: UUID) -> Response:
+    """What has become of the last fit or question."""
+    with session_of(tab) as session:
+        return jsonify(described_job(session.job))
+
+
+@tab_routes.delete("/job")
+def stop(tab: UUID) -> Response:
+    """Stop it."""
+    with session_of(tab) as session:
+        session.stop()
+        return jsonify(described_job(session.job))
+
+
+@tab_routes.post("/model")
+def open_model(tab: UUID) -> Response:
+    """Open a saved model."""
+    request.max_content_length = MAX_MODEL
+    file = uploaded_file()
+    with session_of(tab) as session:
+        path = session.upload_path()
+        file.save(path)
+        try:
+            session.open_model(file.filename or "the file", path)
+        finally:
+            path.unlink(missing_ok=True)
         return described(session)
 
 
-@routes.post("/ask")
-def ask() -> Response:
-    """The answer for a picture, with its evidence."""
-    name, content = uploaded()
-    with the_session() as session:
-        answer = session.ask(name, content)
-    return jsonify({**asdict(answer), "thumbnail": base64.b64encode(answer.thumbnail).decode()})
+@tab_routes.delete("/model")
+def close_model(tab: UUID) -> Response:
+    """Go back to the classes of the page."""
+    with session_of(tab) as session:
+        session.close_model()
+        return described(session)
 
 
-@routes.get("/model")
-def model() -> Response:
-    """The classifier as a file."""
-    with the_session() as session:
-        content = session.model()
+@tab_routes.get("/model")
+def save_model(tab: UUID) -> Response:
+    """The fitted model as a file."""
+    with session_of(tab) as session:
+        content = session.saved_model()
     disposition = {"Content-Disposition": "attachment; filename=model.skxma"}
     return Response(content, mimetype="application/octet-stream", headers=disposition)
 
 
-def uploaded() -> tuple[str, bytes]:
-    """Name and content of the file that came with the request."""
+def uploaded_file() -> FileStorage:
+    """The file that came with the request."""
     file = request.files.get("file")
     if not isinstance(file, FileStorage):
         raise ValueError("No file came with the request.")
-    return file.filename or "picture", file.read()
+    return file
 
 
-def described(session: Session) -> Response:
-    """The state of a session as JSON."""
-    fitted: dict[str, Any] | None = None
-    if session.fitted is not None:
-        clf = session.fitted.classifier
-        fitted = {
-            "n_pictures": len(session.fitted.pictures),
-            "n_classes": len(clf.classes_),
-            "seconds": session.fitted.seconds,
-            "stale": session.stale,
-            "doubts": [asdict(doubt) for doubt in session.fitted.doubts],
-        }
+def uploaded() -> tuple[str, bytes]:
+    """Its name and content."""
+    file = uploaded_file()
+    return file.filename or "image", file.read()
+
+
+def described(session: Session, warnings: list[str] | None = None) -> Response:
+    """The state of a session as JSON, with the warnings of what was done."""
     columns = [
         {
             "number": column.number,
             "name": column.name,
-            "pictures": [{"number": one.number, "name": one.name} for one in column.pictures],
+            "images": [{"number": one.number, "name": one.name} for one in column.images],
         }
-        for column in session.columns
+        for column in session.gallery.columns
     ]
-    return jsonify(encoder=session.encoder, columns=columns, fitted=fitted)
+    return jsonify(
+        encoder=session.encoder,
+        columns=columns,
+        repeats=[asdict(repeat) for repeat in session.gallery.repeats],
+        undo=session.gallery.undoable,
+        examples=session.gallery.example_queries,
+        model=None if session.model is None else described_model(session.model, session.change),
+        job=described_job(session.job) if session.is_busy else None,
+        warnings=warnings or [],
+    )
+
+
+def described_model(model: Model, change: str | None) -> dict[str, Any]:
+    """A model: its classes, and what the fit found."""
+    clf = model.classifier
+    return {
+        "number": model.number,
+        "file": model.file,
+        "encoder": clf.encoder if isinstance(clf.encoder, str) else clf.encoder.model,
+        "classes": [{"label": label, "n_images": n} for label, n in shots(clf)],
+        "n_images": int((clf.sample_position_ >= 0).sum()),
+        "seconds": model.seconds,
+        "change": change,
+        "can_reject": can_reject(clf),
+        "doubts": [asdict(doubt) for doubt in model.doubts],
+        "warnings": model.warnings,
+    }
+
+
+def described_job(job: Job | None) -> dict[str, Any] | None:
+    """What a job is at, and what has come of it."""
+    if job is None:
+        return None
+    found = {name: getattr(job, name) for name in ("kind", "state", "words", "done", "total", "error")}
+    return {**found, "answer": described_answer(job.result) if isinstance(job.result, Asked) else None}
+
+
+def described_answer(asked: Asked) -> dict[str, Any]:
+    """An answer with its evidence; images of the fit are named where they are at hand."""
+    images, names = asked.model.images, support_names(asked.model.classifier)
+    retrieved = []
+    for found in asked.answer.retrieved:
+        # an opened model brings no images
+        support, name = images[found.sample - 1] if images else None, names[found.sample - 1]
+        retrieved.append(
+            {
+                **asdict(found),
+                "image": None if support is None else support.number,
+                "name": f"image {found.sample}" if name is None else Path(name).name,
+            }
+        )
+    return {
+        "name": asked.query.name,
+        "thumbnail": base64.b64encode(asked.query.thumbnail).decode(),
+        "model": asked.model.number,
+        "is_unknown": asked.answer.is_unknown,
+        "known_as": asked.known_as,
+        "scores": [asdict(score) for score in asked.answer.scores],
+        "retrieved": retrieved,
+        "warnings": asked.warnings,
+    }

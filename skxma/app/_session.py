@@ -1,257 +1,255 @@
-"""What the page works on: columns of pictures, the classifier fitted on them, and answers with their evidence."""
+"""The work of one tab of the page: classes with their images, a model fitted on them or opened, and its answers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from threading import RLock
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from skxma.datasets import load_emoji
-from skxma.errors import ImageError
-from skxma.images._reading import load_image
+from skxma.app._answer import Answer, classify
+from skxma.app._encoding import Encoders, WatchedEncoder
+from skxma.app._gallery import ChangedError, Column, Gallery, StoredImage
+from skxma.app._job import Job
+from skxma.app._warnings import collected_warnings
+from skxma.app._wording import shortened, words_of_warning
+from skxma.errors import ModelFileError
 from skxma.inspection import labels_in_question
 
-THUMBNAIL = 192
-N_RETRIEVED = 5
-# a picture more unlike its classes than all but this share of the support images gets a warning with its answer
-UNLIKE_RATE = 0.05
-SAMPLE_CLASSES, SAMPLE_SHOTS = ("bear", "cat face", "fox", "poodle"), 3
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture that was dropped: its number, the name of its file, where it is kept, and a small PNG of it."""
-
-    number: int
-    name: str
-    file: Path
-    thumbnail: bytes
-
-
-@dataclass
-class Column:
-    """A class: its number, its name, and its pictures."""
-
-    number: int
-    name: str
-    pictures: list[Picture] = field(default_factory=list)
+# an image more unlike the classes than all but this share of the support images is like none of them
+UNKNOWN_RATE = 0.05
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """A picture whose label is probably wrong, and the class that the model would give it."""
+    """An image whose label is probably wrong, and the class that the model would give it."""
 
-    picture: int
+    image: int
     suggested: str
     probability: float
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A classifier, the pictures that it was fitted on in their order, and what the fit found out."""
-
-    classifier: Any
-    pictures: tuple[Picture, ...]
-    doubts: tuple[Doubt, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """What the text alone says of a class, and what it comes to with the pictures; probabilities."""
-
-    label: str
-    zero_shot: float
-    final: float
-
-
-@dataclass(frozen=True)
-class Retrieved:
-    """A support picture that was retrieved, with its affinity to the query in both modalities."""
-
-    picture: int
-    name: str
-    label: str
-    image_affinity: float
-    text_affinity: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The classes of a query, the most probable first, and the evidence.
+class Model:
+    """A model that answers.
 
     Attributes
     ----------
-    name : str
-        Of the query's file.
-    thumbnail : bytes
-        PNG.
-    unlike : bool
-        Whether it is more unlike the classes than almost all of their own pictures.
-    scores : list of ClassScore
-    retrieved : list of Retrieved
+    number : int
+        Tells it from the other models of the tab.
+    classifier : FewShotClassifier
+        Fitted.
+    file : str or None
+        Name of the model file that it was opened from, None for one fitted here.
+    images : tuple of StoredImage
+        The images of the fit in their order; none of one that was opened.
+    doubts : tuple of Doubt
+    warnings : tuple of str
+        Raised during the fit, in words for the page.
+    seconds : float
+        Duration of the fit.
     """
 
-    name: str
-    thumbnail: bytes
-    unlike: bool
-    scores: list[ClassScore]
-    retrieved: list[Retrieved]
+    number: int
+    classifier: Any
+    file: str | None = None
+    images: tuple[StoredImage, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query and its answer.
+
+    Attributes
+    ----------
+    query : StoredImage
+    answer : Answer
+    model : Model
+        The one that answered.
+    known_as : str or None
+        The class of the query where it is one of the images of the fit.
+    warnings : tuple of str
+    """
+
+    query: StoredImage
+    answer: Answer
+    model: Model
+    known_as: str | None
+    warnings: tuple[str, ...]
 
 
 class Session:
-    """Columns of pictures and the classifier fitted on them; the pictures are kept in a folder that goes with it.
+    """Classes with their images, and the model fitted on them; the images are kept in a folder that goes with it.
 
     Parameters
     ----------
     encoder : str
         As in :class:`~skxma.XMAdapterClassifier`.
     device : str, default="auto"
+    encoders : Encoders, optional
+        Shared with the sessions of other tabs.
     """
 
-    def __init__(self, encoder: str, device: str = "auto") -> None:
+    def __init__(self, encoder: str, device: str = "auto", encoders: Encoders | None = None) -> None:
         self.encoder = encoder
         self.device = device
-        self.columns: list[Column] = []
-        self.fitted: Fitted | None = None
-        self._fitted_on: Any = None
-        self._count = 0
-        self._folder = TemporaryDirectory(prefix="skxma-app-", ignore_cleanup_errors=True)
+        self.lock = RLock()
+        self.gallery = Gallery()
+        self.fitted: Model | None = None
+        self.opened: Model | None = None
+        self.job: Job | None = None
+        self._encoders = encoders or Encoders()
+        self._fitted_on: list[tuple[str, list[int]]] = []
 
     def close(self) -> None:
-        """Remove the pictures."""
-        self._folder.cleanup()
+        """Stop what is at work and remove the images."""
+        if self.job is not None:
+            self.job.stop()
+        self.gallery.close()
 
     @property
-    def stale(self) -> bool:
-        """Whether the columns have changed since the fit."""
-        return self.fitted is not None and self._fitted_on != self._content()
+    def model(self) -> Model | None:
+        """The model that answers: the opened one, else the fitted one."""
+        return self.opened or self.fitted
 
-    def add_column(self, name: str = "") -> Column:
-        """Add an empty column."""
-        column = Column(self._next(), name.strip())
-        self.columns.append(column)
-        return column
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is running."""
+        return self.job is not None and self.job.state == "running"
 
-    def rename(self, number: int, name: str) -> None:
-        """Name a column's class."""
-        self._column(number).name = name.strip()
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would be lost with it."""
+        return not (self.is_busy or self.model or self.gallery.undoable or self.gallery.content)
 
-    def remove_column(self, number: int) -> None:
-        """Remove a column with its pictures."""
-        self.columns.remove(self._column(number))
+    @property
+    def change(self) -> str | None:
+        """Whether "images" or the "classes" themselves have changed since the fit; None for neither."""
+        if self.opened is not None or self.fitted is None or self._fitted_on == self.gallery.content:
+            return None
+        fitted, shown = ({name for name, _ in content} for content in (self._fitted_on, self.gallery.content))
+        return "images" if fitted == shown else "classes"
 
-    def add_picture(self, number: int, name: str, content: bytes) -> Picture:
-        """Put a picture into a column.
+    def fit(self) -> Job:
+        """Start a fit on the classes; one with a name and no images is known from its name alone.
 
-        Parameters
-        ----------
-        number : int
-            The column's.
-        name : str
-            The file's.
-        content : bytes
-            The file's.
-
-        Raises
-        ------
-        ImageError
-            It is no picture that can be read; names it.
-        """
-        column = self._column(number)
-        picture = self._keep(name, content)
-        column.pictures.append(picture)
-        return picture
-
-    def remove_picture(self, number: int) -> None:
-        """Take a picture out of its column."""
-        for column in self.columns:
-            column.pictures = [picture for picture in column.pictures if picture.number != number]
-
-    def thumbnail(self, number: int) -> bytes:
-        """The small PNG of a picture that is in a column, or was at the time of the fit."""
-        for picture in self._pictures():
-            if picture.number == number:
-                return picture.thumbnail
-        raise ValueError(f"There is no picture {number} any more; load the page again.")
-
-    def use_sample(self) -> None:
-        """Replace the columns by a few classes of the bundled emoji."""
-        emoji = load_emoji(as_paths=True)
-        self.columns = []
-        for label in SAMPLE_CLASSES:
-            column = self.add_column(label)
-            for i in np.flatnonzero(emoji.target == label)[:SAMPLE_SHOTS]:
-                path = Path(emoji.images[i])
-                self.add_picture(column.number, path.name, path.read_bytes())
-
-    def fit(self) -> Fitted:
-        """Fit on the columns; a named one without pictures is known from its name alone.
+        Returns
+        -------
+        job : Job
+            When it is finished, `fitted` is its result.
 
         Raises
         ------
         ValueError
-            Names or pictures that are missing; says which.
-        SkxmaError
-            As :meth:`XMAdapterClassifier.fit`.
+            Names or images that are missing; says which.
         """
-        from skxma._estimators.xmadapter import XMAdapterClassifier
+        self._refuse_if_busy()
+        columns, content = self.gallery.used_columns, self.gallery.content
+        check_columns(columns, self.gallery.title)
+        names = [column.name for column in columns]
+        images = tuple(image for column in columns for image in column.images)
+        labels = [column.name for column in columns for _ in column.images]
 
-        columns = [column for column in self.columns if column.name or column.pictures]
-        check_columns(columns)
-        pictures = tuple(picture for column in columns for picture in column.pictures)
-        labels = [column.name for column in columns for _ in column.pictures]
-        start = time.perf_counter()
-        clf = XMAdapterClassifier(
-            self.encoder,
-            class_names=[column.name for column in columns],
-            false_rejection_rate=UNLIKE_RATE,
-            unknown_label="",
-            device=self.device,
-            random_state=0,
-        )
-        clf.fit([picture.file for picture in pictures], labels)
-        doubts = tuple(
-            Doubt(pictures[found.sample].number, str(found.suggested), found.probability)
-            for found in labels_in_question(clf)
-        )
-        self._fitted_on = self._content()
-        self.fitted = Fitted(clf, pictures, doubts, time.perf_counter() - start)
-        return self.fitted
+        # a fit that fails or is stopped leaves the model before
+        self.gallery.hold((*images, *(self.fitted.images if self.fitted else ())))
 
-    def ask(self, name: str, content: bytes) -> Answer:
-        """Classify a picture, with the evidence.
+        number = self.gallery.next_number()
+
+        def work(job: Job) -> Model:
+            return self._fit(job, number, names, images, labels)
+
+        def keep(model: Model) -> None:
+            self.fitted, self.opened, self._fitted_on = model, None, content
+            self.gallery.hold(model.images)
+
+        return self._start(Job("fit", work, keep, self.lock))
+
+    def ask(self, name: str, content: bytes, model: int | None = None) -> Job:
+        """Start to classify an image, once it is read whole; the job's result is an `Asked`.
 
         Parameters
         ----------
         name, content
             The file's.
+        model : int, optional
+            Number of the model whose classes the page shows.
 
         Raises
         ------
         ImageError
-            It is no picture that can be read.
+            It is no image that can be read.
         ValueError
-            Nothing was fitted yet.
+            There is no model, or its classes are not those that the page shows.
         """
-        if self.fitted is None:
-            raise ValueError("Fit first: there is no classifier yet that could answer.")
-        query = self._keep(name, content)
-        try:
-            return explain(self.fitted, query)
-        finally:
-            query.file.unlink()
+        self._refuse_if_busy()
+        answering = self.model
+        if answering is None:
+            raise ValueError("Fit first, or open a saved model: there is no model yet that could answer.")
+        if model is not None and model != answering.number:
+            raise ChangedError("The model is no longer the one that the page shows; load the page again.")
+        if self.change == "classes":
+            raise ValueError("The classes have changed since the fit. Fit again, then ask.")
+        with collected_warnings() as heard:
+            query = self.gallery.store(name, content)
 
-    def model(self) -> bytes:
-        """The classifier as `skxma predict` and `skxma.load` read it; it always answers a class.
+        def work(job: Job) -> Asked:
+            try:
+                return self._ask(job, answering, query, heard)
+            finally:
+                query.file.unlink(missing_ok=True)
+
+        return self._start(Job("ask", work, lambda asked: None, self.lock))
+
+    def stop(self) -> None:
+        """Stop the job that is running; what was before it stays."""
+        if self.job is not None:
+            self.job.stop()
+
+    def open_model(self, name: str, file: Path) -> Model:
+        """Open a saved model; it answers in the place of the fitted one until `close_model`.
+
+        Parameters
+        ----------
+        name : str
+            What the browser calls the file.
+        file : Path
+
+        Raises
+        ------
+        ModelFileError
+            It is no model, or one that can't classify images.
+        """
+        from skxma import CLIPEncoder, load
+
+        self._refuse_if_busy()
+        try:
+            clf = load(file)
+        except (ModelFileError, OSError) as error:
+            raise ModelFileError(str(error).replace(str(file), name)) from error
+        if clf.encoder == "precomputed":
+            raise ModelFileError(f"{name} was fitted on embeddings, and can't classify images.")
+        if not isinstance(clf.encoder, (str, CLIPEncoder)):
+            raise ModelFileError(f"{name} was fitted with an encoder of its own, which is not in the file.")
+        # where it was fitted says nothing of this machine
+        clf.set_params(device=self.device)
+        if isinstance(clf.encoder, CLIPEncoder):
+            clf.set_params(encoder__device=self.device)
+        self.opened = Model(self.gallery.next_number(), clf, file=name)
+        return self.opened
+
+    def close_model(self) -> None:
+        """Go back from the opened model to the classes and the model fitted on them."""
+        self._refuse_if_busy()
+        self.opened = None
+
+    def saved_model(self) -> bytes:
+        """The fitted model as `skxma predict` and `skxma.load` read it; it always answers a class.
 
         Raises
         ------
@@ -259,83 +257,80 @@ class Session:
             Nothing was fitted yet.
         """
         if self.fitted is None:
-            raise ValueError("Fit first: there is no classifier yet to save.")
-        file = Path(self._folder.name) / "model.skxma"
+            raise ValueError("Fit first: there is no model yet to save.")
+        file = self.gallery.folder / "model.skxma"
         copy(self.fitted.classifier).set_params(false_rejection_rate=None, unknown_label=None).save(file)
         return file.read_bytes()
 
-    def _keep(self, name: str, content: bytes) -> Picture:
-        """Write a file into the session's folder and read it."""
-        number = self._next()
-        # Pillow goes by the content; what a browser calls the file never becomes a path
-        file = Path(self._folder.name) / str(number)
-        file.write_bytes(content)
-        try:
-            small = load_image(file)
-        except ImageError as error:
-            file.unlink()
-            raise ImageError(f"{name}: {error.reason}", path=name, reason=error.reason) from error
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-        return Picture(number, name, file, as_png(small))
+    def upload_path(self) -> Path:
+        """A free place in the session's folder."""
+        return self.gallery.folder / f"upload-{self.gallery.next_number()}"
 
-    def _next(self) -> int:
-        self._count += 1
-        return self._count
+    def _fit(
+        self, job: Job, number: int, names: list[str], images: tuple[StoredImage, ...], labels: list[str]
+    ) -> Model:
+        from skxma import CLIPEncoder, XMAdapterClassifier
+        from skxma._estimators.sample_names import as_names
 
-    def _column(self, number: int) -> Column:
-        for column in self.columns:
-            if column.number == number:
-                return column
-        raise ValueError(f"There is no class {number} any more; load the page again.")
+        encoder = CLIPEncoder(self.encoder, device=self.device)
+        self._encoders.load(encoder, job)
+        clf = XMAdapterClassifier(
+            WatchedEncoder(encoder, job, names),
+            class_names=names,
+            false_rejection_rate=UNKNOWN_RATE,
+            unknown_label="",
+            device=self.device,
+            random_state=0,
+        )
+        with self._encoders.turn(job), collected_warnings(every_thread=True) as heard:
+            start = time.perf_counter()
+            clf.fit([image.file for image in images], labels)
+            seconds = time.perf_counter() - start
+        # what is saved names the encoder, carries no job, and calls images as their files were called when uploaded
+        clf.set_params(encoder=self.encoder)
+        clf.sample_names_ = as_names([image.name for image in images])
+        doubts = tuple(
+            Doubt(images[found.sample].number, str(found.suggested), found.probability)
+            for found in labels_in_question(clf)
+        )
+        warnings = tuple(dict.fromkeys(words_of_warning(text, names) for text in heard))
+        return Model(number, clf, images=images, doubts=doubts, warnings=warnings, seconds=seconds)
 
-    def _pictures(self) -> Iterator[Picture]:
-        for column in self.columns:
-            yield from column.pictures
-        if self.fitted is not None:
-            yield from self.fitted.pictures
+    def _ask(self, job: Job, model: Model, query: StoredImage, heard_before: list[str]) -> Asked:
+        from skxma import CLIPEncoder
 
-    def _content(self) -> list[tuple[str, list[int]]]:
-        """Names and pictures of the columns that count, to tell whether they have changed."""
-        return [(c.name, [p.number for p in c.pictures]) for c in self.columns if c.name or c.pictures]
+        clf = model.classifier
+        named = isinstance(clf.encoder, str)
+        encoder = CLIPEncoder(clf.encoder, device=clf.device, precision=clf.precision) if named else clf.encoder
+        self._encoders.load(encoder, job)
+        with self._encoders.turn(job), collected_warnings(every_thread=True) as heard:
+            job.report(f"Encoding {query.name}")
+            answer = classify(clf, query.file)
+        known = next((i for i, image in enumerate(model.images) if image.digest == query.digest), None)
+        known_as = None
+        if known is not None:
+            known_as = str(clf.classes_[clf.image_cache_.labels[clf.sample_position_[known]]])
+        return Asked(query, answer, model, known_as, tuple(map(words_of_warning, [*heard_before, *heard])))
+
+    def _start(self, job: Job) -> Job:
+        self.job = job
+        return job.start()
+
+    def _refuse_if_busy(self) -> None:
+        if self.is_busy:
+            raise ChangedError("Something is being computed for this tab already; stop it or wait for its end.")
 
 
-def check_columns(columns: list[Column]) -> None:
+def check_columns(columns: list[Column], title: Callable[[Column], str]) -> None:
     """Say in plain words what is missing before a fit."""
-    nameless = sum(not column.name for column in columns)
-    if nameless:
-        raise ValueError("A column with pictures has no name. Name it: the name is what CLIP reads.")
+    for column in columns:
+        if not column.name:
+            raise ValueError(f"The class {title(column)} has images and no name. Name it: the name is what CLIP reads.")
     names = [column.name for column in columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"Two columns are called {twice[0]!r}. Put their pictures into one, or name one otherwise.")
+        raise ValueError(f"Two classes are called “{shortened(twice[0])}”. Put their images into one, or rename one.")
     if len(columns) < 2:
-        raise ValueError("It takes two classes to tell apart. Name another column; pictures for it are better still.")
-    if not any(column.pictures for column in columns):
-        raise ValueError("There are no pictures yet. Drop one or more into a column.")
-
-
-def explain(fitted: Fitted, query: Picture) -> Answer:
-    """Classify a query, and say from what."""
-    clf = fitted.classifier
-    # encoded once for all four questions
-    features = clf.encode([query.file])
-    final, zero_shot = clf.predict_proba(features)[0], clf.zero_shot(features)[0]
-    image, text, found = (part[0] for part in clf.kneighbors(features, N_RETRIEVED))
-    labels = clf.classes_[clf.image_cache_.labels[clf.sample_position_]]
-    return Answer(
-        query.name,
-        query.thumbnail,
-        bool(clf.open_set_score(features)[0] > clf.reject_threshold_),
-        [ClassScore(str(clf.classes_[c]), float(zero_shot[c]), float(final[c])) for c in final.argsort()[::-1]],
-        [
-            Retrieved(fitted.pictures[i].number, fitted.pictures[i].name, str(labels[i]), float(a), float(b))
-            for i, a, b in zip(found, image, text, strict=True)
-        ],
-    )
-
-
-def as_png(picture: Image.Image) -> bytes:
-    """A picture as PNG."""
-    buffer = BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+        raise ValueError("It takes two classes to tell apart. Name another one; images of it are better still.")
+    if not any(column.images for column in columns):
+        raise ValueError("There are no images yet. Drop one or more into a class.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +164,8 @@ def load_problem(
         from skxma.datasets.folders import load_image_folder
 
         data = load_image_folder(text)
+        if data.skipped and verbose:
+            print(f"{text}: {data.skipped}", file=sys.stderr)
         return Problem(data.name, data.paths, data.target, ready, groups=data.groups)
     if root is None:
         raise FileNotFoundError(

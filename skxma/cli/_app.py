@@ -16,9 +16,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "app",
         help="open a page on which to try it",
-        description="Serve a page to this machine's own browser: drop pictures into a column for each class, fit, drop "
-        "a picture to ask about, see the answer with its evidence, save the model. Nothing leaves this machine. Needs "
-        "Flask: pip install 'skxma[app]'.",
+        description="Serve a page to this machine's own browser: drop images into a column per class, fit, drop "
+        "an image to ask about, see the answer with its evidence, save the model or open a saved one. Nothing leaves "
+        "this machine. Needs Flask: pip install 'skxma[app]'.",
         epilog="examples: skxma app    skxma app --encoder tiny --port 0 --open",
     )
     parser.add_argument("--encoder", default=DEFAULT_ENCODER, metavar="NAME", help="(default: %(default)s)")
@@ -34,17 +34,15 @@ def run(arguments: argparse.Namespace) -> None:
         from skxma.app._server import listen, make_app
     except ImportError as error:
         raise ValueError(f"The page needs Flask ({error}): pip install 'skxma[app]'.") from error
-    from skxma.app._session import Session
+    from skxma.app._tabs import make_tabs
 
-    session = Session(arguments.encoder, arguments.device)
-    for _ in range(2):
-        session.add_column()
+    tabs = make_tabs(arguments.encoder, arguments.device)
     try:
-        server = listen(make_app(session), arguments.port)
+        server = listen(make_app(tabs), arguments.port)
         address = f"http://{server.host}:{server.port}/"
         print(f"{address}  (Ctrl-C ends it)", flush=True)
         if arguments.open:
             webbrowser.open(address)
         server.serve_forever()
     finally:
-        session.close()
+        tabs.close()

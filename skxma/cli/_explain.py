@@ -3,32 +3,77 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from skxma.cli._model_files import load
+from skxma.cli._inputs import image_paths, read_labeled_images
+from skxma.cli._model_files import explained_for_command_line, load
+from skxma.cli._streams import say
 from skxma.cli._tables import print_columns
 
 
 def run_explain(arguments: argparse.Namespace) -> None:
     """Print zero-shot, the answer, and the support images retrieved with both affinities."""
-    from skxma.datasets import load_image_folder
     from skxma.inspection import support_labels
 
-    clf = load(arguments.model)
-    paths = load_image_folder(arguments.support).paths if arguments.support else None
-    # those without labels were given last
-    n_samples = len(clf.sample_position_) - len(getattr(clf, "unlabeled_position_", ()))
-    if paths is not None and len(paths) != n_samples:
-        raise ValueError(f"{arguments.support} has {len(paths)} pictures, the model was fitted on {n_samples}.")
+    clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device)
+    if not hasattr(clf, "kneighbors"):
+        raise ValueError(f"{arguments.model} holds a {type(clf).__name__}, which retrieves no images to explain by.")
+    paths = _files_in(arguments.support, arguments) if arguments.support else None
     query = [arguments.image]
-    probabilities, zero_shot = clf.predict_proba(query)[0], clf.zero_shot(query)[0]
+    with explained_for_command_line(arguments.model):
+        probabilities, zero_shot = clf.predict_proba(query)[0], clf.zero_shot(query)[0]
+    image, text, found = (part[0] for part in clf.kneighbors(query, arguments.top))
+    names = names_of_samples(clf, found.tolist(), paths, arguments.support)
     best = probabilities.argsort()[::-1][:3]
     answers = [(str(clf.classes_[c]), f"{probabilities[c]:.1%}", f"{zero_shot[c]:.1%}") for c in best]
     print_columns(("class", "answer", "zero-shot"), answers, n_words=1)
     print()
     labels = support_labels(clf)
-    image, text, found = (part[0] for part in clf.kneighbors(query, arguments.top))
     retrieved = [
-        (f"number {i}" if paths is None else paths[i], str(labels[i]), f"{a:+.2f}", f"{b:+.2f}")
-        for i, a, b in zip(found, image, text, strict=True)
+        (name, str(labels[i]), f"{a:+.2f}", f"{b:+.2f}")
+        for name, i, a, b in zip(names, found, image, text, strict=True)
     ]
     print_columns(("support image", "its class", "image affinity", "text affinity"), retrieved, n_words=2)
+
+
+def _files_in(support: str, arguments: argparse.Namespace) -> list[str]:
+    """The images in a folder, however it is laid out, or in a table."""
+    if Path(support).is_dir():
+        return image_paths([support])
+    return list(read_labeled_images(support, arguments).paths)
+
+
+def names_of_samples(clf: Any, rows: Sequence[int], paths: Sequence[str] | None, folder: str | None) -> list[str]:
+    """Return what to call samples of the fit: where they are, else the path that the model kept, else their number.
+
+    Parameters
+    ----------
+    clf : FewShotClassifier
+    rows : sequence of int
+    paths : sequence of str, optional
+        The images of a folder, in which the samples are sought by name and content.
+    folder : str or None
+        Its name.
+
+    Raises
+    ------
+    ValueError
+        None of the samples is in the folder.
+    """
+    from skxma.inspection._support import find_support_images, support_names
+
+    kept = support_names(clf)
+    if paths is None:
+        return [kept[row] or f"number {row}" for row in rows]
+    found = find_support_images(clf, rows, paths)
+    n_missing = found.count(None)
+    if n_missing == len(rows):
+        raise ValueError(
+            f"{folder} holds none of the {len(rows)} images that were retrieved. Give the folder or table of the "
+            "fit, or leave out --support."
+        )
+    if n_missing:
+        say(f"skxma: {folder} does not hold {n_missing} of the {len(rows)} images that were retrieved, marked with ?")
+    return [path or f"? {kept[row] or f'number {row}'}" for path, row in zip(found, rows, strict=True)]

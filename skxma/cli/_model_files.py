@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from skxma._runtime.atomic import check_place, replacing
 
-OURS, PICKLES = ".skxma", (".joblib", ".pkl", ".pickle")
+OURS, PICKLE = ".skxma", ".joblib"
+OTHER_PICKLES = (".pkl", ".pickle")
+LOCAL_FOLDER = "local-dir:"
 
 
-def place_for(path: str) -> Path:
-    """The file that is to be written, refused before long work where it cannot be."""
-    if Path(path).suffix.lower() not in (OURS, *PICKLES):
-        raise ValueError(f"--model {path}: name it {Path(path).name}{OURS}, or with {PICKLES[0]} for a pickle.")
-    check_place(path)
-    return Path(path)
+def place_for(path: str, force: bool = False) -> Path:
+    """Return the file that is to be written, refused before long work where it cannot or must not be.
+
+    Parameters
+    ----------
+    path : str
+    force : bool, default=False
+        Whether a model that is there may be replaced.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in (OURS, PICKLE):
+        stem = target.stem if target.suffix.lower() in OTHER_PICKLES else target.name
+        raise ValueError(f"--model {path}: name it {stem}{OURS}, or {stem}{PICKLE} for a pickle.")
+    if check_place(path).exists() and not force:
+        raise FileExistsError(f"{path} is there already. Name another file, or replace it with --force.")
+    return target
 
 
 def save(clf: Any, target: Path) -> None:
     """Write a model as the name says, whole or not at all."""
-    if target.suffix.lower() not in PICKLES:
+    if target.suffix.lower() != PICKLE:
         clf.save(target)
         return
     import joblib
@@ -31,25 +43,69 @@ def save(clf: Any, target: Path) -> None:
         joblib.dump(clf, stream)
 
 
-def load(path: str) -> Any:
-    """A saved classifier that takes pictures. Only a name that says so is opened as a pickle."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no model {path}; `skxma fit DIR --model {path}` makes one.")
-    if Path(path).suffix.lower() not in PICKLES:
-        from skxma.persistence import load as load_ours
+def load(path: str, *, encoder: str | None = None, device: str | None = None, memory: Any = None) -> Any:
+    """Load a saved classifier that takes images. Only ``.joblib`` is opened as a pickle, which may run any code.
 
-        return taking_pictures(load_ours(path), path)
-    import joblib
+    Parameters
+    ----------
+    path : str
+    encoder, device : str, optional
+        In the place of what the model names.
+    memory : optional
+        Where embeddings are kept.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no model {path}; `skxma fit DIR --model {path}` makes one.")
+    if file.suffix.lower() in OTHER_PICKLES:
+        raise ValueError(
+            f"{path} is a pickle by its name, and opening one runs whatever code its maker put there. If you trust it, "
+            f"rename it to {file.stem}{PICKLE}."
+        )
+    clf = images_classifier(_load_pickle(path) if file.suffix.lower() == PICKLE else _load_ours(path), path)
+    settings = {"encoder": encoder and absolute(encoder), "device": device, "memory": memory}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    unknown = sorted(settings.keys() - clf.get_params(deep=False).keys())
+    if unknown:
+        raise ValueError(f"{path} holds a {type(clf).__name__}, which takes no --{unknown[0]}.")
+    if "encoder" in settings and hasattr(clf.encoder, "model"):
+        settings["encoder__model"] = settings.pop("encoder")
+    return clf.set_params(**settings)
+
+
+@contextmanager
+def explained_for_command_line(path: str) -> Iterator[None]:
+    """Word the errors of a model whose encoder is not there, or is another, for the command line.
+
+    Parameters
+    ----------
+    path : str
+        The model's.
+    """
+    from skxma.errors import EncoderMismatchError, WeightsError
 
     try:
-        clf = joblib.load(path)
-    except Exception as error:
-        raise ValueError(f"{path} is no model of skxma, or a damaged one ({type(error).__name__}: {error}).") from error
-    return taking_pictures(clf, path)
+        yield
+    except WeightsError as error:
+        if LOCAL_FOLDER not in str(error):
+            raise
+        raise WeightsError(f"{error} If it was moved, say where to with --encoder {LOCAL_FOLDER}DIR.") from error
+    except EncoderMismatchError as error:
+        raise EncoderMismatchError(
+            f"{path} was fitted with other weights than those that its encoder has now. Give the encoder of the fit "
+            f"with --encoder, or fit again."
+        ) from error
 
 
-def taking_pictures(clf: Any, path: str) -> Any:
-    """The classifier, if it is fitted, of skxma or made with one of skxma, and encodes pictures itself."""
+def absolute(encoder: str) -> str:
+    """Return the name of an encoder with the path of a local folder made absolute, so that it holds anywhere."""
+    if not encoder.startswith(LOCAL_FOLDER):
+        return encoder
+    return f"{LOCAL_FOLDER}{Path(encoder.removeprefix(LOCAL_FOLDER)).expanduser().absolute()}"
+
+
+def images_classifier(clf: Any, path: str) -> Any:
+    """Return the classifier, if it is fitted, of skxma or made with one of skxma, and encodes images itself."""
     from skxma._estimators.base import FewShotClassifier
 
     parts = clf.get_params().values() if hasattr(clf, "get_params") else ()
@@ -57,18 +113,20 @@ def taking_pictures(clf: Any, path: str) -> Any:
     if not ours or not hasattr(clf, "classes_"):
         raise ValueError(f"{path} holds a {type(clf).__name__}, not a fitted classifier of skxma.")
     if all(part._is_precomputed() for part in ours):
-        raise ValueError(f"{path} was fitted on embeddings and knows no encoder, so it cannot answer for pictures.")
+        raise ValueError(f"{path} was fitted on embeddings and knows no encoder, so it cannot answer for images.")
     return clf
 
 
-def pictures(given: Sequence[str]) -> Iterator[str]:
-    """Yield the pictures that the command line names: files as they are, folders' pictures, and stdin's lines for -."""
-    from skxma.datasets.folders import IMAGE_ENDINGS
+def _load_ours(path: str) -> Any:
+    from skxma.persistence import load as load_ours
 
-    for name in given:
-        if name == "-":
-            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
-        elif Path(name).is_dir():
-            yield from (str(f) for f in sorted(Path(name).rglob("*")) if f.suffix.lower() in IMAGE_ENDINGS)
-        else:
-            yield name
+    return load_ours(path)
+
+
+def _load_pickle(path: str) -> Any:
+    import joblib
+
+    try:
+        return joblib.load(path)
+    except Exception as error:
+        raise ValueError(f"{path} is no model of skxma, or a damaged one ({type(error).__name__}: {error}).") from error

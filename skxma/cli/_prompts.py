@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from skxma.cli._model_files import load
+from skxma.cli._model_files import OTHER_PICKLES, OURS, PICKLE, load
 from skxma.cli._words import labels_of, read_names, templates_of
 
 
@@ -15,12 +15,12 @@ def run_prompts(arguments: argparse.Namespace) -> None:
 
     given, templates = arguments.classes, templates_of(arguments)
     place = Path(given[0])
-    if len(given) == 1 and place.is_file() and place.suffix.lower() != ".csv":
+    if len(given) == 1 and place.is_file() and place.suffix.lower() in (OURS, PICKLE, *OTHER_PICKLES):
         clf = load(given[0])
         names = dict(zip(clf.classes_.tolist(), clf.class_names_ or [None] * len(clf.classes_), strict=True))
         templates = templates or clf.templates
     else:
-        labels = labels_of(given)
+        labels = labels_of(given, arguments)
         names = read_names(arguments.names, labels) or {label: clean_name(label) for label in labels}
     sent = {label: [] if name is None else make_prompts(name, templates or "simple") for label, name in names.items()}
     for label, prompts in sent.items():

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from skxma.cli._inputs import read_labeled_images
+
 
 def add_words(parser: argparse.ArgumentParser) -> None:
     """Add what the classes are called and described by."""
@@ -31,12 +33,10 @@ def templates_of(arguments: argparse.Namespace) -> Any:
     return chosen[0] if chosen is not None and len(chosen) == 1 else chosen
 
 
-def labels_of(given: Sequence[str]) -> list[str]:
+def labels_of(given: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     """The classes that the command line names, or those of the one data set that it names."""
-    from skxma.datasets import load_image_folder
-
     if len(given) == 1 and Path(given[0]).exists():
-        return [str(label) for label in load_image_folder(given[0]).target_names]
+        return [str(label) for label in read_labeled_images(given[0], arguments).target_names]
     return list(given)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 
 from skxma import __version__
-from skxma.cli import _app, _benchmark, _cache, _parsers
+from skxma._runtime.progress import progress_in_logs
+from skxma.cli import _app, _benchmark, _cache, _completion, _parsers
 from skxma.cli._help import Parser
+from skxma.cli._streams import drop_unwritten, flush_output, replace_missing_streams, say, write_any_text
 from skxma.errors import ImageError, SkxmaError
 
 
@@ -18,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = Parser(
         prog="skxma",
-        description="Accurate image classifiers from a handful of labelled pictures.",
+        description="Accurate image classifiers from a handful of labeled images.",
         epilog="examples: skxma demo    skxma fit birds/ --model birds.skxma    "
         "skxma predict birds.skxma new/*.jpg --top 3 --format csv    skxma COMMAND --help",
     )
@@ -26,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     demo = commands.add_parser(
         "demo",
-        help="try everything on bundled pictures, without a network",
+        help="try everything on bundled images, without a network",
         description="Fit on the bundled emoji with the bundled encoder, compare with zero-shot, save a model, draw "
         "what it retrieves. Takes under a minute and no network.",
         epilog="example: skxma demo --out /tmp/demo",
@@ -37,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     _app.add_parser(commands)
     _cache.add_parser(commands)
     _benchmark.add_parser(commands)
+    _completion.add_parser(commands)
     return parser
 
 
@@ -53,25 +53,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     status : int
         0, or 1 after an error that was the input's, in whole or in part; its message is on stderr.
     """
+    replace_missing_streams()
     arguments = build_parser().parse_args(argv)
-    if isinstance(sys.stdout, TextIOWrapper):
-        # a file's name goes out as the bytes that it is
-        sys.stdout.reconfigure(errors="surrogateescape")
+    write_any_text()
+    try:
+        with progress_in_logs():
+            return _run(arguments)
+    finally:
+        drop_unwritten()
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run a command; an error of the input is a line on standard error."""
     try:
         status = arguments.run(arguments)
-        sys.stdout.flush()
+        flush_output()
     except BrokenPipeError:
         # the reader of our output has gone, as in `skxma benchmark | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ImageError as error:
-        print(f"skxma: {error if error.path is None else f'{error.path}: {error.reason}'}", file=sys.stderr)
+        say(f"skxma: {error if error.path is None else f'{error.path}: {error.reason}'}")
         return 1
     except (SkxmaError, OSError, ValueError) as error:
-        print(f"skxma: {error}", file=sys.stderr)
+        say(f"skxma: {error}")
         return 1
     except KeyboardInterrupt:
-        print("skxma: interrupted", file=sys.stderr)
+        say("skxma: interrupted")
         return 130
     return status or 0
 

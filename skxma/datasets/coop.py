@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from sklearn.utils import Bunch
 
-from skxma.datasets.folders import IMAGE_ENDINGS
+from skxma.datasets._listing import list_images
 
 Row = tuple[str, int, str]
 INSTALL = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md says what to download and where to put it."
@@ -190,9 +190,8 @@ def _read_imagenet_names(file: Path) -> dict[str, str]:
 
 
 def _class_folders(images: Path, labels: dict[str, int]) -> Iterator[Row]:
-    """Pictures of the folders whose names are known, class by class."""
+    """Images of the folders whose names are known, class by class."""
     for entry in sorted(_existing(images).iterdir()):
         if entry.is_dir() and entry.name in labels:
-            for file in sorted(entry.iterdir()):
-                if file.suffix.lower() in IMAGE_ENDINGS:
-                    yield str(file), labels[entry.name], entry.name
+            for path in list_images(entry, recursive=False).paths:
+                yield path, labels[entry.name], entry.name

@@ -1,25 +1,45 @@
-"""Pictures of one's own: a folder a class, or a table of paths and labels."""
+"""Images of one's own: one folder per class, or a table of paths and labels."""
 
-import csv
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 
-Row = tuple[str, str, str | None]
-IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif", ".avif"})
+from skxma._runtime.warning import warn
+from skxma.datasets._layout import PARTS, find_class_folders
+from skxma.datasets._listing import IMAGE_ENDINGS
+from skxma.datasets._table import Columns, read_table
+
+__all__ = ["IMAGE_ENDINGS", "load_image_folder", "read_image_folder"]
 
 
-def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
-    """List pictures and their labels; none is opened.
+def load_image_folder(
+    path: str | os.PathLike[str],
+    *,
+    part: str = "train",
+    path_column: str | None = None,
+    label_column: str | None = None,
+) -> Bunch:
+    """List images and their labels; none is opened.
+
+    Hidden files and folders, and those that systems leave behind (``._*``, ``__MACOSX``, ``.ipynb_checkpoints``,
+    ``@eaDir``, ``Thumbs.db``, ``desktop.ini``), are skipped, as are files whose ending is not that of an image.
 
     Parameters
     ----------
     path : str or path-like
-        A folder with a folder of pictures for each class (at any depth), or a CSV file with the columns ``path`` and
-        ``label`` and, where pictures belong together, ``group``. Paths in it are relative to the file.
+        A folder with a folder of images for each class (at any depth), or a table: a text file whose first line names
+        the columns, delimited by commas, semicolons or tabs. Where a folder has ``train/`` and ``test/`` or ``val/``,
+        one of them is taken; where a single folder in it has images, the classes are sought in that. Paths in a table
+        are relative to its folder. A column called ``group`` names images that belong together.
+    part : {"train", "val", "test"}, default="train"
+        Which part of a divided folder to take.
+    path_column, label_column : str, optional
+        The columns of a table that hold the paths and the labels. By default the first of the usual names: ``path``,
+        ``filename``, ``file``, ``image``, ...; ``label``, ``class``, ``category``, ``target``, ...
 
     Returns
     -------
@@ -27,71 +47,115 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
         With the attributes
 
         paths : list of str
-            The pictures, class by class in a folder, row by row in a table.
+            The images, class by class in a folder, row by row in a table.
         target : ndarray of shape (n_samples,) of str
-            Their labels: names of folders, or the column ``label``.
+            Their labels: names of folders, or the column of labels.
         target_names : ndarray of shape (n_classes,) of str
             The classes, sorted.
         groups : ndarray of shape (n_samples,) of str, or None
             The column ``group``.
         name : str
             Name of the folder or, without its ending, of the table.
+        notes : list of str
+            Sentences about what was taken and what was left out; each is a warning, too.
+        n_skipped : int
+            The number of hidden files, service files and files of other types that were skipped.
+        skipped : str or None
+            The same by kind, in words.
 
     Raises
     ------
     FileNotFoundError
-        There is no such folder or table, or a picture of the table is missing.
+        There is no such folder or table, or an image of the table is missing.
     ValueError
-        No pictures, fewer than two classes, or a table without its columns.
+        No images, fewer than two classes, or a table without its columns.
     """
+    data = read_image_folder(path, part=part, columns=Columns(path_column, label_column))
+    for note in data.notes:
+        warn(note)
+    return data
+
+
+def read_image_folder(path: str | os.PathLike[str], *, part: str = "train", columns: Columns | None = None) -> Bunch:
+    """Do what `load_image_folder` does, without its warnings.
+
+    Parameters
+    ----------
+    path, part
+        As in `load_image_folder`.
+    columns : Columns, optional
+        Columns of a table that the caller names.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part={part!r} must be one of {', '.join(map(repr, PARTS))}.")
     path = Path(path)
     if path.is_dir():
-        rows: list[Row] = list(_walk(path))
-        if not rows:
-            raise ValueError(f"{path} has no folders with pictures in them; one folder a class is needed.")
-    elif path.is_file():
-        rows = list(_read_table(path))
-    else:
-        raise FileNotFoundError(
-            f"There is no folder or table {path}. Give a folder with a folder of pictures for each class, or a CSV "
-            "file with the columns path and label."
-        )
-    paths, labels, groups = zip(*rows, strict=True) if rows else ((), (), ())
-    names = np.unique(np.array(labels, dtype=str))
-    if len(names) < 2:
-        raise ValueError(
-            f"{path} has {len(names)} class{'es' * (len(names) == 0)} with pictures; at least two are needed."
-        )
-    return Bunch(
-        paths=list(paths),
-        target=np.array(labels),
-        target_names=names,
-        groups=None if None in groups else np.array(groups),
-        name=path.stem if path.is_file() else path.resolve().name,
+        return _of_folder(path, part)
+    if path.is_file():
+        return _of_table(path, columns or Columns())
+    raise FileNotFoundError(
+        f"There is no folder or table {path}. Give a folder with a folder of images for each class, or a CSV file "
+        "with the columns path and label."
     )
 
 
-def _walk(folder: Path) -> Iterator[Row]:
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    for entry in classes:
-        for file in sorted(entry.rglob("*")):
-            if file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith("."):
-                yield str(file), entry.name, None
+def _of_folder(path: Path, part: str) -> Bunch:
+    found = find_class_folders(path, part)
+    paths = [image for images in found.images.values() for image in images]
+    labels = [name for name, images in found.images.items() for _ in images]
+    skipped = found.skipped.describe_skipped()
+    if len(found.images) < 2:
+        about = [*found.notes, *([f"{skipped[0].upper()}{skipped[1:]}."] if skipped else [])]
+        raise ValueError(" ".join([_too_few(path, list(found.images)), *about]))
+    return _bunch(paths, labels, None, path.resolve().name, found.notes, found.skipped.n_skipped, skipped)
 
 
-def _read_table(file: Path) -> Iterator[Row]:
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        table = csv.DictReader(lines)
-        missing = {"path", "label"} - set(table.fieldnames or ())
-        if missing:
-            raise ValueError(
-                f"{file} has the columns {', '.join(table.fieldnames or ()) or 'none'}; it lacks "
-                f"{' and '.join(sorted(missing))}. Its first line must name the columns path and label."
-            )
-        for row in table:
-            picture = file.parent / (row["path"] or "")
-            if not row["label"]:
-                raise ValueError(f"{file} line {table.line_num}: {row['path']} has no label.")
-            if not picture.is_file():
-                raise FileNotFoundError(f"{file} line {table.line_num}: there is no picture {picture}.")
-            yield str(picture), row["label"], row.get("group")
+def _of_table(path: Path, columns: Columns) -> Bunch:
+    table = read_table(path, columns)
+    labels = [row.label for row in table.rows]
+    classes = sorted(set(labels))
+    if len(classes) < 2:
+        named = f" ({classes[0]})" if classes else ""
+        raise ValueError(f"{path} has {_counted_classes(classes)} with images{named}; at least two are needed.")
+    groups = [row.group for row in table.rows]
+    return _bunch(
+        [row.path for row in table.rows],
+        labels,
+        None if None in groups else np.array(groups),
+        path.stem,
+        table.notes,
+        0,
+        None,
+    )
+
+
+def _bunch(
+    paths: list[str],
+    labels: list[str],
+    groups: np.ndarray | None,
+    name: str,
+    notes: list[str],
+    n_skipped: int,
+    skipped: str | None,
+) -> Bunch:
+    target = np.array(labels)
+    return Bunch(
+        paths=paths,
+        target=target,
+        target_names=np.unique(target),
+        groups=groups,
+        name=name,
+        notes=notes,
+        n_skipped=n_skipped,
+        skipped=skipped,
+    )
+
+
+def _too_few(path: Path, classes: list[str]) -> str:
+    if not classes:
+        return f"{path} has no folders with images in them; one folder per class is needed."
+    return f"{path} has 1 class with images ({classes[0]}); at least two are needed, each in a folder of its own."
+
+
+def _counted_classes(classes: list[str]) -> str:
+    return f"{len(classes)} class{'es' * (len(classes) != 1)}"

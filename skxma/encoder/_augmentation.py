@@ -51,7 +51,7 @@ def random_views(
     Parameters
     ----------
     image : PIL.Image.Image of mode RGB
-        The picture.
+        The image.
     n_views : int
         How many views.
     size : tuple of int
@@ -88,7 +88,7 @@ def _draw_box(rng: np.random.Generator, width: int, height: int) -> tuple[int, i
 def middle_of_strip(image: Image.Image) -> Image.Image:
     """Cut from a strip that is more than 50 times as long as wide the middle 50 squares; else the image as it is.
 
-    Resized until its short side is right, a picture of 1 x 10000 pixels would take gigabytes, of which a crop keeps the
+    Resized until its short side is right, an image of 1 x 10000 pixels would take gigabytes, of which a crop keeps the
     middle square; resized until its long side is right, nothing would be left of its short one.
 
     Parameters

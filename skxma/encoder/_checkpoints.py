@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from skxma.encoder._network import why_unreachable
 from skxma.errors import WeightsError
 
 CONFIG_NAME = "open_clip_config.json"
@@ -20,8 +21,8 @@ _CHECKPOINT_NAMES = (
     "pytorch_model.bin",
 )
 _OFFLINE_HELP = (
-    "Where there is a network run 'hf download {repo} --local-dir DIR', copy DIR, and pass model='local-dir:DIR' "
-    "(or point HF_HOME at a copy of the hub's cache); model='tiny' is bundled."
+    "Where there is a network run 'hf download {repo} --local-dir DIR', copy DIR, and name the encoder "
+    "'local-dir:DIR' (or point HF_HOME at a copy of the hub's cache); the encoder 'tiny' is bundled."
 )
 
 
@@ -55,12 +56,14 @@ def identify_folder(folder: Path, model: str) -> FolderIdentity:
     """
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise WeightsError(f"model={model!r}: no such folder: {str(folder)!r} (looked from {str(Path.cwd())!r}).")
+        raise WeightsError(f"The encoder {model!r}: no such folder: {str(folder)!r} (looked from {str(Path.cwd())!r}).")
     if not (folder / CONFIG_NAME).is_file():
-        raise WeightsError(f"model={model!r}: the folder {str(folder)!r} holds no {CONFIG_NAME}.")
+        raise WeightsError(f"The encoder {model!r}: the folder {str(folder)!r} holds no {CONFIG_NAME}.")
     weights = [path for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".bin", ".pth"}]
     if not weights:
-        raise WeightsError(f"model={model!r}: the folder {str(folder)!r} holds no weights ({_CHECKPOINT_NAMES[0]}).")
+        raise WeightsError(
+            f"The encoder {model!r}: the folder {str(folder)!r} holds no weights ({_CHECKPOINT_NAMES[0]})."
+        )
     stats = [(path.name, path.stat()) for path in (folder / CONFIG_NAME, *weights)]
     files = tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
     return FolderIdentity(str(folder.resolve()), files)
@@ -158,6 +161,9 @@ def fetch_file(repo: str, names: Sequence[str], *, cache_dir: str | None, local_
     if local_files_only:
         reason = "not in the local cache, and local_files_only=True"
         raise WeightsError(_describe(repo, names, reason))
+    no_way = why_unreachable(repo, names[0])
+    if no_way is not None:
+        raise WeightsError(_describe(repo, names, f"the hub can't be reached from this machine: {no_way}"))
     for name in names:
         try:
             return Path(hf_hub_download(repo, name, cache_dir=cache_dir))
@@ -174,4 +180,4 @@ def fetch_file(repo: str, names: Sequence[str], *, cache_dir: str | None, local_
 
 def _describe(repo: str, names: Sequence[str], reason: str) -> str:
     shown = names[0] if len(names) == 1 else "the weights"
-    return f"Could not get {shown} of {repo!r}: {reason.strip().rstrip('.')}.\n{_OFFLINE_HELP.format(repo=repo)}"
+    return f"Could not get {shown} of {repo!r}: {reason.strip().rstrip('.')}. {_OFFLINE_HELP.format(repo=repo)}"

@@ -1,4 +1,4 @@
-"""CLIPEncoder: pictures and words become unit vectors of one space."""
+"""CLIPEncoder: images and words become unit vectors of one space."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from skxma._runtime.doc_links import DocumentedMixin
 from skxma._runtime.progress import Progress
 from skxma.embeddings import Embeddings
 from skxma.encoder._augmentation import draw_seed, random_views
+from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._encoding_job import ImageRun
 from skxma.encoder._loaded_model import LoadedModel
 from skxma.encoder._model_cache import load
@@ -64,6 +65,11 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         folder shared by processes, or a `MemoryStore` or `EmbeddingStore`.
     on_error : {"raise", "skip"}, default="raise"
         Whether an unreadable image is an error, or a row of NaN with a warning; see `skipped_`.
+    rescale_16bit : {"dtype", "range"} or int, default="dtype"
+        What becomes white in an image of 16-bit gray values. "dtype" is the type's largest value, 65535; images of
+        microscopes and radiographs, which hold 12 bits, are almost black then, and warned of. "range" is the image's
+        own brightest value, its darkest becoming black; a number of bits, such as 12, the largest value of that many.
+        Embeddings made in different ways have different fingerprints, and are kept apart in the store.
     local_files_only : bool, default=False
         Whether to refuse to download weights.
     cache_dir : str or path-like, default=None
@@ -85,6 +91,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         "n_threads": [None, Interval(Integral, 1, None, closed="left")],
         "memory": [None, "boolean", str, os.PathLike, MemoryStore, EmbeddingStore],
         "on_error": [StrOptions({"raise", "skip"})],
+        "rescale_16bit": [StrOptions({"dtype", "range"}), Interval(Integral, 1, 16, closed="both")],
         "local_files_only": ["boolean"],
         "cache_dir": [None, str, os.PathLike],
         "verbose": ["verbose"],
@@ -100,6 +107,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         n_threads: int | None = None,
         memory: object = None,
         on_error: str = "raise",
+        rescale_16bit: str | int = "dtype",
         local_files_only: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
         verbose: int = 0,
@@ -111,9 +119,14 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         self.n_threads = n_threads
         self.memory = memory
         self.on_error = on_error
+        self.rescale_16bit = rescale_16bit
         self.local_files_only = local_files_only
         self.cache_dir = cache_dir
         self.verbose = verbose
+
+    def _validate_params(self) -> None:
+        refuse_bare_model(self.model)
+        super()._validate_params()
 
     def fit(self, X: Any = None, y: Any = None) -> CLIPEncoder:
         """Validate the parameters; there is nothing to learn.
@@ -135,7 +148,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
         Parameters
         ----------
-        X : sequence of paths, PIL images or uint8 arrays
+        X : sequence of images
             See `encode_image`.
 
         Returns
@@ -149,8 +162,10 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
         Parameters
         ----------
-        X : sequence of paths, PIL images or uint8 arrays
-            Also a stack of shape (n_samples, height, width[, 1, 3 or 4]), a column of paths, or a pandas Series.
+        X : sequence of images
+            Each a path, a PIL image, a uint8 array or torch tensor, the content of a file (bytes), an open binary file
+            or a record ``{"bytes": ..., "path": ...}``. Also a stack or tensor of shape (n_samples, height, width[, 1,
+            3 or 4]), a tensor of shape (n_samples, 3, height, width), a pandas Series, or a frame of one column.
         n_views : int, default=1
             With 1 the model's own preprocessing; with more, the mean of the unit features of that many random crops and
             flips of each image, made a unit vector again.
@@ -165,23 +180,48 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         Raises
         ------
         ImageError
-            If an image can't be read, and ``on_error="raise"``; it names the image's position and path.
+            If an image can't be read, and ``on_error="raise"``; it names the image's position and path. All are looked
+            at before the model is loaded or fetched.
         EncoderNotFoundError, WeightsError
             If the model is unknown or its weights can't be had.
         """
         self._validate_params()
         if not isinstance(n_views, Integral) or n_views < 1:
             raise ValueError(f"n_views must be an integer of at least 1, got {n_views!r}.")
-        skip = self.on_error == "skip"
-        items = as_items(X) if skip else check_images(X)
+        resolve_device(self.device)
+        run = self._check(X, int(n_views), draw_seed(random_state) if n_views > 1 else None)
         loaded = self._load()
-        run = ImageRun(items, int(n_views), draw_seed(random_state) if n_views > 1 else None)
-        self._identify(run)
         self._encode(run, loaded)
-        if skip:
+        if self.on_error == "skip":
             self.skipped_ = sorted(run.skipped)
             run.warn_skipped()
-        return Embeddings(run.features, loaded.fingerprint)
+        run.warn_dark()
+        return Embeddings(run.features, self._fingerprint_of(loaded))
+
+    def check_images(self, X: Any) -> None:
+        """Find what is no image, by the headers of files, without loading or fetching the model.
+
+        `encode_image` does so itself, before all else.
+
+        Parameters
+        ----------
+        X : sequence of images
+            See `encode_image`.
+
+        Raises
+        ------
+        ImageError
+            If an image can't be read, and ``on_error="raise"``; it names the image's position and path.
+        """
+        self._validate_params()
+        self._check(X)
+
+    def _check(self, X: Any, n_views: int = 1, seed: int | None = None) -> ImageRun:
+        """Check images, the cheap ways first, and give each its key."""
+        items = as_items(X) if self.on_error == "skip" else check_images(X)
+        run = ImageRun(items, n_views, seed)
+        self._identify(run)
+        return run
 
     def encode_text(self, prompts: Sequence[str]) -> Embeddings:
         """Encode prompts as they are, without a template.
@@ -242,7 +282,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     @property
     def fingerprint(self) -> str:
         """What names the encoder: equal for equal weights and preprocessing, on every device and in every precision."""
-        return self._load().fingerprint
+        return self._fingerprint_of(self._load())
 
     @property
     def logit_scale(self) -> float:
@@ -268,6 +308,13 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             local_files_only=self.local_files_only,
         )
 
+    def _fingerprint_of(self, loaded: LoadedModel) -> str:
+        """The weights' fingerprint, with what else decides the embeddings of images."""
+        return loaded.fingerprint if self.rescale_16bit == "dtype" else f"{loaded.fingerprint}-{self._way()}"
+
+    def _way(self) -> str:
+        return f"16bit-{self.rescale_16bit}"
+
     def _batch_size(self, loaded: LoadedModel) -> int:
         return loaded.max_batch if self.batch_size == "auto" else int(self.batch_size)
 
@@ -292,7 +339,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             if known is not None:
                 return known
             check_header(item, index)
-            key = content_key(item, index)
+            key = content_key(item, index, self.rescale_16bit)
             if version is not None:
                 if len(_known_keys) >= MAX_KNOWN_KEYS:
                     _known_keys.clear()
@@ -312,14 +359,18 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         """Fill the features: what the store holds, then what it lacks, put there batch by batch."""
         run.features = np.full((len(run.items), loaded.n_features), np.nan, dtype=np.float32)
         store = resolve_store(self.memory) if run.is_repeatable else None
-        namespace = loaded.namespace("image" if run.n_views == 1 else f"views-{run.n_views}-{run.seed}")
+        kind = "image" if run.n_views == 1 else f"views-{run.n_views}-{run.seed}"
+        namespace = loaded.namespace(kind if self.rescale_16bit == "dtype" else f"{kind}-{self._way()}")
         missing = list(run.take_known(store, namespace)) if store is not None else list(run.rows)
 
         def read(key: bytes) -> NDArray[np.uint8]:
             index = run.rows[key][0]
+            enough = loaded.enough_pixels if run.n_views == 1 else None
+            image = load_image(run.items[index], index, enough, self.rescale_16bit)
+            if self.rescale_16bit == "dtype":
+                run.look_for_dark(key, image)
             if run.n_views == 1:
-                return loaded.geometry(load_image(run.items[index], index, loaded.enough_pixels))[None]
-            image = load_image(run.items[index], index)
+                return loaded.geometry(image)[None]
             return random_views(image, run.n_views, loaded.image_size, run.view_seed(key))
 
         def on_error(key: bytes, error: ImageError) -> None:
@@ -381,8 +432,8 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         else:
             way = "a smaller encoder" if loaded.device.type == "cpu" else "device='cpu' or a smaller encoder"
         return OutOfMemoryError(
-            f"model={self.model!r} ran out of memory on {loaded.device} with a batch of {size}; pass {way}. Finished "
-            "batches are kept, unless memory=False."
+            f"The encoder {self.model!r} ran out of memory on {loaded.device} with a batch of {size}; pass {way}. "
+            "Finished batches are kept, unless memory=False."
         )
 
     def _encode_groups(self, groups: list[list[str]], kind: str) -> Embeddings:
@@ -407,7 +458,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
                 known.update(zip(some, values, strict=True))
                 progress.advance(len(prompts))
         rows = np.array([known[key] for key in keys], dtype=np.float32).reshape(len(keys), loaded.n_features)
-        return Embeddings(rows, loaded.fingerprint)
+        return Embeddings(rows, self._fingerprint_of(loaded))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

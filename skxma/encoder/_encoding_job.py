@@ -1,13 +1,16 @@
 """The book-keeping of one call that encodes images: which are equal, known, done or unreadable."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from skxma._runtime.warning import warn
 from skxma.errors import ImageError
-from skxma.images._validation import ImageLike, path_of
+from skxma.images._rgb import GRAY, uses_little
+from skxma.images._sources import ImageLike, path_of
+from skxma.images._validation import _place
 from skxma.store._memory import MemoryStore
 from skxma.store._sqlite import EmbeddingStore
 
@@ -35,6 +38,8 @@ class ImageRun:
         Filled on the way.
     skipped : list of tuple (index, path, reason)
         The unreadable ones.
+    dark : dict of bytes to str
+        The contents of 16 bits that use a small part of their range, and the values that they have.
     """
 
     def __init__(self, items: Sequence[ImageLike], n_views: int, seed: int | None) -> None:
@@ -44,6 +49,7 @@ class ImageRun:
         self.rows: dict[bytes, list[int]] = {}
         self.features: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
         self.skipped: list[tuple[int, str | None, str]] = []
+        self.dark: dict[bytes, str] = {}
         self._entropy = np.random.SeedSequence().entropy if seed is None else seed
 
     @property
@@ -117,6 +123,39 @@ class ImageRun:
         """
         self.skipped += [(index, path_of(self.items[index]), error.reason) for index in indices]
 
+    def look_for_dark(self, key: bytes, image: Image.Image) -> None:
+        """Note an image of 16 bits that uses a small part of them.
+
+        Parameters
+        ----------
+        key : bytes
+            The content.
+        image : PIL.Image.Image
+            As it was read.
+        """
+        found = uses_little(image)
+        if found is not None:
+            self.dark[key] = found
+
+    def warn_dark(self) -> None:
+        """Warn once of all images of 16 bits that use a small part of them, naming the first."""
+        if not self.dark:
+            return
+        indices = sorted(index for key in self.dark for index in self.rows[key])
+        first = min(self.dark, key=lambda key: self.rows[key][0])
+        place = _place(indices[0], path_of(self.items[indices[0]]))
+        if any(found.startswith(GRAY) for found in self.dark.values()):
+            remedy = (
+                "Scale them, in Python by CLIPEncoder(..., rescale_16bit='range'), or rescale_16bit=12 where all hold "
+                "12 bits; or convert them to 8 bits."
+            )
+        else:
+            remedy = "Convert them to 8 bits, over the range that they use."
+        warn(
+            f"{len(indices)} of {len(self.items)} images have 16 bits and use a small part of their range, so they are "
+            f"almost black or flat to the model, for instance {place}: {self.dark[first]}. {remedy}"
+        )
+
     def warn_skipped(self) -> None:
         """Warn once of all images that can't be read, naming the first few."""
         if not self.skipped:
@@ -126,10 +165,8 @@ class ImageRun:
             for index, path, reason in sorted(self.skipped)[:_N_NAMED]
         ]
         more = [f"and {len(self.skipped) - _N_NAMED} more"] if len(self.skipped) > _N_NAMED else []
-        warnings.warn(
+        warn(
             "\n  ".join(
                 [f"Skipped {len(self.skipped)} of {len(self.items)} images; their rows are NaN:", *named, *more]
-            ),
-            UserWarning,
-            stacklevel=3,
+            )
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+
+from skxma._runtime.warning import warn
 
 # JPEGs decoded at three times the model's size or more move embeddings less than bf16 does.
 DRAFT_GAP = 3
@@ -53,12 +54,12 @@ class LoadedModel:
 
     @property
     def enough_pixels(self) -> int | None:
-        """Short side at which it is no matter how a picture was shrunk so far; None where every digit counts."""
+        """Short side at which it is no matter how an image was shrunk so far; None where every digit counts."""
         return None if self.dtype == torch.float32 else DRAFT_GAP * max(self.image_size)
 
     @torch.inference_mode()
     def embed_images(self, pixels: Tensor) -> NDArray[np.float32]:
-        """Return the L2-normalised features of a batch.
+        """Return the L2-normalized features of a batch.
 
         Parameters
         ----------
@@ -79,7 +80,7 @@ class LoadedModel:
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the L2-normalised features of some prompts.
+        """Return the L2-normalized features of some prompts.
 
         Parameters
         ----------
@@ -104,11 +105,9 @@ class LoadedModel:
         full = (tokens[:, -1] == end).nonzero().flatten().tolist()
         cut = [texts[i] for i in full if len(encode(texts[i])) + 2 > limit]
         if cut:
-            warnings.warn(
+            warn(
                 f"{len(cut)} prompts are longer than the {limit} tokens that the model reads; the rest of each is "
-                f"ignored, e.g. of {cut[0]!r:.200}. Shorten it, or pass several prompts.",
-                UserWarning,
-                stacklevel=2,
+                f"ignored, e.g. of {cut[0]!r:.200}. Shorten it, or pass several prompts."
             )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from skxma._runtime.forks import in_forked_child
 from skxma.encoder._loaded_model import LoadedModel
 from skxma.encoder._model_names import find_source
 from skxma.encoder._open_clip import _prepare
@@ -66,3 +67,11 @@ def clear_models() -> None:
     """Let go of every loaded model."""
     with _loading:
         _loaded.clear()
+
+
+def _renew_lock() -> None:
+    global _loading
+    _loading = threading.RLock()
+
+
+in_forked_child(_renew_lock)

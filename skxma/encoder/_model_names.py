@@ -60,20 +60,24 @@ def _suggest(model: str, architecture: str, tag: str) -> str:
     tags = pretrained.list_pretrained_tags_by_model(architecture)
     if tags:
         close = get_close_matches(tag.lower(), tags, n=1)
-        start = f"model={model!r} names no weights." if not tag else f"model={model!r}: {architecture} has no {tag!r}."
+        start = (
+            f"The encoder {model!r} names no weights."
+            if not tag
+            else f"The encoder {model!r}: {architecture} has no {tag!r}."
+        )
         hint = f" Did you mean {architecture}/{close[0]!s}?" if close else ""
         return f"{start}{hint} Write {architecture}/<tag>, with one of the tags: {', '.join(tags)}."
     names = sorted({name for name, _ in pretrained.list_pretrained()})
     lower = {name.lower(): name for name in names}
     close = [lower[match] for match in get_close_matches(architecture.lower(), lower, n=3, cutoff=0.5)]
     if get_close_matches(model.lower(), ["tiny"], n=1):
-        return f"model={model!r} is unknown: did you mean 'tiny'?"
+        return f"The encoder {model!r} is unknown: did you mean 'tiny'?"
     known = [(name, pretrained.list_pretrained_tags_by_model(name)) for name in close]
     meant = [f"{name}/{tag}" for name, its in known if tag in its] or [f"{name}/<tag>" for name in close]
     hint = f": did you mean {' or '.join(meant)}?" if close else "."
     where = f"local-dir:{model}" if Path(model).is_dir() else "local-dir:/path/to/folder"
     repo = f"hf-hub:{model}" if tag else "hf-hub:organisation/name"
     return (
-        f"model={model!r} is unknown{hint} Other names: 'architecture/tag' of open_clip.list_pretrained(), {repo!r}, "
-        f"{where!r}, 'tiny'."
+        f"The encoder {model!r} is unknown{hint} Other names: 'architecture/tag' of open_clip.list_pretrained(), "
+        f"{repo!r}, {where!r}, 'tiny'."
     )

@@ -101,9 +101,9 @@ def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tu
         raise
     except Exception as error:  # unlike keys or shapes, a damaged file, a configuration that builds no model
         if "transformers" in str(error) and find_spec("transformers") is None:
-            raise ImportError(f"model={source.name!r} needs transformers: pip install transformers") from error
+            raise ImportError(f"The encoder {source.name!r} needs transformers: pip install transformers") from error
         raise WeightsError(
-            f"model={source.name!r} could not be loaded: its weights are damaged or don't fit its configuration "
+            f"The encoder {source.name!r} could not be loaded: its weights are damaged or don't fit its configuration "
             f"({type(error).__name__}: {error!s:.600}). Delete the files and fetch them anew, or correct the "
             "configuration."
         ) from error
@@ -113,7 +113,9 @@ def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tu
 def _refuse_code(config: Any, model: str) -> None:
     """Refuse a configuration that would have transformers run a repository's own code; open_clip passes that on."""
     if isinstance(config, dict) and config.get("trust_remote_code"):
-        raise WeightsError(f"model={model!r} asks to run code that comes with it (trust_remote_code); skxma runs none.")
+        raise WeightsError(
+            f"The encoder {model!r} asks to run code that comes with it (trust_remote_code); skxma runs none."
+        )
     for inner in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
         _refuse_code(inner, model)
 

@@ -1,4 +1,4 @@
-"""Read pictures in threads ahead of the model, with a bounded number in flight."""
+"""Read images in threads ahead of the model, with a bounded number in flight."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -61,7 +61,7 @@ def read_batches(
     overlap: bool,
     on_error: Callable[[T, ImageError], None],
 ) -> Iterator[tuple[list[T], NDArray[np.uint8]]]:
-    """Yield stacks of pictures that were read ahead.
+    """Yield stacks of images that were read ahead.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def read_batches(
     jobs : iterable
         What to read.
     batch_size : callable
-        Returns how many pictures to stack, asked before each one, for it may shrink on the way.
+        Returns how many images to stack, asked before each one, for it may shrink on the way.
     n_threads : int
         How many read at once.
     overlap : bool

@@ -11,7 +11,7 @@ from PIL import Image
 
 from skxma.encoder._augmentation import middle_of_strip
 
-# the pictures are RGB already; the last three are done a batch at a time on the device
+# the images are RGB already; the last three are done a batch at a time on the device
 _LEFT_OUT = {"MaybeConvertMode", "_convert_to_rgb", "MaybeToTensor", "ToTensor", "Normalize"}
 _SMOOTH = {"bilinear", "bicubic"}
 

@@ -1,101 +1,124 @@
-"""Decode an image file, PIL image or array to RGB."""
+"""Decode an image to RGB, in whatever form it comes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from skxma.errors import ImageError
-from skxma.images._rgb import to_rgb
-from skxma.images._validation import ImageLike, _place, find_problem, path_of
+from skxma.images._png import without_notes
+from skxma.images._rgb import Rescaling, refuse_unknown_range, to_rgb
+from skxma.images._sources import ImageLike, is_file, is_path, path_of, plain, read_file
+from skxma.images._validation import _place, find_problem
+
+T = TypeVar("T")
 
 # Pillow hands these to Ghostscript and to Windows
 _PROGRAMS = {"EPS", "WMF"}
+_NOTE_LIMITS = ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY")
+_LONGEST_PATH = 1024
 
 
-def load_image(item: ImageLike, index: int | None = None, enough: int | None = None) -> Image.Image:
-    """Read one item as an upright RGB picture; the file is closed again.
+class EmptyFileError(Exception):
+    """An open file that holds nothing."""
 
-    The EXIF orientation is applied before anything else, transparency is laid on white, and 16-bit greyscale is
-    rescaled, so that what follows sees the picture that a viewer shows.
+
+def load_image(
+    item: ImageLike, index: int | None = None, enough: int | None = None, rescale_16bit: Rescaling = "dtype"
+) -> Image.Image:
+    """Read one item as an upright RGB image; the file is closed again.
+
+    The EXIF orientation is applied before anything else, transparency is laid on white, and 16-bit grayscale is
+    rescaled, so that what follows sees the image that a viewer shows.
 
     Parameters
     ----------
-    item : str, path-like, PIL image or uint8 array of shape (height, width[, 1, 3 or 4])
-        The picture. A PIL image is left as it is; one that is not read yet is read from its file, so that a list of
-        opened images does not fill the memory.
+    item : image
+        As in `check_images`. A PIL image is left as it is; one that is not read yet is read from its file, so that a
+        list of opened images does not fill the memory. An open file keeps its position.
     index : int, optional
         Its position in what the user gave, for the error's message.
     enough : int, optional
         How many pixels of the short side are enough. A JPEG file is decoded at a half, a quarter or an eighth of its
         size where that leaves as many and divides both sides, which is several times as fast and, once resized, hardly
-        another picture.
+        another image.
+    rescale_16bit : {"dtype", "range"} or int, default="dtype"
+        What becomes white in an image of 16-bit gray values: 65535, its own brightest value (and its darkest black),
+        or the largest value of that many bits.
 
     Returns
     -------
     image : PIL.Image.Image of mode RGB
-        A picture of its own: changing it does not change the item.
+        An image of its own: changing it does not change the item.
 
     Raises
     ------
     ImageError
-        If the item can't be read as a picture.
+        If the item can't be read as an image.
     """
     problem = find_problem(item)
     if problem is None:
         try:
-            return _read(item, enough)
+            return _read(plain(item), enough, rescale_16bit)
         except MemoryError as error:
             place = _place(index, path_of(item))
             raise MemoryError(f"{place}: too large for the memory that is left; leave it out or shrink it") from error
         # Pillow's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error and more
         except Exception as error:
-            problem = _explain(error, path_of(item))
+            problem = _explain(error, plain(item))
     path = path_of(item)
     raise ImageError(f"{_place(index, path)}: {problem}", index=index, path=path, reason=problem)
 
 
 def check_header(item: ImageLike, index: int | None = None) -> None:
-    """Open a path far enough to know that it is a picture, without decoding its pixels.
+    """Open a file far enough to know that it is an image, without decoding its pixels.
 
     Parameters
     ----------
-    item : str, path-like, PIL image or array
-        The item; anything but a path passes.
+    item : image
+        A path, a file's content, an open file or a record; a PIL image and an array pass as far as they can be read.
     index : int, optional
         Its position in what the user gave.
 
     Raises
     ------
     ImageError
-        If the path is no readable picture.
+        If the item is no readable image.
     """
-    if not isinstance(item, (str, os.PathLike)):
-        return
     problem = find_problem(item)
+    source = plain(item)
     if problem is None:
         try:
-            with _open(item):
-                return
+            if isinstance(source, Image.Image):
+                refuse_unknown_range(source, from_file=source.format is not None)
+            elif not isinstance(source, np.ndarray):
+                _with_file(source, lambda opened: refuse_unknown_range(opened, from_file=True))
         except Exception as error:
-            problem = _explain(error, path_of(item))
+            problem = _explain(error, source)
+        if problem is None:
+            return
     path = path_of(item)
     raise ImageError(f"{_place(index, path)}: {problem}", index=index, path=path, reason=problem)
 
 
-def _explain(error: Exception, path: str | None) -> str:
+def _explain(error: Exception, source: object) -> str:
+    """Say in words what an error of reading means; `source` is a plain item."""
     if isinstance(error, ImageError):
         return error.reason
-    if path is not None and Path(path).is_file() and Path(path).stat().st_size == 0:
+    if is_path(source) and Path(source).is_file() and Path(source).stat().st_size == 0:
         return "the file is empty (0 bytes)"
+    if isinstance(error, EmptyFileError):
+        return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return "not an image in a format that Pillow reads; leave it out, or convert it"
+        hint = "; a path must be a str: os.fsdecode(image)" if _may_be_path(source) else ""
+        return f"not an image in a format that Pillow reads; leave it out, or convert it{hint}"
     if isinstance(error, Image.DecompressionBombError):
         return f"refused as a decompression bomb ({error}); if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
     if isinstance(error, PermissionError):
@@ -103,17 +126,45 @@ def _explain(error: Exception, path: str | None) -> str:
     return f"damaged or truncated ({type(error).__name__}: {error})"
 
 
-def _read(item: ImageLike, enough: int | None) -> Image.Image:
+def _may_be_path(source: object) -> bool:
+    """Tell whether the bytes that hold no image read like a file's name."""
+    return isinstance(source, bytes) and len(source) < _LONGEST_PATH and os.fsdecode(source).isprintable()
+
+
+def _read(item: Any, enough: int | None, rescale_16bit: Rescaling) -> Image.Image:
     if isinstance(item, np.ndarray):
         array = item[..., 0] if item.ndim == 3 and item.shape[-1] == 1 else item
-        return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
+        return to_rgb(Image.fromarray(np.ascontiguousarray(array)), rescale_16bit)
     source = _unread_file(item) if isinstance(item, Image.Image) else item
     if source is None:
-        return to_rgb(cast(Image.Image, item))
-    with _open(source) as opened:
+        return to_rgb(item, rescale_16bit)
+
+    def decode(opened: Image.Image) -> Image.Image:
         if enough is not None:
             _draft(opened, enough)
-        return to_rgb(opened)
+        return to_rgb(opened, rescale_16bit)
+
+    return _with_file(source, decode)
+
+
+def _with_file(source: Any, use: Callable[[Image.Image], T]) -> T:
+    """Open a path, a content or a file and use the image; a PNG with a large profile or texts goes without them."""
+    file = source
+    if is_file(source):
+        file = read_file(source)
+        if not file:
+            raise EmptyFileError("the file is empty (0 bytes)")
+    try:
+        with _open(BytesIO(file) if isinstance(file, bytes) else file) as opened:
+            return use(opened)
+    except ValueError as error:
+        if not any(limit in str(error) for limit in _NOTE_LIMITS):
+            raise
+        slim = without_notes(file if isinstance(file, bytes) else Path(file).read_bytes())
+        if slim is None:
+            raise
+    with _open(BytesIO(slim)) as opened:
+        return use(opened)
 
 
 def _draft(image: Image.Image, enough: int) -> None:
@@ -125,8 +176,8 @@ def _draft(image: Image.Image, enough: int) -> None:
 
 
 @contextmanager
-def _open(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open a file as a picture, refusing before any pixel is decoded what Pillow would hand to a program."""
+def _open(path: str | os.PathLike[str] | BinaryIO) -> Iterator[Image.Image]:
+    """Open a file as an image, refusing before any pixel is decoded what Pillow would hand to a program."""
     with Image.open(path) as image:
         if image.format in _PROGRAMS:
             raise ImageError(f"{image.format} is run by another program, not read; convert it, for instance to PNG")
@@ -142,6 +193,6 @@ def _unread_file(image: Image.Image) -> str | None:
         return None
     try:
         at_start = image.tell() == 0
-    except Exception:  # closed already: the file's first picture is all that is left
+    except Exception:  # closed already: the file's first image is all that is left
         at_start = True
     return path if at_start else None

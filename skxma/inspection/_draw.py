@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from skxma.errors import ImageError
 from skxma.images._reading import load_image
 
 # Okabe and Ito's palette, told apart with every kind of colour vision
@@ -25,26 +29,76 @@ def pyplot() -> Any:
 
 
 def thumbnail(image: Any) -> np.ndarray:
-    """A square RGB array of a picture, its sides kept in proportion on white."""
+    """A square RGB array of an image, its sides kept in proportion on white."""
     picture = ImageOps.contain(load_image(image).convert("RGB"), (TILE, TILE))
     square = Image.new("RGB", (TILE, TILE), "white")
     square.paste(picture, ((TILE - picture.width) // 2, (TILE - picture.height) // 2))
     return np.asarray(square)
 
 
-def show(ax: Any, image: Any, title: str, colour: str = "black") -> None:
-    """Draw a picture, or where it is not at hand an empty frame, below its title."""
-    if image is None:
+def show(ax: Any, image: Any, title: str, color: str = "black", stand_in: str = "no image") -> None:
+    """Draw an image below its title; where it is not at hand, the words that stand for it.
+
+    Parameters
+    ----------
+    ax : Axes
+    image : image or None
+    title : str
+    color : str
+        Of the title and the frame.
+    stand_in : str
+        Lines to show in place of an image.
+    """
+    pixels = None if image is None else _pixels_at_hand(image)
+    if pixels is None:
         ax.set_facecolor("#f0f0f0")
         ax.set_box_aspect(1)
+        lines = "\n".join(wrapped for line in stand_in.splitlines() for wrapped in wrap(line, 16, max_lines=4))
+        ax.text(0.5, 0.5, lines, fontsize=7, color=QUIET, ha="center", va="center", transform=ax.transAxes)
     else:
-        ax.imshow(thumbnail(image))
+        ax.imshow(pixels)
     ax.set_xticks([])
     ax.set_yticks([])
     for side in ax.spines.values():
-        side.set_color(colour)
+        side.set_color(color)
         side.set_linewidth(1.5)
-    ax.set_title(title, fontsize=8, color=colour)
+    ax.set_title(title, fontsize=8, color=color)
+
+
+def _pixels_at_hand(image: Any) -> np.ndarray | None:
+    """The thumbnail of an image, None for a path that holds no image any more."""
+    try:
+        return thumbnail(image)
+    except ImageError:
+        if isinstance(image, (str, os.PathLike)):
+            return None
+        raise
+
+
+def legend(figure: Any, colors: Mapping[str, str], note: str | None = None) -> None:
+    """Explain the colors of a figure below it.
+
+    Parameters
+    ----------
+    figure : Figure
+        With a constrained layout.
+    colors : mapping from str to str
+        Colors by their meaning.
+    note : str, optional
+        A line on the numbers that the figure shows.
+    """
+    handles = [pyplot().Rectangle((0, 0), 1, 1, color=color, label=meaning) for meaning, color in colors.items()]
+    drawn = figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        handlelength=1,
+        title=note,
+        title_fontsize=7,
+    )
+    drawn.get_title().set_color(QUIET)
 
 
 def short(text: Any, length: int = 22) -> str:

@@ -9,13 +9,30 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from skxma._calibrated.experts import IMAGE_EXPERTS, TEXT_EXPERTS
-from skxma.inspection._draw import QUIET, RIGHT, TEXT, WRONG, pyplot
+from skxma.inspection._draw import QUIET, RIGHT, TEXT, WRONG, legend, pyplot
+
+# The experts in words, and the scalars.
+WORDS = {
+    "zero_shot": "class text, as CLIP has it",
+    "text_cache": "class text, by the support images",
+    "centred_text": "class text, centered",
+    "image_cache": "nearest support images",
+    "prototype": "mean image of a class",
+    "gaussian": "spread of a class's images",
+}
+ABOUT = {
+    "alpha": " (weight of the support images)",
+    "beta": " (sharpness of retrieval)",
+    "fusion ratio": " (share of image against text)",
+}
+KINDS = {"text alone (zero-shot)": QUIET, "text, adapted to the images": TEXT, "support images": RIGHT}
 
 
 class FusionDisplay:
-    """What the fit learned: the weight of each kind of evidence relative to its prior, and the loss of the training.
+    """Weights that the fit gave to each kind of evidence, and the loss of the training.
 
-    Make it with :meth:`from_estimator`.
+    A bar says how much more (or less) the fit relies on a kind of evidence than it would before it has seen an image:
+    at 1 just as much, at 0 not at all. Make it with :meth:`from_estimator`.
 
     Parameters
     ----------
@@ -97,28 +114,34 @@ class FusionDisplay:
         parts = [self._bars] if len(self.weights) else []
         parts += [self._curve] if self.loss_curve else []
         self.figure_, axes = pyplot().subplots(
-            1, max(1, len(parts)), figsize=(5.5 * max(1, len(parts)), 3.8), squeeze=False, layout="constrained"
+            1, max(1, len(parts)), figsize=(6.2 * max(1, len(parts)), 4.2), squeeze=False, layout="constrained"
         )
         self.axes_ = axes[0]
         if not parts:
             self.axes_[0].set_axis_off()
         for part, ax in zip(parts, self.axes_, strict=False):
             part(ax)
-        said = [f"{name} {value:.3g}" for name, value in self.scalars.items()]
+        if len(self.weights):
+            has_text = not set(TEXT_EXPERTS).isdisjoint(self.names)
+            used = {meaning: color for meaning, color in KINDS.items() if color != TEXT or has_text}
+            note = "A bar is the mean; each | is one of the metrics in which images are compared"
+            legend(self.figure_, used, note if len(self.weights) > 1 else None)
+        said = [f"{name} {value:.3g}{ABOUT.get(name, '')}" for name, value in self.scalars.items()]
         if len(self.losses):
             said.append(f"leave-one-out loss {np.average(self.losses, weights=self.shares):.3g}")
-        self.figure_.suptitle(f"{',  '.join(said[:3])}\n{',  '.join(said[3:])}", fontsize=9)
+        pairs = [",  ".join(said[i : i + 2]) for i in range(0, len(said), 2)]
+        self.figure_.suptitle("\n".join(pairs), fontsize=8)
         return self
 
     def _bars(self, ax: Any) -> None:
         place = np.arange(len(self.names))[::-1]
-        colours = [QUIET if n == "zero_shot" else TEXT if n in TEXT_EXPERTS else RIGHT for n in self.names]
-        ax.barh(place, np.average(self.weights, 0, self.shares), color=colours, height=0.6)
+        colors = [QUIET if n == "zero_shot" else TEXT if n in TEXT_EXPERTS else RIGHT for n in self.names]
+        ax.barh(place, np.average(self.weights, 0, self.shares), color=colors, height=0.6)
         for member in self.weights:
             ax.plot(member, place, "|", color="black", markersize=12)
         ax.axvline(1, color=WRONG, linewidth=1, linestyle="--")
-        ax.set_yticks(place, [name.replace("_", " ") for name in self.names])
-        ax.set_xlabel("weight relative to its prior (dashed); | each metric")
+        ax.set_yticks(place, [WORDS.get(name, name.replace("_", " ")) for name in self.names])
+        ax.set_xlabel("weight relative to that before the fit (dashed)")
         ax.spines[["top", "right"]].set_visible(False)
 
     def _curve(self, ax: Any) -> None:

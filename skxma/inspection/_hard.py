@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from skxma.inspection._draw import QUIET, RIGHT, WRONG, pyplot, short, show
+from skxma.inspection._draw import QUIET, RIGHT, WRONG, legend, pyplot, short, show
 from skxma.inspection._labels import support_labels
+from skxma.inspection._support import describe_sample, image_at, support_names
 
 
 class HardSamplesDisplay:
@@ -25,6 +26,8 @@ class HardSamplesDisplay:
     labels, suggested : ndarray of shape (n_samples,)
         The given label, and the class that the model gives a sample without having seen it.
     hardness, label_noise : ndarray of shape (n_samples,)
+    names : sequence of length n_samples, optional
+        Paths of the samples. Without `images`, an image is shown if there is a file, else its number and name.
 
     Attributes
     ----------
@@ -40,12 +43,14 @@ class HardSamplesDisplay:
         suggested: NDArray[Any],
         hardness: NDArray[Any],
         label_noise: NDArray[Any],
+        names: Sequence[str | None] | None = None,
     ) -> None:
         self.images = images
         self.labels = labels
         self.suggested = suggested
         self.hardness = hardness
         self.label_noise = label_noise
+        self.names = names
 
     @classmethod
     def from_estimator(
@@ -58,7 +63,8 @@ class HardSamplesDisplay:
         estimator : XMAdapterClassifier
             Fitted.
         images : sequence of images, optional
-            What was given to `fit`.
+            What was given to `fit`. By default the files whose paths the model has kept in `sample_names_`, where they
+            are still there.
         by : {"hardness", "label_noise"}, default="hardness"
             By how far the modalities disagree, or by the probability that the label is wrong.
         n_samples : int, default=12
@@ -75,6 +81,7 @@ class HardSamplesDisplay:
             images=images,
             hardness=estimator.hardness_,
             label_noise=estimator.label_noise_,
+            names=support_names(estimator),
             by=by,
             n_samples=n_samples,
         )
@@ -88,6 +95,7 @@ class HardSamplesDisplay:
         hardness: Any,
         label_noise: Any,
         images: Sequence[Any] | None = None,
+        names: Sequence[str | None] | None = None,
         by: str = "hardness",
         n_samples: int = 12,
     ) -> Self:
@@ -105,6 +113,8 @@ class HardSamplesDisplay:
             Probability that the label is wrong.
         images : sequence of images, optional
             The samples.
+        names : sequence of length n_samples, optional
+            Their paths.
         by : {"hardness", "label_noise"}, default="hardness"
             As in `from_estimator`.
         n_samples : int, default=12
@@ -120,6 +130,7 @@ class HardSamplesDisplay:
             suggested=np.asarray(suggested),
             hardness=np.asarray(hardness),
             label_noise=np.asarray(label_noise),
+            names=names,
         )
         return display.plot(by=by, n_samples=n_samples)
 
@@ -146,14 +157,20 @@ class HardSamplesDisplay:
         n_columns = min(n_columns, len(worst))
         n_rows = -(-len(worst) // n_columns)
         self.figure_, self.axes_ = pyplot().subplots(
-            n_rows, n_columns, figsize=(1.9 * n_columns, 2.4 * n_rows), squeeze=False, layout="constrained"
+            n_rows, n_columns, figsize=(1.9 * n_columns, 2.4 * n_rows + 0.5), squeeze=False, layout="constrained"
         )
         for ax in self.axes_.flat[len(worst) :]:
             ax.set_axis_off()
         for ax, i in zip(self.axes_.flat, worst, strict=False):
             agrees = self.suggested[i] == self.labels[i]
-            show(ax, None if self.images is None else self.images[i], short(self.labels[i]), RIGHT if agrees else WRONG)
+            name = None if self.names is None else self.names[i]
+            image = image_at(name) if self.images is None else self.images[i]
+            show(ax, image, short(self.labels[i]), RIGHT if agrees else WRONG, describe_sample(int(i), name))
             answer = "the model agrees" if agrees else f"rather {short(self.suggested[i])}"
             numbers = f"hardness {self.hardness[i]:.1f}, wrong {self.label_noise[i]:.2f}"
             ax.set_xlabel(f"{answer}\n{numbers}", fontsize=7, color=QUIET)
+        note = "hardness: how far image and text disagree; wrong: the probability that the label is wrong"
+        legend(
+            self.figure_, {"the model agrees with the label": RIGHT, "the model suggests another class": WRONG}, note
+        )
         return self

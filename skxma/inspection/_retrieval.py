@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from skxma.embeddings import is_embeddings
-from skxma.inspection._draw import QUIET, RIGHT, WRONG, pyplot, short, show
+from skxma.inspection._draw import QUIET, RIGHT, WRONG, legend, pyplot, short, show
 from skxma.inspection._labels import support_labels
+from skxma.inspection._support import describe_sample, image_at, support_names
 
 
 class RetrievalDisplay:
@@ -35,6 +36,8 @@ class RetrievalDisplay:
         The right answers.
     texts : sequence of length n_samples, optional
         What the prompts call the class of each support image, None for one without text.
+    names : sequence of length n_samples, optional
+        Paths of the support images. Without `support`, an image is shown if there is a file, else its number and name.
 
     Attributes
     ----------
@@ -55,6 +58,7 @@ class RetrievalDisplay:
         probabilities: NDArray[Any],
         labels: Sequence[Any] | None = None,
         texts: Sequence[str | None] | None = None,
+        names: Sequence[str | None] | None = None,
     ) -> None:
         self.queries = queries
         self.support = support
@@ -66,6 +70,7 @@ class RetrievalDisplay:
         self.probabilities = probabilities
         self.labels = labels
         self.texts = texts
+        self.names = names
 
     @classmethod
     def from_estimator(
@@ -89,7 +94,8 @@ class RetrievalDisplay:
         y : sequence of length n_queries, optional
             Their labels.
         support : sequence of images, optional
-            What was given to `fit`, so that it can be shown.
+            What was given to `fit`, so that it can be shown. By default the files whose paths the model has kept in
+            `sample_names_`, where they are still there.
         n_neighbors : int, default=4
             Support images a query.
         n_classes : int, default=3
@@ -111,6 +117,7 @@ class RetrievalDisplay:
             queries=None if is_embeddings(X) else X,
             support=support,
             texts=class_texts(estimator, labels),
+            names=support_names(estimator),
             n_classes=n_classes,
         )
 
@@ -126,6 +133,7 @@ class RetrievalDisplay:
         queries: Sequence[Any] | None = None,
         support: Sequence[Any] | None = None,
         texts: Sequence[str | None] | None = None,
+        names: Sequence[str | None] | None = None,
         n_classes: int = 3,
     ) -> Self:
         """Plot what was retrieved and answered before.
@@ -149,6 +157,8 @@ class RetrievalDisplay:
             What was given to `fit`.
         texts : sequence of length n_samples, optional
             What the prompts call the class of each support image.
+        names : sequence of length n_samples, optional
+            Paths of the support images.
         n_classes : int, default=3
             How many of the most probable classes to show.
 
@@ -168,11 +178,12 @@ class RetrievalDisplay:
             probabilities=np.asarray(probabilities),
             labels=y,
             texts=texts,
+            names=names,
         )
         return display.plot(n_classes=n_classes)
 
     def plot(self, *, n_classes: int = 3) -> Self:
-        """Draw a row a query.
+        """Draw one row per query.
 
         Parameters
         ----------
@@ -188,34 +199,42 @@ class RetrievalDisplay:
         self.figure_, self.axes_ = pyplot().subplots(
             n_queries,
             columns,
-            figsize=(1.7 * columns + 1, 2.1 * n_queries + 0.3),
+            figsize=(1.7 * columns + 1, 2.1 * n_queries + 0.7),
             squeeze=False,
             width_ratios=[1, 1.4] + [1] * n_neighbors,
             layout="constrained",
         )
         self.figure_.get_layout_engine().set(h_pad=0.08)
         for i, row in enumerate(self.axes_):
-            truth = None if self.labels is None else self.labels[i]
-            title = f"query {i}" if truth is None else f"query: {short(truth)}"
+            expected = self._expected(i)
+            title = f"query {i}" if self.labels is None else f"query: {short(expected)}"
             show(row[0], None if self.queries is None else self.queries[i], title)
-            self._bars(row[1], i, truth, min(n_classes, len(self.classes)))
+            self._bars(row[1], i, expected, min(n_classes, len(self.classes)))
             for ax, j, a, b in zip(row[2:], self.found[i], self.image_affinity[i], self.text_affinity[i], strict=True):
                 label = self.support_labels[j]
-                same = truth is None or label == truth
-                show(ax, None if self.support is None else self.support[j], short(label), RIGHT if same else WRONG)
+                name = None if self.names is None else self.names[j]
+                image = image_at(name) if self.support is None else self.support[j]
+                show(ax, image, short(label), RIGHT if label == expected else WRONG, describe_sample(j, name))
                 ax.set_xlabel(f"image {a:+.2f}\n{self._text(j)} {b:+.2f}", fontsize=7, color=QUIET)
+        of = "that is answered" if self.labels is None else "of the query"
+        note = "Below a support image: its similarity to the query as an image, and that of its class's text (-1 to 1)"
+        legend(self.figure_, {f"the class {of}": RIGHT, "another class": WRONG}, note)
         return self
 
+    def _expected(self, i: int) -> Any:
+        """The label of a query, or the most probable class where that is not known."""
+        return self.classes[self.probabilities[i].argmax()] if self.labels is None else self.labels[i]
+
     def _text(self, j: int) -> str:
-        """What the text affinity of a support image is to."""
+        """The text that the text affinity of a support image belongs to."""
         name = None if self.texts is None else self.texts[j]
         return "text" if name is None else f"“{short(name, 18)}”"
 
-    def _bars(self, ax: Any, i: int, truth: Any, n_classes: int) -> None:
+    def _bars(self, ax: Any, i: int, expected: Any, n_classes: int) -> None:
         """Probabilities of the most probable classes."""
         best = self.probabilities[i].argsort()[::-1][:n_classes][::-1]
-        colours = [RIGHT if truth is None or self.classes[c] == truth else WRONG for c in best]
-        ax.barh(range(len(best)), self.probabilities[i, best], color=colours, height=0.35)
+        colors = [RIGHT if self.classes[c] == expected else WRONG for c in best]
+        ax.barh(range(len(best)), self.probabilities[i, best], color=colors, height=0.35)
         for k, c in enumerate(best):
             ax.text(0, k + 0.25, f"{short(self.classes[c])}  {self.probabilities[i, c]:.2f}", fontsize=7, va="bottom")
         ax.set(xlim=(0, 1), ylim=(-0.5, len(best)), yticks=[], xticks=[0, 1])

@@ -1,6 +1,8 @@
 """Embeddings kept in memory: the store of one process."""
 
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -11,6 +13,17 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 
 DTYPES = ("float32", "float16")
+_stores: weakref.WeakSet["MemoryStore"] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """Unlock, in a forked process, what a thread that was not forked had locked."""
+    for store in list(_stores):
+        store._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def check_batch(keys: Sequence[bytes], array: NDArray[Any]) -> Floats:
@@ -57,6 +70,7 @@ class MemoryStore:
         self._rows: OrderedDict[tuple[str, bytes], Floats] = OrderedDict()
         self._n_bytes = 0
         self._lock = threading.Lock()
+        _stores.add(self)
 
     def get_many(self, keys: Sequence[bytes], namespace: str) -> dict[bytes, Floats]:
         """Return what is known of some keys.

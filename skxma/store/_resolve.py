@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+from skxma._runtime.warning import warn
 from skxma.store._memory import MemoryStore, default_memory_store
 from skxma.store._sqlite import EmbeddingStore
+
+# the folder that was chosen where there is no home, and warned of
+_temporary: list[Path] = []
 
 
 def resolve_store(memory: object) -> MemoryStore | EmbeddingStore | None:
@@ -47,18 +54,55 @@ def resolve_store(memory: object) -> MemoryStore | EmbeddingStore | None:
 def default_folder() -> Path:
     """Return the folder of embeddings on disk: SKXMA_CACHE, or `skxma` in the platform's cache folder.
 
+    Where the user has no home folder, as in some containers and under some schedulers, it is a folder of the user's own
+    among the temporary files, and a warning says so.
+
     Returns
     -------
     folder : pathlib.Path
         It need not exist.
     """
     named = os.environ.get("SKXMA_CACHE")
-    if named:
-        return Path(named).expanduser()
+    try:
+        return Path(named).expanduser() if named else _user_cache() / "skxma"
+    except RuntimeError:  # neither HOME nor an entry in passwd
+        return _temporary_folder()
+
+
+def _user_cache() -> Path:
+    """The platform's cache folder of the user."""
     if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "skxma"
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def _temporary_folder() -> Path:
+    """Return a folder among the temporary files that nobody else can write; warns of it once a process."""
+    if _temporary and _temporary[0].is_dir():
+        return _temporary[0]
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"skxma-{user}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700)
+    if not _is_private(folder):
+        # somebody else was there first, and could put embeddings of theirs into it
+        folder = Path(tempfile.mkdtemp(prefix="skxma-"))
+    _temporary[:] = [folder]
+    warn(
+        f"This user has no home folder, so embeddings are kept in {str(folder)!r}; set SKXMA_CACHE, or HOME, to keep "
+        "them elsewhere.",
+        RuntimeWarning,
+    )
+    return folder
+
+
+def _is_private(folder: Path) -> bool:
+    """Tell whether a folder is this user's own, and no link, and closed to the writing of others."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return stat.S_ISDIR(found.st_mode) and mine and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma._runtime.warning import warn
 from skxma.store._memory import DTYPES, Floats, check_batch
 
 _GIB = 2**30
@@ -238,11 +238,10 @@ class EmbeddingStore:
             return
         _warned.add((str(self.file), action))
         remedy = "delete it, or pass another folder as memory" if damaged else "pass another folder as memory"
-        warnings.warn(
+        warn(
             f"The embedding store {str(self.file)!r} can't be {action} ({error}); going on without it: images are "
             f"encoded anew. To mend it: {remedy}.",
             RuntimeWarning,
-            stacklevel=4,
         )
 
     def __getstate__(self) -> dict[str, Any]:

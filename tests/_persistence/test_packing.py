@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, unicode_string_dtypes
 from numpy.typing import NDArray
 
-from skxma._persistence.packing import Packer, Unpacker, dataclasses_in, fits
+from skxma._persistence.packing import Packer, Unpacker, fits
+from skxma._persistence.record import Record, by_name
 from skxma.embeddings import Embeddings
 from skxma.errors import ModelFileError
 
@@ -29,13 +30,18 @@ class Tree:
     derived: int = field(default=3, init=False)
 
 
-TYPES = dataclasses_in(Tree)
+RECORDS = by_name(
+    [
+        Record("leaf", 1, Leaf, {"values": "values", "title": "name"}),
+        Record("tree", 2, Tree, {"leaves": "leaves", "first": "first", "pair": "pair"}),
+    ]
+)
 
 
-def round_trip(value, types=TYPES):
-    packer = Packer(types)
+def round_trip(value, records=RECORDS, read_by=RECORDS):
+    packer = Packer(records)
     packed = json.loads(json.dumps(packer.pack(value, "it"), allow_nan=False))
-    return Unpacker(packer.arrays, types).unpack(packed, "it")
+    return Unpacker(packer.arrays, read_by).unpack(packed, "it")
 
 
 def same(a, b):
@@ -137,6 +143,28 @@ def test_records_of_records_come_back():
     np.testing.assert_array_equal(tree.pair[0].values, leaf.values)
 
 
+@dataclass(frozen=True)
+class Blade:
+    numbers: NDArray[np.float32]
+    title: str = "blade"
+
+
+def test_a_record_keeps_its_names_on_disk_when_its_class_and_its_attributes_are_renamed():
+    leaf = Leaf(np.arange(3, dtype=np.float32), "mine")
+    packed = Packer(RECORDS).pack(leaf, "it")
+    assert packed == {
+        "kind": "record",
+        "type": "leaf/1",
+        "fields": {"values": {"kind": "array", "array": "0"}, "title": "mine"},
+    }
+    renamed = by_name([Record("leaf", 1, Blade, {"values": "numbers", "title": "title"})])
+    blade = round_trip(leaf, read_by=renamed)
+    assert type(blade) is Blade
+    assert blade.title == "mine"
+    np.testing.assert_array_equal(blade.numbers, leaf.values)
+    assert Packer(renamed).pack(blade, "it") == packed
+
+
 def test_a_random_state_goes_on_where_it_was():
     state = np.random.RandomState(5)
     state.standard_normal(3)
@@ -172,16 +200,16 @@ class Stranger:
 )
 def test_what_cannot_be_packed_is_named(value, named):
     with pytest.raises(ModelFileError, match=named):
-        Packer(TYPES).pack(value, "it")
+        Packer(RECORDS).pack(value, "it")
 
 
 def test_a_namesake_of_a_known_record_is_refused():
     impostor = dataclass(type("Leaf", (), {"__annotations__": {"values": int}}))
     with pytest.raises(ModelFileError, match="Leaf"):
-        Packer(TYPES).pack(impostor(3), "it")
+        Packer(RECORDS).pack(impostor(3), "it")
 
 
-LEAF = {"kind": "record", "type": "Leaf", "fields": {"values": {"kind": "array", "array": "0"}}}
+LEAF = {"kind": "record", "type": "leaf/1", "fields": {"values": {"kind": "array", "array": "0"}}}
 KEY = np.zeros(624, dtype=np.uint32)
 
 
@@ -192,9 +220,15 @@ KEY = np.zeros(624, dtype=np.uint32)
         ({"kind": "__class__"}, "kind '__class__'"),
         ({"kind": ["array"]}, "kind"),
         ({}, "kind None"),
-        ({"kind": "record", "type": "Popen", "fields": {}}, "'Popen', which this release does not know"),
-        ({"kind": "record", "type": "Leaf", "fields": {"values": 3}}, "it.values is a int"),
-        ({"kind": "record", "type": "Tree", "fields": {"leaves": [LEAF, 3], "first": None}}, "it.leaves is a list"),
+        ({"kind": "record", "type": "Popen", "fields": {}}, "'Popen', which skxma .* does not know"),
+        ({"kind": "record", "type": "leaf/1", "fields": {"values": 3}}, "it.values is a int"),
+        ({"kind": "record", "type": "Leaf", "fields": {}}, "'Leaf', which skxma .* does not know. Update skxma"),
+        ({"kind": "record", "type": "leaf", "fields": {}}, "'leaf', which skxma .* does not know"),
+        ({"kind": "record", "type": "leaf/0", "fields": {}}, "'leaf/0', which skxma .* does not know"),
+        ({"kind": "record", "type": "leaf/one", "fields": {}}, "'leaf/one', which skxma .* does not know"),
+        ({"kind": "record", "type": ["leaf/1"], "fields": {}}, r"\['leaf/1'\], which skxma .* does not know"),
+        ({"kind": "record", "type": "leaf/2", "fields": {}}, "'leaf/2', which a later release wrote; .*'leaf/1'"),
+        ({"kind": "record", "type": "tree/2", "fields": {"leaves": [LEAF, 3], "first": None}}, "it.leaves is a list"),
         ({"kind": "strings", "array": "0"}, "no characters"),
         ({"kind": "strings", "array": "codes"}, "no characters"),
         ({"kind": "strings", "array": "scalar"}, "no characters"),
@@ -207,7 +241,7 @@ def test_what_is_not_known_is_not_made(packed, said):
         "scalar": np.array(65, dtype=np.int32),
     }
     with pytest.raises(ModelFileError, match=said):
-        Unpacker(arrays, TYPES).unpack(packed, "it")
+        Unpacker(arrays, RECORDS).unpack(packed, "it")
 
 
 @pytest.mark.parametrize("pos", [-1, 625, 2**31 - 1])
@@ -221,7 +255,7 @@ def test_a_random_state_that_points_elsewhere_is_refused(pos):
 
 def test_fields_of_a_later_release_are_left_alone():
     later = {**LEAF, "fields": {**LEAF["fields"], "colour": {"kind": "something new"}}}
-    leaf = Unpacker({"0": np.zeros(3, dtype=np.float32)}, TYPES).unpack(later, "it")
+    leaf = Unpacker({"0": np.zeros(3, dtype=np.float32)}, RECORDS).unpack(later, "it")
     assert leaf.name == "leaf"
 
 

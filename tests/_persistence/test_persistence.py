@@ -14,12 +14,10 @@ from sklearn.exceptions import NotFittedError
 
 import skxma
 from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier, baselines
-from skxma._estimators.base import FewShotClassifier
 from skxma.datasets import load_emoji
 from skxma.embeddings import Embeddings
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import EncoderMismatchError, ModelFileError
-from skxma.persistence import LOADABLE
 
 NAMES = np.array(["heron", "egret", "stork", "ibis", "a very long name of a bird"])
 ANSWERS = ("predict", "predict_proba", "decision_function", "zero_shot")
@@ -69,9 +67,9 @@ def test_predictions_are_the_same_in_every_bit(problem, parameters, tmp_path):
         assert getattr(clf, name).dtype == getattr(loaded, name).dtype
 
 
-@pytest.mark.parametrize("name", sorted(set(LOADABLE) - {"XMAdapterClassifier"}))
+@pytest.mark.parametrize("name", baselines.__all__)
 def test_rivals_too(problem, name, tmp_path):
-    clf = LOADABLE[name]("precomputed", text_features=problem.text, random_state=0)
+    clf = getattr(baselines, name)("precomputed", text_features=problem.text, random_state=0)
     few = {given: 2 for given in ("n_epochs", "n_steps") if given in clf.get_params()}
     clf.set_params(**few).fit(problem.X, NAMES[problem.y])
     assert_same(clf, through_file(clf, tmp_path), problem.X_test)
@@ -225,12 +223,6 @@ def test_what_scikit_learn_notes_for_itself_stays_out(problem, tmp_path):
     loaded = through_file(clf, tmp_path)
     assert "_metadata_request" not in vars(loaded)
     np.testing.assert_array_equal(clf.predict_proba(problem.X_test), loaded.predict_proba(problem.X_test))
-
-
-def test_every_public_classifier_can_be_loaded():
-    public = {XMAdapterClassifier, *(getattr(baselines, name) for name in baselines.__all__)}
-    assert set(LOADABLE.values()) == public
-    assert all(name == cls.__name__ and issubclass(cls, FewShotClassifier) for name, cls in LOADABLE.items())
 
 
 def test_a_saved_file_has_the_permissions_of_any_other_and_follows_links(problem, tmp_path):

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from skxma._runtime.progress import Progress
+from skxma._runtime.progress import Progress, progress_in_logs
 
 
 class Terminal(io.StringIO):
@@ -45,6 +45,30 @@ def test_long_work_elsewhere_is_silent(capsys, clock):
             progress.advance(10)
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+@pytest.mark.parametrize(("seconds", "numbers"), [(3.0, [10, 30, 50, 70, 90, 100]), (0.1, [])])
+def test_long_work_in_a_log_is_a_plain_line_every_few_seconds(capsys, clock, rich, seconds, numbers):
+    with progress_in_logs(), Progress("encoding", total=100) as progress:
+        for _ in range(10):
+            clock[0] += seconds
+            progress.advance(10)
+    assert capsys.readouterr().err == "".join(f"encoding {n}/100\n" for n in numbers)
+
+
+def test_a_standard_error_that_is_closed_or_full_does_not_stop_the_work(monkeypatch, clock, rich):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    for stream in (None, Full()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        for verbose in (0, 1):
+            with progress_in_logs(), Progress("encoding", total=100, verbose=verbose) as progress:
+                for _ in range(10):
+                    clock[0] += 10
+                    progress.advance(10)
+            assert progress._done == 100
 
 
 def test_what_was_asked_for_is_shown_anywhere_but_on_standard_output(capsys, rich):

@@ -77,7 +77,8 @@ def test_long_labels_stay_in_their_column():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["demo"], ["fit"], ["predict"], ["explain"], ["prompts"], ["app"], ["cache"], ["benchmark"]]
+    "command",
+    [[], ["demo"], ["fit"], ["predict"], ["explain"], ["prompts"], ["app"], ["cache"], ["benchmark"], ["completion"]],
 )
 def test_help_has_examples_that_can_be_copied(capsys, command):
     with pytest.raises(SystemExit) as stop:
@@ -89,7 +90,7 @@ def test_help_has_examples_that_can_be_copied(capsys, command):
     for line in lines:
         assert re.search(r"^  (.* \| )?skxma \S", line), line
         if "COMMAND" not in line:
-            words = shlex.split(line.rpartition("| ")[2])[1:]
+            words = shlex.split(line.rpartition("| ")[2].partition(" > ")[0])[1:]
             assert build_parser().parse_args(words).command == (command or words)[0]
 
 

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,10 @@ def folder(tmp_path_factory):
 
 
 def test_fit_saves_a_model_alone(folder, capsys):
-    assert main(["fit", str(folder / "pics"), "--model", str(folder / "m.skxma"), "--encoder", "tiny"]) == 0
+    assert main(["fit", str(folder / "pics"), "--model", str(folder / "m.skxma"), "--encoder", "tiny", "--force"]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "12 pictures of 3 classes" in captured.err
+    assert "12 images of 3 classes" in captured.err
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith((".", "m"))) == ["m.skxma"]
 
 
@@ -42,7 +43,7 @@ def test_pictures_without_labels_are_learned_from(folder, capsys):
     target = str(folder / "pooled.joblib")
     words = ["fit", str(folder / "pics"), "--model", target, "--encoder", "tiny", "--unlabeled", str(folder / "new")]
     assert main(words) == 0
-    assert "of 3 pictures without labels" in capsys.readouterr().err
+    assert "of 3 images without labels" in capsys.readouterr().err
     assert main(["explain", target, str(next((folder / "new").iterdir())), "--support", str(folder / "pics")]) == 0
     assert main([*words[:-1], str(folder / "pics" / "nothing.txt")]) == 1
     capsys.readouterr()
@@ -96,6 +97,68 @@ def test_an_answer_is_explained_by_named_pictures(folder, capsys):
     assert sum(str(folder / "pics") in line for line in lines) == 4
 
 
+def explained(capsys, *words):
+    """Rows of the second table that `skxma explain` prints, by their affinities, and what it said."""
+    assert main(["explain", *words]) == 0
+    captured = capsys.readouterr()
+    rows = captured.out.partition("\n\n")[2].splitlines()[1:]
+    return [line.split("  ")[0] for line in rows], captured.err
+
+
+@pytest.fixture
+def moved(folder, tmp_path):
+    """A copy of the images under other names in another folder, a model of it, and an image to ask about."""
+    place = tmp_path / "pics"
+    shutil.copytree(folder / "pics", place)
+    model = str(tmp_path / "m.skxma")
+    assert main(["fit", str(place), "--model", model, "--encoder", "tiny"]) == 0
+    return place, model, str(next((folder / "new").iterdir()))
+
+
+def test_explained_images_are_found_by_content_after_a_rename(moved, capsys):
+    place, model, query = moved
+    before, said = explained(capsys, model, query, "--support", str(place))
+    assert said == ""
+    assert all(name.startswith(str(place)) for name in before)
+    first, second = Path(before[0]), Path(before[1])
+    assert first.parent == second.parent
+    # the others of the class move up by one, and one takes the name of another
+    first.rename(first.with_name("zzz.png"))
+    second.rename(first)
+    after, _ = explained(capsys, model, query, "--support", str(place))
+    assert after == [str(first.with_name("zzz.png")), str(first), *before[2:]]
+    first.unlink()
+    gone, said = explained(capsys, model, query, "--support", str(place))
+    assert gone == [after[0], f"? {second}", *after[2:]]
+    assert "does not hold 1 of the 5 images" in said
+
+
+def test_explain_names_images_without_their_folder_unless_the_model_keeps_no_paths(moved, tmp_path, capsys):
+    place, model, query = moved
+    names, _ = explained(capsys, model, query)
+    assert all(Path(name).is_file() for name in names)
+    private = str(tmp_path / "private.skxma")
+    assert main(["fit", str(place), "--model", private, "--encoder", "tiny", "--no-paths"]) == 0
+    assert b".png" not in Path(private).read_bytes()
+    capsys.readouterr()
+    numbers, _ = explained(capsys, private, query)
+    assert all(name.startswith("number ") for name in numbers)
+    assert explained(capsys, private, query, "--support", str(place))[0] == names
+    shutil.rmtree(place)
+    place.mkdir()
+    for name in "ab":
+        (place / name).mkdir()
+        shutil.copy(query, place / name)
+    assert main(["explain", private, query, "--support", str(place)]) == 1
+    assert "holds none of the 5 images" in capsys.readouterr().err
+
+
+def test_a_model_of_an_earlier_release_is_explained_too(capsys, folder):
+    model = Path(__file__).parents[1] / "fixtures" / "pictures-0.1.0.skxma"
+    names, _ = explained(capsys, str(model), str(next((folder / "new").iterdir())))
+    assert all(name.startswith("number ") for name in names)
+
+
 def test_columns_stay_below_each_other_whatever_the_paths_are_called(capsys):
     paths = ["a.png", "a/very/long/path/" * 9 + "b.png", "新しい写真/\u9dfa.png", "cafe\u0301.png"]
     print_columns(("image", "n"), [(path, "1") for path in paths], n_words=1)
@@ -141,7 +204,7 @@ def test_names_and_templates_reach_the_model_and_are_shown(folder, names, tmp_pa
     assert shown == "".join(f"{label}\n" + "".join(f"  {p}\n" for p in sent) for label, sent in wanted.items())
     model = str(tmp_path / "n.joblib")
     assert main(["fit", str(folder / "pics"), "--model", model, "--encoder", "tiny", "--names", file, *german]) == 0
-    assert "known from their text alone, without pictures: emu" in capsys.readouterr().err
+    assert "known from their text alone, without images: emu" in capsys.readouterr().err
     assert main(["prompts", model]) == 0
     assert sorted(capsys.readouterr().out.splitlines()) == sorted(shown.splitlines())
 
@@ -151,7 +214,7 @@ def test_a_table_is_data_too(folder, tmp_path, capsys):
     (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
     model = str(tmp_path / "t.joblib")
     assert main(["fit", str(tmp_path / "t.csv"), "--model", model, "--encoder", "tiny"]) == 0
-    assert "12 pictures of 3 classes" in capsys.readouterr().err
+    assert "12 images of 3 classes" in capsys.readouterr().err
     assert main(["prompts", str(tmp_path / "t.csv"), "--templates", "bare"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 6
 

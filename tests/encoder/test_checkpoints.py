@@ -36,6 +36,7 @@ class Hub:
 def use_hub(monkeypatch):
     def use(hub):
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
         return hub
 
     return use

@@ -123,9 +123,9 @@ def test_full_precision_decodes_and_resizes_to_the_last_digit(photo):
 def test_views_are_cut_from_the_whole_picture(photo, monkeypatch):
     asked = []
 
-    def watch(item, index=None, enough=None):
+    def watch(item, index=None, enough=None, *more):
         asked.append(enough)
-        return load_image(item, index, enough)
+        return load_image(item, index, enough, *more)
 
     monkeypatch.setattr("skxma.encoder._clip_encoder.load_image", watch)
     encoder = CLIPEncoder("tiny", precision="bf16", memory=False)

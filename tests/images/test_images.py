@@ -201,7 +201,7 @@ def test_stacks_and_mixed_lists_are_accepted(pixels, image_files):
         (np.zeros((2, 8, 9, 3), dtype=np.float32), r"float32.*\(255 \* x\)"),
         (np.zeros((2, 8, 9, 3), dtype=np.uint16), "257"),
         (np.zeros((2, 8, 9, 3), dtype=np.int64), "uint8"),
-        (np.zeros((8, 9, 3), dtype=np.uint8), r"one picture.*x\[None\]"),
+        (np.zeros((8, 9, 3), dtype=np.uint8), r"one image.*x\[None\]"),
         (np.zeros((2, 3, 8, 9), dtype=np.uint8), "moveaxis"),
         (np.zeros((2, 8, 9, 5), dtype=np.uint8), "1, 3 or 4 channels"),
         (np.zeros((2, 8), dtype=np.uint8), "shape"),
@@ -215,12 +215,6 @@ def test_what_is_no_list_of_images_is_refused(X, match):
         check_images(X)
 
 
-def test_tensors_are_refused_with_the_way_out():
-    torch = pytest.importorskip("torch")
-    with pytest.raises(ImageError, match=r"X\.cpu\(\)\.numpy\(\)"):
-        check_images(torch.zeros(2, 3, 8, 8))
-
-
 @pytest.mark.parametrize(
     ("item", "match"),
     [
@@ -231,7 +225,7 @@ def test_tensors_are_refused_with_the_way_out():
         ("", "empty path"),
         ("a\0b.png", "not a usable path|no such file"),
         ("x" * 5000, "not a usable path|no such file"),
-        (b"bytes.png", "bytes"),
+        (b"", "0 bytes"),
         (None, "NoneType"),
         (3, "int 3"),
         (float("nan"), "missing value"),
@@ -429,7 +423,7 @@ def test_a_picture_that_does_not_fit_in_memory_is_named(tmp_path, pixels, monkey
     path = tmp_path / "large.png"
     Image.fromarray(pixels).save(path)
 
-    def fill(image):
+    def fill(image, rescale_16bit):
         raise MemoryError
 
     monkeypatch.setattr("skxma.images._reading.to_rgb", fill)

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from skxma import XMAdapterClassifier
 from skxma.baselines import ZeroShotClassifier
 from skxma.datasets import load_emoji
 from skxma.inspection import FewShotCurveDisplay, FusionDisplay, HardSamplesDisplay, RetrievalDisplay
+from skxma.inspection._draw import RIGHT, WRONG
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -61,6 +63,69 @@ def test_embeddings_show_labels_in_the_place_of_pictures(fitted):
     assert display.axes_.shape == (1, 6)
     assert not any(ax.images for ax in display.axes_.flat)
     assert_no_overlap(display.figure_)
+
+
+@pytest.fixture
+def on_disk(tmp_path, fitted):
+    """The classifier of the same images as files, two of which have gone, and one of which is none any more."""
+    _, images, labels, queries, right = fitted
+    paths = [tmp_path / f"{i} {label}.png" for i, label in enumerate(labels)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    clf = XMAdapterClassifier("tiny").fit(list(map(str, paths)), labels)
+    found = RetrievalDisplay.from_estimator(clf, queries, right).found
+    gone, broken = found[0, 0], found[1, 0]
+    paths[gone].unlink()
+    paths[broken].write_bytes(b"")
+    return clf, queries, right, found, (gone, broken)
+
+
+def words_in(ax):
+    return " ".join(text.get_text() for text in ax.texts).replace("\n", " ")
+
+
+def test_images_come_from_the_paths_that_the_model_keeps_and_names_stand_for_those_that_are_gone(on_disk):
+    clf, queries, right, found, missing = on_disk
+    display = RetrievalDisplay.from_estimator(clf, queries, right)
+    for row, samples in zip(display.axes_, found, strict=True):
+        for ax, sample in zip(row[2:], samples, strict=True):
+            assert bool(ax.images) is (sample not in missing)
+            if sample in missing:
+                assert words_in(ax).startswith(f"sample {sample} {sample} {clf.sample_names_[sample].split()[1][:3]}")
+    assert_no_overlap(display.figure_)
+    clf.sample_names_ = None
+    display = RetrievalDisplay.from_estimator(clf, queries, right)
+    assert words_in(display.axes_[0, 2]) == f"sample {found[0, 0]}"
+    hard = HardSamplesDisplay.from_estimator(clf, n_samples=3)
+    worst = np.argsort(-clf.hardness_, kind="stable")[:3]
+    assert [words_in(ax) for ax in hard.axes_.flat] == [f"sample {i}" for i in worst]
+    assert_no_overlap(hard.figure_)
+
+
+def legend_of(figure):
+    figure.canvas.draw()
+    (found,) = figure.legends
+    return [text.get_text() for text in found.get_texts()]
+
+
+def test_colors_are_explained(fitted):
+    clf, images, _, queries, right = fitted
+    known = RetrievalDisplay.from_estimator(clf, queries, right, support=images)
+    assert legend_of(known.figure_) == ["the class of the query", "another class"]
+    unknown = RetrievalDisplay.from_estimator(clf, queries, support=images)
+    assert legend_of(unknown.figure_) == ["the class that is answered", "another class"]
+    answered = clf.predict(queries)
+    for row, answer in zip(unknown.axes_, answered, strict=True):
+        for ax in row[2:]:
+            expected = RIGHT if ax.get_title() == answer else WRONG
+            assert ax.title.get_color() == expected
+    hard = HardSamplesDisplay.from_estimator(clf, images, n_samples=4)
+    assert legend_of(hard.figure_) == ["the model agrees with the label", "the model suggests another class"]
+    fusion = FusionDisplay.from_estimator(clf)
+    assert legend_of(fusion.figure_) == ["text alone (zero-shot)", "text, adapted to the images", "support images"]
+    assert "nearest support images" in [text.get_text() for text in fusion.axes_[0].get_yticklabels()]
+    for display in (known, unknown, hard, fusion):
+        assert_no_overlap(display.figure_)
 
 
 def test_answers_that_are_at_hand_are_drawn_alike(fitted):

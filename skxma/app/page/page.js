@@ -2,13 +2,50 @@
 
 const $ = (selector, inside = document) => inside.querySelector(selector);
 const SHOWN_CLASSES = 8;
-let labels = new Map();
+const SHOWN_CHIPS = 40;
+const WAITS = [50, 100, 200, 400];
+let tab = null;
+let state = null;
 let asked = null;
+let answer = null;
+
+/* Each tab has a session of its own on the server, under a token that it makes for itself. */
+
+const pathOf = (path) => `tabs/${tab}${path ? `/${path}` : ""}`;
+
+function newToken() {
+  const digits = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  tab = digits.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+  sessionStorage.setItem("tab", tab);
+  return hold(tab);
+}
+
+/* Hold a token for as long as this page lives. False where another tab holds it: a duplicated tab has its token too. */
+function hold(token) {
+  if (!navigator.locks) return Promise.resolve(true);
+  // a page that is loaded again waits here for itself to let go
+  const options = { signal: AbortSignal.timeout(3000) };
+  return new Promise((give) => {
+    navigator.locks.request(`skxma-${token}`, options, () => {
+      give(true);
+      return new Promise(() => {});
+    }).catch(() => give(false));
+  });
+}
+
+async function enter() {
+  tab = sessionStorage.getItem("tab");
+  if (tab && (await hold(tab))) return call("GET", "state");
+  if (tab) fail("This tab is a copy of another one. It starts anew: images and models stay in the tab that has them.");
+  await newToken();
+  return call("PUT", "");
+}
 
 /* Ask the server, one thing after the other, so that no older state is shown over a newer one. */
 let before = Promise.resolve();
-function call(...request) {
-  before = before.then(() => send(...request));
+function call(method, path, body) {
+  const mine = tab;
+  before = before.then(() => (mine === tab ? send(method, path, body) : null));
   return before;
 }
 
@@ -17,14 +54,24 @@ async function send(method, path, body) {
   const options = { method };
   if (body instanceof FormData) options.body = body;
   else if (body) Object.assign(options, { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, options);
+    response = await fetch(pathOf(path), options);
   } catch {
     return fail("The server does not answer. Is skxma app still running in its terminal?");
   }
-  const content = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
-  return answer.ok ? content : fail(content.error);
+  const content = await response.json().catch(() => ({ error: `The server answered ${response.status}.` }));
+  if (response.ok) return content;
+  fail(content.error);
+  // the session is gone; what is still shown of it would only mislead
+  if (response.status === 410) await startAnew();
+  return null;
+}
+
+async function startAnew() {
+  asked = answer = null;
+  await newToken();
+  show(await send("PUT", ""));
 }
 
 function fail(message) {
@@ -38,56 +85,72 @@ function forgive() {
   $("#error").hidden = true;
 }
 
+/* Elements and words */
+
 function make(tag, attributes = {}, ...children) {
   const element = Object.assign(document.createElement(tag), attributes);
   element.append(...children);
   return element;
 }
 
+function list(element, items) {
+  element.hidden = !items.length;
+  element.replaceChildren(...items.map((item) => make("li", {}, ...[item].flat())));
+}
+
 const percent = (p) => `${(100 * p).toFixed(1)} %`;
 const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
+const short = (name) => (name.length > 40 ? `${name.slice(0, 39)}…` : name);
+const count = (n, one, several = `${one}s`) => `${n} ${n === 1 ? one : several}`;
 
-function show(state) {
-  if (!state) return;
+/* The state */
+
+function show(given) {
+  if (!given) return;
+  const before = state;
+  state = given;
+  for (const warning of state.warnings) fail(warning);
   $("#encoder").textContent = state.encoder;
-  const doubts = new Map((state.fitted?.doubts ?? []).map((d) => [d.picture, d]));
+  $("#save").href = pathOf("model");
+  showColumns();
+  showUndo(before);
+  showModel();
+  showAnswer();
+  if (state.job) follow(state.job);
+}
+
+function showColumns() {
   const columns = $("#columns");
-  labels = new Map(state.columns.flatMap((c) => c.pictures.map((p) => [p.number, { ...p, label: c.name }])));
+  const doubts = new Map((state.model?.doubts ?? []).map((d) => [d.image, d]));
+  const repeated = new Map(state.repeats.flatMap((r) => r.images.map((number) => [number, r.words])));
   for (const old of [...columns.children])
     if (!state.columns.some((c) => String(c.number) === old.dataset.number)) old.remove();
-  for (const column of state.columns) {
-    const element = $(`[data-number="${column.number}"]`, columns) ?? columns.appendChild(newColumn(column));
+  state.columns.forEach((column, index) => {
+    const element = $(`[data-number="${column.number}"]`, columns) ?? newColumn(column);
+    // a class that was put back has its place again; one that stays is not moved, for that would take its focus
+    if (columns.children[index] !== element) columns.insertBefore(element, columns.children[index] ?? null);
+    const title = column.name || `number ${index + 1}`;
     const name = $("input[type=text]", element);
     if (document.activeElement !== name) name.value = column.name;
-    $(".pictures", element).replaceChildren(...column.pictures.map((p) => thumbnail(p, doubts.get(p.number))));
-  }
-  showFit(state);
+    name.setAttribute("aria-label", `Name of class number ${index + 1}`);
+    $(".name .remove", element).setAttribute("aria-label", `Remove the class ${title}`);
+    $("input[type=file]", element).setAttribute("aria-label", `Images of the class ${title}`);
+    $(".images", element).replaceChildren(...column.images.map((image) =>
+      thumbnail(image, doubts.has(image.number) ? `rather ${doubts.get(image.number).suggested}?` : repeated.get(image.number))));
+  });
+  $("#marks").hidden = !$(".image.marked", columns);
+  $("#start").hidden = state.columns.some((c) => c.images.length);
+  list($("#repeats"), state.repeats.map((r) => [make("img", { src: pathOf(`images/${r.images[0]}`), alt: "" }), r.words]));
 }
 
-function showFit({ fitted, columns }) {
-  $("#save").hidden = !fitted;
-  $("#fit").textContent = fitted ? "Fit again" : "Fit";
-  const n = columns.reduce((sum, c) => sum + c.pictures.length, 0);
-  $("#status").textContent = !fitted
-    ? n ? "" : "Drop pictures into the columns first."
-    : `${fitted.n_pictures} pictures of ${fitted.n_classes} classes, fitted in ${fitted.seconds.toFixed(2)} s.` +
-      (fitted.stale ? " The columns have changed since: fit again." : "");
-  $("#answer").classList.toggle("old", Boolean(fitted?.stale));
-  const doubts = (fitted?.doubts ?? []).filter((d) => labels.has(d.picture));
-  $("#doubts").hidden = !doubts.length;
-  $("#doubts").replaceChildren(...doubts.map((d) => make("li", {},
-    make("img", { src: `pictures/${d.picture}`, alt: "" }),
-    `${labels.get(d.picture).name}: is it really ${labels.get(d.picture).label}? Rather ${d.suggested} ` +
-    `(wrong with probability ${d.probability.toFixed(2)}).`)));
-}
-
-function thumbnail(picture, doubt) {
+function thumbnail(image, remark) {
   const remove = make("button", { type: "button", className: "remove", textContent: "×" });
-  remove.setAttribute("aria-label", `Remove ${picture.name}`);
-  remove.onclick = async () => show(await call("DELETE", `pictures/${picture.number}`));
-  const title = doubt ? `${picture.name}: rather ${doubt.suggested}?` : picture.name;
-  return make("figure", { className: doubt ? "picture doubt" : "picture", title },
-    make("img", { src: `pictures/${picture.number}`, alt: picture.name }), remove);
+  remove.setAttribute("aria-label", `Remove ${image.name}`);
+  remove.onclick = async () => show(await call("DELETE", `images/${image.number}`));
+  return make("figure", { className: remark ? "image marked" : "image", title: remark ? `${image.name}: ${remark}` : image.name },
+    // a browser gives a tap beside a button to the button, unless what was tapped takes taps itself
+    make("img", { src: pathOf(`images/${image.number}`), alt: image.name, onclick: () => {} }),
+    make("figcaption", {}, make("span", { textContent: image.name }), remove));
 }
 
 function newColumn(column) {
@@ -102,14 +165,128 @@ function newColumn(column) {
       name.value = folder.replaceAll("_", " ");
       await call("PUT", path, { name: name.value });
     }
-    for (const file of files) show(await call("POST", `${path}/pictures`, form(file)));
+    for (const file of files) show(await call("POST", `${path}/images`, form({ file })));
   });
   return element;
 }
 
-function form(file) {
+function showUndo(before) {
+  $("#undo p").textContent = state.undo ?? "";
+  // what was hidden stays hidden until something else is removed
+  if (state.undo !== (before?.undo ?? null)) $("#undo").hidden = !state.undo;
+}
+
+function showModel() {
+  const { model, columns } = state;
+  const isOpened = Boolean(model?.file);
+  $("#own").hidden = isOpened;
+  $("#opened").hidden = !isOpened;
+  $("#fit").hidden = isOpened;
+  $("#save").hidden = !model || isOpened;
+  $("#fit").textContent = model ? "Fit again" : "Fit";
+  $("#teach").lastChild.textContent = isOpened ? " A model that was opened" : " Show it images of each class";
+  $("#fitting .title").textContent = isOpened ? "What it knows" : "Fit";
+  if (isOpened) {
+    $("#opened .file").textContent = model.file;
+    $("#opened .encoder").textContent = model.encoder;
+  }
+  $("#status").textContent = statusOf(model, columns);
+  $("#classes").hidden = !model;
+  $("#classes").replaceChildren("The model knows: ", ...(model?.classes ?? []).slice(0, SHOWN_CHIPS).map((c) =>
+    make("span", { className: "chip", title: c.label }, `${short(c.label)} `, make("small", { textContent: c.n_images ? count(c.n_images, "image") : "by its name" }))),
+    (model?.classes.length ?? 0) > SHOWN_CHIPS ? `and ${model.classes.length - SHOWN_CHIPS} more` : "");
+  list($("#warnings"), model?.warnings ?? []);
+  const inColumns = new Map(columns.flatMap((c) => c.images.map((image) => [image.number, { ...image, label: c.name }])));
+  list($("#doubts"), (isOpened ? [] : model?.doubts ?? []).filter((d) => inColumns.has(d.image)).map((d) => {
+    const { name, label } = inColumns.get(d.image);
+    return [make("img", { src: pathOf(`images/${d.image}`), alt: "" }),
+      `${name}: is it really ${short(label)}? By the other images it is rather ${short(d.suggested)}; its label is wrong with probability ${d.probability.toFixed(2)}.`];
+  }));
+  const canAsk = Boolean(model) && model.change !== "classes";
+  $("#query").classList.toggle("off", !canAsk);
+  $("#query input").disabled = !canAsk;
+  $("#query span").textContent = !model ? "Fit first, then ask" : canAsk ? "Drop an image here, or choose one" : "Fit again, then ask";
+  $("#examples").hidden = !canAsk || isOpened || !state.examples.length;
+  $("#examples div").replaceChildren(...state.examples.map((name, index) => {
+    const button = make("button", { type: "button" }, make("img", { src: pathOf(`example/${index}`), alt: "" }));
+    button.setAttribute("aria-label", `Ask about the ${name} of the example`);
+    button.onclick = () => ask({ example: index });
+    return button;
+  }));
+}
+
+function statusOf(model, columns) {
+  if (model?.file) return model.can_reject ? "" : "This model was fitted without a threshold, so it can't tell what is like none of its classes.";
+  if (!model) return columns.some((c) => c.images.length) ? "" : "Drop images into the classes first.";
+  const fitted = `${count(model.n_images, "image")} of ${count(model.classes.length, "class", "classes")}, fitted in ${model.seconds.toFixed(2)} s.`;
+  const changed = { images: " The images have changed since: fit again.", classes: " The classes have changed since: fit again." };
+  return fitted + (changed[model.change] ?? "");
+}
+
+/* Long work: it is started, followed to its end, and can be stopped. */
+
+let following = null;
+function follow(job) {
+  following ??= followed(job).finally(() => {
+    following = null;
+    $("#work").hidden = true;
+    $("#fit").disabled = false;
+  });
+  return following;
+}
+
+async function followed(job) {
+  for (let i = 0; job?.state === "running"; i++) {
+    showWork(job);
+    await new Promise((resume) => setTimeout(resume, WAITS[Math.min(i, WAITS.length - 1)]));
+    job = await call("GET", "job");
+  }
+  if (job?.state === "failed") fail(job.error);
+  if (job?.state === "stopped") fail("Stopped. The images and the model are as they were; weights that are being fetched go on coming.");
+  if (job?.answer) answer = job.answer;
+  show(await call("GET", "state"));
+  return job?.state === "finished";
+}
+
+function showWork(job) {
+  const bar = $("#work progress");
+  $("#work").hidden = false;
+  $("#fit").disabled = true;
+  $("#work .words").textContent = `${job.words} …`;
+  if (job.total) Object.assign(bar, { value: job.done, max: job.total });
+  else bar.removeAttribute("value");
+}
+
+/* One after the other: a question that comes during a fit is asked after it. */
+let worked = Promise.resolve();
+function work(path, body) {
+  worked = worked.then(async () => {
+    await following;
+    const job = await call("POST", path, body?.());
+    return job ? follow(job) : false;
+  });
+  return worked;
+}
+
+async function ask(question) {
+  forgive();
+  asked = question;
+  await work("ask", () => form({ ...asked, model: state.model?.number ?? 0 }));
+}
+
+async function fit() {
+  forgive();
+  const isDone = await work("fit");
+  if (isDone && asked && state.model?.change !== "classes") await ask(asked);
+}
+
+/* Files that are chosen or dropped */
+
+function form(entries) {
   const data = new FormData();
-  data.append("file", file, file.name);
+  for (const [name, value] of Object.entries(entries))
+    if (value instanceof File) data.append(name, value, value.name);
+    else data.append(name, value);
   return data;
 }
 
@@ -122,7 +299,7 @@ function takeFiles(target, input, handle) {
       target.setAttribute("aria-busy", "true");
       const { files, folder } = await found;
       if (files.length) await handle(files, folder);
-      else fail("There was no picture in what was dropped.");
+      else fail("There was no image in what was dropped.");
       target.removeAttribute("aria-busy");
     });
   };
@@ -152,8 +329,9 @@ async function dropped(transfer) {
 async function filesOf(entry) {
   if (entry.isFile) {
     const file = await new Promise((give, refuse) => entry.file(give, refuse));
-    return file.name.startsWith(".") ? [] : [file];
+    return isService(file.name) ? [] : [file];
   }
+  if (isService(entry.name)) return [];
   const reader = entry.createReader();
   const files = [];
   // a folder is read in pieces until one is empty
@@ -164,29 +342,50 @@ async function filesOf(entry) {
   }
 }
 
-async function ask() {
-  const answer = await call("POST", "ask", form(asked));
-  if (answer) showAnswer(answer);
+/* What systems leave in folders of images */
+const isService = (name) => /^[.@]|^(__MACOSX|Thumbs\.db|desktop\.ini)$/i.test(name);
+
+/* The answer */
+
+function showAnswer() {
+  const isCurrent = answer && state.model?.number === answer.model && state.model.change !== "classes";
+  const query = $("#query img");
+  $("#answer").hidden = query.hidden = !isCurrent;
+  if (!isCurrent) return;
+  const best = answer.scores[0];
+  query.src = `data:image/png;base64,${answer.thumbnail}`;
+  query.alt = answer.name;
+  $("#query span").textContent = "Drop another, or choose one";
+  $("#answer .label").replaceChildren(...answer.is_unknown
+    ? ["Like none of these"]
+    : [best.label, make("small", { textContent: `  ${percent(best.final)}` })]);
+  $("#answer .unknown").hidden = !answer.is_unknown;
+  $("#answer .unknown").textContent =
+    `The image is less like the classes than their own images are. If it must be one of them: ${best.label}, ${percent(best.final)}.`;
+  const notes = [
+    answer.known_as === null ? "" : `This image is one of those that the model was fitted on (${answer.known_as}), so the answer proves little.`,
+    state.model.change ? "This is the answer of the model from before your changes." : "",
+  ].filter(Boolean);
+  $("#answer .note").hidden = !notes.length;
+  $("#answer .note").textContent = notes.join(" ");
+  list($("#answer .warnings"), answer.warnings);
+  $("#scores th:nth-child(3) span").textContent = state.model.file ? "with its images" : "with your images";
+  $("#scores th:nth-child(2)").hidden = best.zero_shot === null;
+  $("#scores tbody").replaceChildren(...answer.scores.slice(0, SHOWN_CLASSES).map((score) => make("tr", {},
+    make("td", { textContent: score.label }),
+    ...(score.zero_shot === null ? [] : [bar(score.zero_shot, "")]), bar(score.final, "final"))));
+  $("#evidence").hidden = !answer.retrieved.length;
+  $("#retrieved").replaceChildren(...answer.retrieved.map((found) => retrieved(found, found.label === best.label)));
 }
 
-function showAnswer(answer) {
-  const best = answer.scores[0];
-  const picture = $("#query img");
-  picture.src = `data:image/png;base64,${answer.thumbnail}`;
-  picture.alt = answer.name;
-  picture.hidden = false;
-  $("#query span").textContent = "Drop another, or choose one";
-  $("#answer .label").replaceChildren(best.label, make("small", { textContent: `  ${percent(best.final)}` }));
-  $("#answer .unlike").hidden = !answer.unlike;
-  $("#scores tbody").replaceChildren(...answer.scores.slice(0, SHOWN_CLASSES).map((score) => make("tr", {},
-    make("td", { textContent: score.label }), bar(score.zero_shot, ""), bar(score.final, "final"))));
-  $("#retrieved").replaceChildren(...answer.retrieved.map((found) => make("li", { className: found.label === best.label ? "same" : "" },
-    make("img", { src: `pictures/${found.picture}`, alt: found.name }),
+function retrieved(found, isSame) {
+  const shown = found.image === null
+    ? make("div", { className: "numbered", textContent: found.name })
+    : make("img", { src: pathOf(`images/${found.image}`), alt: found.name });
+  return make("li", { className: isSame ? "same" : "", title: found.name }, shown,
     make("b", { textContent: found.label }),
-    make("span", { textContent: `image ${signed(found.image_affinity)}` }),
-    make("span", { textContent: `text ${signed(found.text_affinity)}` }))));
-  $("#answer").classList.remove("old");
-  $("#answer").hidden = false;
+    make("span", { textContent: `looks alike ${signed(found.image_affinity)}` }),
+    ...(found.text_affinity === null ? [] : [make("span", { textContent: `fits the name ${signed(found.text_affinity)}` })]));
 }
 
 function bar(p, kind) {
@@ -197,30 +396,31 @@ function bar(p, kind) {
 
 async function start() {
   $("#error button").onclick = forgive;
-  // a picture that misses its column must not replace the page
+  $("#undo .close").onclick = () => ($("#undo").hidden = true);
+  // an image that misses its class must not replace the page
   for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
   $("#add").onclick = async () => {
     show(await call("POST", "columns"));
     $("#columns > :last-child input[type=text]")?.focus();
   };
-  $("#sample").onclick = async () => {
+  $("#example").onclick = async () => {
     forgive();
-    show(await call("POST", "sample"));
+    show(await call("POST", "example"));
   };
-  $("#fit").onclick = async () => {
-    forgive();
-    $("#fit").disabled = true;
-    $("#status").textContent = "Fitting… (the first time the encoder is loaded too)";
-    const state = await call("POST", "fit");
-    show(state ?? (await call("GET", "state")));
-    if (state && asked) await ask();
-    $("#fit").disabled = false;
-  };
-  takeFiles($("#query"), $("#query input"), async (files) => {
-    asked = files[0];
-    await ask();
+  $("#undo-it").onclick = async () => show(await call("POST", "undo"));
+  $("#fit").onclick = fit;
+  $("#stop").onclick = () => call("DELETE", "job");
+  $("#close-model").onclick = async () => show(await call("DELETE", "model"));
+  takeFiles($("#open"), $("#open input"), async ([file]) => {
+    const opened = await call("POST", "model", form({ file }));
+    if (opened) asked = null;
+    show(opened);
   });
-  show(await call("GET", "state"));
+  takeFiles($("#query"), $("#query input"), ([file]) => ask({ file }));
+  // the server may forget a tab that was closed sooner than one that lies open
+  addEventListener("pagehide", () => navigator.sendBeacon(pathOf("leave")));
+  addEventListener("pageshow", async (event) => event.persisted && show(await call("GET", "state")));
+  show(await enter());
 }
 
 start();

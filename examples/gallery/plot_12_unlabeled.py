@@ -1,8 +1,8 @@
 """
-Pictures without labels count too
+Images without labels count too
 =================================
 
-Two or four labelled digits of each kind, and hundreds that nobody has labelled. What do these bring, and what does it
+Two or four labeled digits of each kind, and hundreds that nobody has labeled. What do these bring, and what does it
 cost when half of them are something else?
 """
 
@@ -14,14 +14,14 @@ from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma.datasets import load_emoji
 
 digits = load_digits()
-pictures = np.kron(255 - digits.images * 15.9, np.ones((4, 4))).astype(np.uint8)
+images = np.kron(255 - digits.images * 15.9, np.ones((4, 4))).astype(np.uint8)
 encoder = CLIPEncoder("tiny")
-X, y = encoder.encode_image(list(pictures)), digits.target
+X, y = encoder.encode_image(list(images)), digits.target
 strangers = encoder.encode_image(load_emoji().images)
 names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 # %%
-# The label -1 says that there is none. The first pictures of each digit are the shots, every second one of the rest is
+# The label -1 says that there is none. The first images of each digit are the shots, every second one of the rest is
 # given without its label, and the others are the test.
 
 SHOTS, SEEDS = (2, 4), range(2)
@@ -34,9 +34,9 @@ def draw(n_shots, seed):
     return shots, rest[::2], rest[1::2]
 
 
-def fit(labelled, labels, unlabelled):
+def fit(labeled, labels, unlabeled):
     clf = XMAdapterClassifier("tiny", class_names=names, unlabeled_label=-1)
-    return clf.fit(np.concatenate([labelled, unlabelled]), np.concatenate([labels, np.full(len(unlabelled), -1)]))
+    return clf.fit(np.concatenate([labeled, unlabeled]), np.concatenate([labels, np.full(len(unlabeled), -1)]))
 
 
 accuracy = {"labels alone": [], "with the pool": [], "with half as many emoji": []}
@@ -45,20 +45,21 @@ for n_shots in SHOTS:
     for seed in SEEDS:
         shots, pool, test = draw(n_shots, seed)
         some = X[pool[:200]]
-        for name, unlabelled in zip(accuracy, (X[:0], some, np.concatenate([some, strangers[:100]])), strict=True):
-            found[name].append(fit(X[shots], y[shots], unlabelled).score(X[test], y[test]))
+        for name, unlabeled in zip(accuracy, (X[:0], some, np.concatenate([some, strangers[:100]])), strict=True):
+            found[name].append(fit(X[shots], y[shots], unlabeled).score(X[test], y[test]))
     for name, scores in found.items():
         accuracy[name].append(np.mean(scores))
         print(f"{n_shots} shots, {name}: {np.mean(scores):.1%}")
 
 fig, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
-for (name, scores), marker, colour in zip(accuracy.items(), "osD", ("#0072B2", "#D55E00", "#009E73"), strict=True):
-    ax.plot(SHOTS, scores, marker=marker, color=colour, label=name)
-ax.set(xlabel="labelled pictures a digit", ylabel="accuracy", xticks=SHOTS)
+for (name, scores), marker, color in zip(accuracy.items(), "osD", ("#0072B2", "#D55E00", "#009E73"), strict=True):
+    ax.plot(SHOTS, scores, marker=marker, color=color, label=name)
+ax.set(xlabel="labeled images per digit", ylabel="accuracy", xticks=SHOTS)
 ax.legend(frameon=False)
 
 # %%
-# The model says how many it learned from, those that are probably digits, and what it takes each for.
+# ``n_unlabeled_used_`` is the number of images that the model learned from, the probable digits; ``soft_labels_`` holds
+# the class probabilities of each.
 
 shots, pool, _ = draw(4, 0)
 clf = fit(X[shots], y[shots], np.concatenate([X[pool[:200]], strangers[:100]]))

@@ -1,0 +1,107 @@
+"""An answer of the page: the classes of a query, and the evidence for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+N_RETRIEVED = 5
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Probabilities of a class: from its name alone (None where the model reads no names), and of the model."""
+
+    label: str
+    zero_shot: float | None
+    final: float
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """A support image that was retrieved.
+
+    Attributes
+    ----------
+    sample : int
+        Which of the images of the fit it is, from 1.
+    label : str
+    image_affinity, text_affinity : float
+        To the query, in both modalities; the second is None where the model reads no names.
+    """
+
+    sample: int
+    label: str
+    image_affinity: float
+    text_affinity: float | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The classes of a query, the most probable first, and the evidence.
+
+    Attributes
+    ----------
+    is_unknown : bool or None
+        Whether the query is like none of the classes; None where the model can't tell.
+    scores : list of ClassScore
+    retrieved : list of Retrieved
+        None of a model that retrieves nothing.
+    """
+
+    is_unknown: bool | None
+    scores: list[ClassScore]
+    retrieved: list[Retrieved]
+
+
+def classify(clf: Any, image: Any) -> Answer:
+    """Classify an image, and find the evidence.
+
+    Parameters
+    ----------
+    clf : FewShotClassifier
+        Fitted.
+    image : path
+    """
+    # encoded once for all questions
+    features = clf.encode([image])
+    final = clf.predict_proba(features)[0]
+    zero_shot = clf.zero_shot(features)[0] if reads_names(clf) else [None] * len(final)
+    return Answer(
+        bool(clf.open_set_score(features)[0] > clf.reject_threshold_) if can_reject(clf) else None,
+        [
+            ClassScore(str(clf.classes_[c]), None if zero_shot[c] is None else float(zero_shot[c]), float(final[c]))
+            for c in final.argsort()[::-1]
+        ],
+        retrieve(clf, features) if hasattr(clf, "kneighbors") else [],
+    )
+
+
+def retrieve(clf: Any, features: Any) -> list[Retrieved]:
+    """The support images with the highest affinity to a query (1, n_features)."""
+    image, text, found = (part[0] for part in clf.kneighbors(features, N_RETRIEVED))
+    labels = clf.classes_[clf.image_cache_.labels[clf.sample_position_[found]]]
+    with_text = reads_names(clf)
+    return [
+        Retrieved(int(i) + 1, str(label), float(a), float(b) if with_text else None)
+        for i, label, a, b in zip(found, labels, image, text, strict=True)
+    ]
+
+
+def reads_names(clf: Any) -> bool:
+    """Whether the names of the classes have a part in the model."""
+    return clf.class_names_ is not None
+
+
+def can_reject(clf: Any) -> bool:
+    """Whether the model was fitted so that it knows what is like none of its classes."""
+    return hasattr(clf, "open_set_score") and bool(np.isfinite(clf.reject_threshold_))
+
+
+def shots(clf: Any) -> list[tuple[str, int]]:
+    """Each class of a fitted model with the number of images that it was fitted on."""
+    position = clf.sample_position_
+    counts = np.bincount(clf.image_cache_.labels[position[position >= 0]], minlength=len(clf.classes_))
+    return [(str(label), int(n)) for label, n in zip(clf.classes_, counts, strict=True)]

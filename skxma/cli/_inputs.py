@@ -1,0 +1,76 @@
+"""Images that the command line names: files, folders, tables, and paths on standard input."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skxma.cli._streams import paths_on_stdin, say
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the columns of a table."""
+    for what, usual in (("path", "path, filename, file, image, ..."), ("label", "label, class, category, ...")):
+        parser.add_argument(
+            f"--{what}-column", metavar="NAME", help=f"the column of {what}s in a table (default: one of {usual})"
+        )
+
+
+def read_labeled_images(path: str, arguments: argparse.Namespace, part: str = "train") -> Any:
+    """List the images and labels of a folder or a table, and say on standard error what was taken and skipped.
+
+    Parameters
+    ----------
+    path : str
+    arguments : argparse.Namespace
+        With the options of `add_columns`, if the command has them.
+    part : {"train", "val", "test"}, default="train"
+        Which part to take of a folder that has train/ and test/ or val/.
+
+    Returns
+    -------
+    data : Bunch
+        As :func:`skxma.datasets.load_image_folder` gives it.
+    """
+    from skxma.datasets._table import Columns
+    from skxma.datasets.folders import read_image_folder
+
+    path_column, label_column = (getattr(arguments, f"{what}_column", None) for what in ("path", "label"))
+    data = read_image_folder(
+        path, part=part, columns=Columns(path_column, label_column, ("--path-column ", "--label-column "))
+    )
+    say_skipped(path, data.notes, data.skipped)
+    return data
+
+
+def image_paths(given: Sequence[str]) -> list[str]:
+    """Return the images that the command line names, and say on standard error what of the folders was skipped.
+
+    Parameters
+    ----------
+    given : sequence of str
+        Files, which are taken as they are; folders, whose images are taken; and "-" for paths on standard input.
+    """
+    from skxma.datasets._listing import list_images
+
+    paths: list[str] = []
+    for name in given:
+        if name == "-":
+            paths += paths_on_stdin()
+        elif Path(name).is_dir():
+            listing = list_images(name)
+            say_skipped(name, [], listing.describe_skipped())
+            paths += listing.paths
+        else:
+            paths.append(name)
+    return paths
+
+
+def say_skipped(path: str, notes: Sequence[str], skipped: str | None) -> None:
+    """Say on standard error what of a folder or table was taken, and what was skipped."""
+    for note in notes:
+        say(f"skxma: {note}")
+    if skipped:
+        say(f"skxma: {path}: {skipped}")
