@@ -11,7 +11,8 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier, XMAdapterSearchCV
 from skxma._labels import split_unlabelled
-from skxma._semi_supervised import fit as unlabelled
+from skxma._semi_supervised import fit as pool_fit
+from skxma._semi_supervised.config import PoolConfig
 from skxma.datasets import load_emoji
 from skxma.model_selection import FewShotSplit, UnlabeledInTraining
 
@@ -135,16 +136,16 @@ def test_attributes_of_the_samples(problem):
 def test_no_fold_is_scored_by_a_model_or_soft_labels_that_saw_it(problem, monkeypatch):
     X, y = few(problem, 4)
     seen = []
-    judge = unlabelled.judge_pool
+    score = pool_fit.score_pool
 
     def spy(report, *rest):
         seen.append(report.model.image_cache.keys)
-        return judge(report, *rest)
+        return score(report, *rest)
 
-    monkeypatch.setattr(unlabelled, "judge_pool", spy)
+    monkeypatch.setattr(pool_fit, "score_pool", spy)
     clf = model(problem).fit(X, y)
     whole, folds = seen[0], seen[1:]
-    assert len(folds) == unlabelled.N_FOLDS
+    assert len(folds) == PoolConfig().n_folds
     assert len(whole) == len(clf.image_cache_.keys)
     for key in whole:
         held = sum(bool((part == key).all(1).any()) for part in folds)
