@@ -28,7 +28,7 @@ class IndexConfig:
     """Clusters nearest to a query that are read in full."""
 
     sample_every: int = 16
-    """Of the keys in all other clusters one in so many is read ..."""
+    """One in so many keys of all other clusters is read ..."""
 
     min_sample: int = 64
     """... but at least so many per class."""

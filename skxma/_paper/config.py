@@ -37,16 +37,16 @@ class PaperConfig:
     """Passes over the support set, as in Tip-Adapter-F; 0 trains nothing."""
 
     learning_rate: float = 1e-3
-    """Of the keys and the ratio, as in Tip-Adapter-F; cosine decay to 0."""
+    """Learning rate of the keys and the ratio, as in Tip-Adapter-F; cosine decay to 0."""
 
     weight_decay: float = 1e-2
-    """Of AdamW: torch's default."""
+    """Weight decay of AdamW: torch's default."""
 
     batch_size: int = 256
     """Samples of a step, as in Tip-Adapter-F."""
 
     seed: int = 0
-    """Of the nets' first weights and of the batches."""
+    """Seed of the nets' first weights and of the batches."""
 
     alpha_prior: float = 1.0
     """Start and prior of alpha: Tip-Adapter's default."""
@@ -75,7 +75,7 @@ class PaperConfig:
     """Affinities (n · N) above which they are."""
 
     adam_eps: float = 1e-4
-    """Of AdamW, as in Tip-Adapter-F."""
+    """Term in the denominator of AdamW, as in Tip-Adapter-F."""
 
     net_learning_rate_factor: float = 10.0
     """Learning rate of the nets relative to the keys'; with 1, two shots of weak text lose three points."""

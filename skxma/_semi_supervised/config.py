@@ -63,7 +63,7 @@ class PoolConfig:
 
 
 PoolWeights = tuple[float, float, float]
-"""Of the model's logits, of the pool's cosine expert and of its Gaussian expert."""
+"""Weights of the model's logits, of the pool's cosine expert and of its Gaussian expert."""
 
 
 def pool_prior_weights(per_class: float, config: PoolConfig) -> PoolWeights:
