@@ -270,7 +270,7 @@ class FusionObjective:
         """Loss, objective, relative weights (J,), alpha, ratio, ε, log-probabilities (N, Q); ε is 0 unless `noisy`."""
         penalty, noise_pull = self.penalties
         relative, alpha, ratio, distance = self.parametrization.relative_weights(theta[:-1])
-        rate = torch.sigmoid(theta[-1] + self.config.noise_prior_logit) if noisy else torch.zeros_like(theta[-1])
+        rate = torch.sigmoid(theta[-1] + self.config.noise_prior_logit) if noisy else theta.new_zeros(())
         log_p = leave_one_out_log_probability(self.scores, relative * self.prior, self.labels)
         loss = -mean_log_likelihood(log_p, self.scores, rate, self.loss_weights, self.scores.scores.shape[2])
         objective = loss + penalty * distance + noise_pull * theta[-1] ** 2

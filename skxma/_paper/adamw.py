@@ -19,7 +19,7 @@ from skxma._paper.nets_backward import ProjectionNetsBackward
 
 
 @torch.no_grad()
-def train(trainer: PaperTrainer, weights: Tensor, epochs: Iterable[int]) -> list[float]:
+def train_paper(trainer: PaperTrainer, weights: Tensor, epochs: Iterable[int]) -> list[float]:
     """Train by AdamW with cosine decay; returns the mean loss of each epoch.
 
     Samples on which the modalities disagree weigh more: `functional.hard_sample_weights` of their hardness in the

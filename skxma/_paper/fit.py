@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._fitted import FitReport, LeftOutPredictions
-from skxma._paper.adamw import PaperTrainer, train
+from skxma._paper.adamw import PaperTrainer, train_paper
 from skxma._paper.config import PaperConfig
 from skxma._paper.loss import SingletonAffinity, leave_one_out_loss
 from skxma._paper.model import PaperModel
@@ -157,7 +157,7 @@ def fit_paper(
         return to_trained_cache(model, cache, zero_shot_weights)
 
     passes = epochs(config.n_epochs, trained)
-    curve = [0.0 for _ in passes] if trainer is None else train(trainer, weights, passes)
+    curve = [0.0 for _ in passes] if trainer is None else train_paper(trainer, weights, passes)
     logits, hard = leave_one_out_logits(model, features, zero_shot)
     left_out = LeftOutPredictions.from_logits(logits, F.open_set_score(logits)[:, None], logits.new_ones(1))
     zeros = np.zeros(len(hard), dtype=np.float32)

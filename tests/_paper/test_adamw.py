@@ -3,7 +3,7 @@ import pytest
 import torch
 from problems import make_problem
 
-from skxma._paper.adamw import PaperTrainer, train
+from skxma._paper.adamw import PaperTrainer, train_paper
 from skxma._paper.config import PaperConfig
 from skxma._paper.fit import leave_one_out_logits
 from skxma._paper.loss import SingletonAffinity, leave_one_out_loss
@@ -84,7 +84,7 @@ def test_epochs_are_those_of_adamw_on_the_loss():
     model, features, zero_shot = make_model((3, 4, 2, 4, 3))
     by_hand, _, _ = make_model((3, 4, 2, 4, 3))
     weights = model.support.weights
-    curve = train(PaperTrainer(model, features, zero_shot), weights, range(3))
+    curve = train_paper(PaperTrainer(model, features, zero_shot), weights, range(3))
 
     nets = net_parameters(by_hand)
     groups = [{"params": [by_hand.keys, by_hand.ratio_logit], "lr": 1e-2}, {"params": nets, "lr": 1e-1}]
@@ -125,7 +125,7 @@ def test_the_model_has_what_was_learned_when_it_is_asked_for():
             trainer.write_back()
             seen.append(model.keys.detach().clone())
 
-    train(trainer, model.support.weights, epochs())
+    train_paper(trainer, model.support.weights, epochs())
     assert not torch.equal(seen[0], before[0])
     assert not torch.equal(seen[0], seen[1])
     torch.testing.assert_close(seen[1], model.keys.detach())
@@ -135,6 +135,6 @@ def test_the_model_has_what_was_learned_when_it_is_asked_for():
 def test_a_held_ratio_stays():
     model, features, zero_shot = make_model(fusion_ratio=0.6, weight_decay=0.0)
     before = model.ratio_logit.detach().clone()
-    train(PaperTrainer(model, features, zero_shot), model.support.weights, range(2))
+    train_paper(PaperTrainer(model, features, zero_shot), model.support.weights, range(2))
     assert torch.equal(model.ratio_logit, before)
     assert float(model.ratio()) == pytest.approx(0.6)
