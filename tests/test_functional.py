@@ -187,6 +187,6 @@ def test_own_and_others_make_the_log_probability(size):
     torch.testing.assert_close(own - torch.logaddexp(own, others), wanted)
 
 
-def test_normalise_keeps_zero_rows():
+def test_normalize_keeps_zero_rows():
     assert F.normalize(torch.zeros(2, 3)).abs().sum() == 0
     assert np.allclose(F.normalize(torch.full((1, 4), 1e-6)).norm(), 1)

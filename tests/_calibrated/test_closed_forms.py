@@ -35,12 +35,12 @@ def unit_rows(rng: Generator, *shape: int) -> Tensor:
     return F.normalize(torch.as_tensor(rng.standard_normal(shape)))
 
 
-def draw_support(seed: int, least=1, lone=False) -> tuple[Tensor, Tensor, Tensor, int, Generator]:
-    """Features, labels and weights of 2 to 4 unbalanced classes; the last class has one sample where `lone`."""
+def draw_support(seed: int, least=1, singleton=False) -> tuple[Tensor, Tensor, Tensor, int, Generator]:
+    """Features, labels and weights of 2 to 4 unbalanced classes; the last class has one sample where `singleton`."""
     rng = np.random.default_rng(seed)
     n_classes = int(rng.integers(2, 5))
     shots = rng.integers(least, 5, n_classes)
-    if lone:
+    if singleton:
         shots[-1] = 1
     labels = torch.arange(n_classes).repeat_interleave(torch.as_tensor(shots))
     weights = torch.as_tensor(rng.uniform(0.5, 2, len(labels)))
@@ -148,11 +148,11 @@ def paper(**changes) -> PaperConfig:
 @settings(max_examples=8, deadline=None)
 @given(seeds, st.booleans())
 def test_the_gradients_of_keys_nets_and_ratio_are_those_of_finite_differences(seed, narrow):
-    features, labels, weights, n_classes, rng = draw_support(seed, lone=True)
+    features, labels, weights, n_classes, rng = draw_support(seed, singleton=True)
     text = unit_rows(rng, n_classes, features.shape[1])
     cache = ImageCache(*(a.numpy() for a in (features.float(), labels, weights.float())), n_classes)
     model = CrossModalCache(cache, text, paper(text_dim=2 if narrow else None), LIKE)
-    lone = SingletonAffinity(
+    simulated = SingletonAffinity(
         torch.tensor([0.4, 0.6], dtype=torch.float64), torch.tensor([0.3, 0.7], dtype=torch.float64)
     )
     rows = torch.arange(len(labels))
@@ -167,7 +167,7 @@ def test_the_gradients_of_keys_nets_and_ratio_are_those_of_finite_differences(se
             image, text_affinity = model.affinities(features)
             scalars = (model.alpha, model.beta, model.ratio())
             return leave_one_out_loss(
-                model.support, 5 * features @ text.T, rows, image, text_affinity, scalars, lone
+                model.support, 5 * features @ text.T, rows, image, text_affinity, scalars, simulated
             ).sum()
 
         wrapped = Wrapped(model, run)
