@@ -5,23 +5,23 @@ from typing import ClassVar
 from unittest.mock import patch
 
 from skxma import XMAdapterClassifier
-from skxma._calibrated import subsample as many_keys
+from skxma._calibrated import subsample
 from skxma._calibrated.fit import fit_calibrated
 
 DEFAULT = "default"
 
 
 class Ablated(XMAdapterClassifier):
-    """The default with other settings of its fit, which are no parameters of the estimator."""
+    """The default with another configuration of its fit."""
 
     changes: ClassVar = {}
 
     def _fit_calibrated(self, task):
-        # changed on their way into the fit, so that whatever else the default settles stays as it is
-        def changed(cache, text, vocabulary, settings, like_this):
-            return fit_calibrated(cache, text, vocabulary, replace(settings, **self.changes), like_this)
+        # changed on its way into the fit, so that everything else stays the default's
+        def changed(cache, text, vocabulary, config, like):
+            return fit_calibrated(cache, text, vocabulary, replace(config, **self.changes), like)
 
-        with patch.object(many_keys, "fit_calibrated", changed):
+        with patch.object(subsample, "fit_calibrated", changed):
             return super()._fit_calibrated(task)
 
 
@@ -40,7 +40,7 @@ class NoWhitening(Ablated):
 class OneMetric(Ablated):
     """The best metric alone."""
 
-    changes: ClassVar = {"members": 1}
+    changes: ClassVar = {"max_metrics": 1}
 
 
 class NoScreening(Ablated):

@@ -1,4 +1,4 @@
-"""Results that every fit of evidence returns."""
+"""Results that every fit of evidence returns, and the interfaces that fitted evidence offers."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skxma._index.exact import Keys
+from skxma._index.exact import ExactIndex
 from skxma.caches import Floats, ImageCache, Integers, TextCache
 
 
-class Scorer(Protocol):
-    """A model on a device, ready to score many chunks of pictures."""
+class EvidenceScorer(Protocol):
+    """Fitted evidence as tensors on a device, ready to score many chunks of images."""
 
-    all_keys: Keys
+    index: ExactIndex
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits (n, C) of L2-normalised embeddings (n, D)."""
+        """Logits (n, C) of L2-normalized embeddings (n, D)."""
 
-    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, C) of L2-normalised embeddings (n, D), and how unlike all known classes each of them is, (n,)."""
+    def logits_and_open_set(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, C) and open-set scores (n,) of L2-normalized embeddings (n, D)."""
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Image and text affinities (n, N) of L2-normalised embeddings (n, D) to the keys."""
+        """Image and text affinities (n, N) of L2-normalized embeddings (n, D) to the keys."""
 
 
-class RetrievalModel(Protocol):
-    """What an evidence leaves behind: two caches and the scalars that fuse them, as arrays."""
+class FittedEvidence(Protocol):
+    """Two caches and the scalars that fuse them, as arrays."""
 
     @property
     def image_cache(self) -> ImageCache:
@@ -49,26 +49,29 @@ class RetrievalModel(Protocol):
 
     @property
     def fusion_ratio(self) -> float:
-        """The image's share of the evidence."""
+        """Weight γ of the image affinity against the text affinity."""
 
     @property
     def logit_scale(self) -> float:
         """Weight of the zero-shot cosines."""
 
-    def on(self, like_this: Tensor) -> Scorer:
-        """Make it ready to score, with the device and precision of `like_this`."""
+    def scorer(self, like: Tensor) -> EvidenceScorer:
+        """Return the model as tensors with the device and dtype of `like`."""
+
+    def with_index(self, like: Tensor) -> FittedEvidence:
+        """Return the model with clustered keys, or unchanged where all keys must be read."""
 
 
 @dataclass(frozen=True)
-class LeftOutAnswers:
-    """What a fit says of its own support samples when it has not seen them.
+class LeftOutPredictions:
+    """Predictions for the support samples, each by a model that has not seen its label.
 
     Attributes
     ----------
     label : ndarray of shape (N,)
-        Class that each sample is given.
+        Most probable class.
     probability : ndarray of shape (N,)
-        Its probability.
+        Probability of that class.
     open_set : ndarray of shape (N', Q)
         Open-set scores of the N' samples in use, at the nodes where the own class is simulated.
     node_weights : ndarray of shape (Q,)
@@ -82,14 +85,14 @@ class LeftOutAnswers:
     logits: Floats
 
     @classmethod
-    def of(cls, logits: Tensor, open_set: Tensor, node_weights: Tensor) -> LeftOutAnswers:
-        """From leave-one-out logits (N, C), open-set scores (N', Q) and the weights of their columns (Q,)."""
+    def from_logits(cls, logits: Tensor, open_set: Tensor, node_weights: Tensor) -> LeftOutPredictions:
+        """Predict from leave-one-out logits (N, C), open-set scores (N', Q) and the weights of their columns (Q,)."""
         probability, label = torch.softmax(logits, 1).max(1)
         floats = (a.float().cpu().numpy() for a in (probability, open_set, node_weights, logits))
         return cls(label.cpu().numpy(), *floats)
 
     def rejection_threshold(self, rate: float) -> float:
-        """The open-set score that a share `rate` of pictures of known classes exceeds."""
+        """Open-set score that the fraction `rate` of images of known classes exceeds."""
         scores = self.open_set.ravel()
         order = np.argsort(scores)
         weights = np.tile(self.node_weights, len(self.open_set))[order]
@@ -99,20 +102,25 @@ class LeftOutAnswers:
 
 @dataclass(frozen=True)
 class FitReport:
-    """A fitted model and what the fit found out about the keys of its image cache.
+    """A fitted model, and the findings of its fit about the keys of its image cache.
 
     Attributes
     ----------
-    model : RetrievalModel
-    hardness, label_noise : ndarray of shape (N,)
+    model : FittedEvidence
+    hardness : ndarray of shape (N,)
+        Disagreement of the two modalities on each sample's class.
+    label_noise : ndarray of shape (N,)
+        Posterior probability that each label is wrong.
     noise_rate : float
+        Estimated fraction of wrong labels.
     loss_curve : list of float
-    left_out : LeftOutAnswers
+        Training loss at each pass.
+    left_out : LeftOutPredictions
     """
 
-    model: RetrievalModel
+    model: FittedEvidence
     hardness: Floats
     label_noise: Floats
     noise_rate: float
     loss_curve: list[float]
-    left_out: LeftOutAnswers
+    left_out: LeftOutPredictions

@@ -4,50 +4,60 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from skxma.caches import Integers
 
-MAX_SCORES = 2**22
-MAX_PAIRS = 2**26
 
+def stratified_folds(labels: NDArray[np.intp], n_folds: int = 4) -> NDArray[np.intp]:
+    """Deal the samples of each class out to folds in their order; returns the fold of each sample (N,).
 
-def rows_to_learn_from(labels: Integers, n_classes: int) -> Integers:
-    """Samples (n,) on which fusion weights are learned: so many of each class that their scores are few enough.
-
-    Their affinities to all samples are too.
+    Each class starts at the fold after that at which the class before it started, by the order in which the classes
+    first appear. So class names play no part, and single samples do not all fall into one fold.
     """
-    n_parts = max(-(-len(labels) * n_classes // MAX_SCORES), -(-(len(labels) ** 2) // MAX_PAIRS))
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    class_rank = (rankdata(first, method="ordinal") - 1)[inverse]
+    order = np.argsort(class_rank, kind="stable")
+    place = np.arange(len(labels)) - np.searchsorted(class_rank[order], class_rank[order])
+    folds = np.empty(len(labels), dtype=np.intp)
+    folds[order] = (place + class_rank[order]) % n_folds
+    return folds
+
+
+def fusion_training_rows(labels: Integers, n_classes: int, max_scores: int, max_pairs: int) -> Integers:
+    """Rows (n,) of the samples from which a few scalars are learned: all, or an equal part of each class.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (N,)
+    n_classes : int
+    max_scores : int
+        Most scores ``n · C`` per expert.
+    max_pairs : int
+        Most affinities ``n · N``, up to the rounding of the parts.
+    """
+    n_parts = max(-(-len(labels) * n_classes // max_scores), -(-(len(labels) ** 2) // max_pairs))
     return np.flatnonzero(stratified_folds(labels, n_parts) == 0)
 
 
-MAX_SUPPORT, SHARE, MIN_OF_CLASS = 2**15, 2**14, 8
+def stratified_subsample(labels: Integers, n_classes: int, size: int, min_per_class: int) -> NDArray[np.bool_]:
+    """Choose the same part of each class; returns a mask (N,).
 
-
-def share_of_each(labels: Integers, n_classes: int) -> NDArray[np.bool_]:
-    """Which samples (N,) are the share: as large a part of each class, and `MIN_OF_CLASS` of it where there are."""
+    Parameters
+    ----------
+    labels : ndarray of shape (N,)
+    n_classes : int
+    size : int
+        Samples of the subsample, about.
+    min_per_class : int
+        So many of each class are chosen, where there are as many.
+    """
     shots = np.bincount(labels, minlength=n_classes)
-    wanted = np.minimum(shots, np.maximum(MIN_OF_CLASS, -(-shots * SHARE // len(labels))))
+    wanted = np.minimum(shots, np.maximum(min_per_class, -(-shots * size // len(labels))))
     order = np.argsort(labels, kind="stable")
-    sizes, part = shots[labels[order]], wanted[labels[order]]
+    class_size, class_wanted = shots[labels[order]], wanted[labels[order]]
     place = np.arange(len(labels)) - np.repeat(np.cumsum(shots) - shots, shots)
     chosen = np.zeros(len(labels), dtype=bool)
-    chosen[order] = (place + 1) * part // sizes > place * part // sizes
+    # evenly spaced: the sample at which the rounded running quota rises is chosen
+    chosen[order] = (place + 1) * class_wanted // class_size > place * class_wanted // class_size
     return chosen
-
-
-N_FOLDS = 4
-
-
-def stratified_folds(labels: NDArray[np.intp], n_folds: int = N_FOLDS) -> NDArray[np.intp]:
-    """Fold of each sample (N,): the samples of a class are dealt out in their order.
-
-    The first of each class goes to the next fold than that of the class which came before, so that what the classes
-    are called plays no part.
-    """
-    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    turn = np.argsort(np.argsort(first))[inverse]
-    order = np.argsort(turn, kind="stable")
-    place = np.arange(len(labels)) - np.searchsorted(turn[order], turn[order])
-    folds = np.empty(len(labels), dtype=np.intp)
-    folds[order] = (place + turn[order]) % n_folds
-    return folds

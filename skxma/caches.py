@@ -1,4 +1,4 @@
-"""The two key-value caches of XMAdapter: what they hold and what they retrieve. Nothing here is trained."""
+"""The two key-value caches of XMAdapter as arrays, and retrieval from them; training happens elsewhere."""
 
 from __future__ import annotations
 
@@ -14,31 +14,36 @@ from skxma import functional as F
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.intp]
-Scorer = TypeVar("Scorer")
+ScorerT = TypeVar("ScorerT")
 
 
-def like(x: Tensor, *arrays: NDArray[Any]) -> tuple[Tensor, ...]:
-    """The arrays as tensors where `x` is; floats in its precision."""
-    return tuple(torch.as_tensor(a, device=x.device, dtype=x.dtype if a.dtype.kind == "f" else None) for a in arrays)
+def to_tensors(*arrays: NDArray[Any], like: Tensor) -> tuple[Tensor, ...]:
+    """Convert arrays to tensors on the device of `like`; floats get its dtype, all others keep theirs."""
+    dtypes = (like.dtype if a.dtype.kind == "f" else None for a in arrays)
+    return tuple(torch.as_tensor(a, device=like.device, dtype=dtype) for a, dtype in zip(arrays, dtypes, strict=True))
 
 
-class ReadyOnce(Generic[Scorer]):
-    """A fitted model of arrays whose scorer is made for the first prediction and kept for the next; pickles lack it."""
+class CachedScorerMixin(Generic[ScorerT]):
+    """Mixin for fitted models of arrays: keeps the scorer of tensors that the first prediction makes for the next ones.
 
-    def _scorer(self, like_this: Tensor) -> Scorer:
+    Pickles and model files lack it, so that a model fitted on a GPU loads on a CPU.
+    """
+
+    def _make_scorer(self, like: Tensor) -> ScorerT:
         raise NotImplementedError
 
-    def on(self, like_this: Tensor) -> Scorer:
-        """Make it ready to score, with the device and precision of `like_this`."""
-        wanted = like_this.device, like_this.dtype
-        kept: tuple[Any, Scorer] | None = self.__dict__.get("_ready")
+    def scorer(self, like: Tensor) -> ScorerT:
+        """Return the model as tensors with the device and dtype of `like`."""
+        wanted = like.device, like.dtype
+        kept: tuple[Any, ScorerT] | None = self.__dict__.get("_kept_scorer")
         if kept is None or kept[0] != wanted:
-            kept = wanted, self._scorer(like_this)
-            object.__setattr__(self, "_ready", kept)
+            kept = wanted, self._make_scorer(like)
+            # the model is a frozen dataclass, and its scorer no part of its value
+            object.__setattr__(self, "_kept_scorer", kept)
         return kept[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_ready"}
+        return {name: value for name, value in self.__dict__.items() if name != "_kept_scorer"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class ImageCache:
     Attributes
     ----------
     keys : ndarray of shape (N, D), float32
-        L2-normalised embeddings of the support images, in an order that depends on their content alone.
+        L2-normalized embeddings of the support images, in an order that depends on their content alone.
     labels : ndarray of shape (N,), intp
         Class index of each key.
     weights : ndarray of shape (N,), float32
@@ -81,37 +86,37 @@ class ImageCache:
         sample_weight: NDArray[Any] | None = None,
         text: Floats | None = None,
     ) -> tuple[ImageCache, Integers]:
-        """Make a cache of N' samples: equal pictures with equal labels become one key with the sum of their weights.
+        """Build a cache of N' samples; equal images with equal labels become one key with the sum of their weights.
 
-        A picture that stands twice would otherwise retrieve itself when it is left out. Samples of weight 0 are not
-        kept. Neither the order of the samples nor what their classes are called has a part in the order of the keys.
+        An image that occurs twice would otherwise retrieve itself when it is left out. Samples of weight 0 are not
+        kept. The order of the keys depends neither on the order of the samples nor on the names of their classes.
 
         Parameters
         ----------
-        features : ndarray of shape (N', D), L2-normalised
+        features : ndarray of shape (N', D), L2-normalized
         labels : ndarray of shape (N',)
         n_classes : int
         sample_weight : ndarray of shape (N',), optional
         text : ndarray of shape (C, D), optional
-            Tells classes apart that hold the same pictures.
+            Orders classes that hold the same images.
 
         Returns
         -------
         cache : ImageCache
         position : ndarray of shape (N',)
-            Which key each sample became; -1 for one of weight 0.
+            Index of the key that each sample became; -1 for one of weight 0.
         """
         weights = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
         kept = np.flatnonzero(weights > 0)
-        # their sum must not overflow; a power of two changes no digit
+        # scaled so that the sum of huge weights does not overflow; a power of two changes no digit
         exponent = np.frexp(weights.max())[1]
         weights = np.ldexp(weights, -exponent)
-        # -0.0 and 0.0 are the same picture
+        # adding 0.0 turns -0.0 into 0.0, so that rows which are equal have equal bytes
         rows = np.ascontiguousarray(features if len(kept) == len(labels) else features[kept], dtype=np.float32)
         rows = rows + np.float32(0)
         as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
-        _, picture = np.unique(as_bytes, return_inverse=True)
-        pairs, first, inverse = np.unique(picture * n_classes + labels[kept], return_index=True, return_inverse=True)
+        _, image = np.unique(as_bytes, return_inverse=True)
+        pairs, first, inverse = np.unique(image * n_classes + labels[kept], return_index=True, return_inverse=True)
         del rows, as_bytes  # as large as the support set
         merged = np.bincount(inverse, weights=weights[kept], minlength=len(first))
         ranks = class_ranks(*np.divmod(pairs, n_classes), merged, n_classes, text)
@@ -142,27 +147,27 @@ class ImageCache:
         return np.bincount(self.labels, minlength=self.n_classes)
 
     def affinity(self, queries: Tensor) -> Tensor:
-        """``A_img = f Fᵀ`` (n, N) of L2-normalised queries (n, D)."""
-        return F.affinity(queries, *like(queries, self.keys))
+        """Image affinity ``A_img = f Fᵀ`` (n, N) of L2-normalized queries (n, D)."""
+        return F.affinity(queries, *to_tensors(self.keys, like=queries))
 
     def evidence(self, queries: Tensor, beta: float) -> Tensor:
-        """``exp(−β (1 − f Fᵀ)) L`` (n, C), Tip-Adapter's evidence of L2-normalised queries (n, D)."""
-        labels, weights = like(queries, self.labels, self.weights)
+        """Tip-Adapter's evidence ``exp(−β (1 − f Fᵀ)) L`` (n, C) of L2-normalized queries (n, D)."""
+        labels, weights = to_tensors(self.labels, self.weights, like=queries)
         return F.one_hot_evidence(self.affinity(queries), labels, weights, self.n_classes, beta)
 
     def class_order(self, text: Tensor | None) -> Integers:
-        """The classes (C,) by their first key, then by their text (C, D): what they are called has no part in it."""
+        """Order the classes (C,) by their first key, then by their text (C, D), so independently of their names."""
         first = np.full(self.n_classes, len(self.labels))
         np.minimum.at(first, self.labels, np.arange(len(self.labels)))
         rows = [[]] * self.n_classes if text is None else text.tolist()
         return np.array(sorted(range(self.n_classes), key=lambda c: (first[c], rows[c])), dtype=np.intp)
 
     def rename_classes(self, names: Integers) -> ImageCache:
-        """The cache in which class c is called ``names[c]``."""
+        """Return the cache with class c renamed to ``names[c]``."""
         return replace(self, labels=names[self.labels])
 
     def keep(self, chosen: NDArray[np.bool_]) -> ImageCache:
-        """The cache with only the keys where `chosen` (N,) is True; the classes stay."""
+        """Return the cache with only the keys where `chosen` (N,) is True; the number of classes stays."""
         weights = self.weights[chosen]
         unit = weights.mean()
         return replace(
@@ -174,29 +179,29 @@ class ImageCache:
         )
 
     def set_aside(self, chosen: NDArray[np.bool_]) -> ImageCache:
-        """The cache with all keys, those where `chosen` (N,) is True with weight 0."""
+        """Return the cache with all keys, of which those where `chosen` (N,) is True have weight 0."""
         weights = np.where(chosen, np.float32(0), self.weights)
         unit = weights[~chosen].mean()
         return replace(self, weights=weights / unit, weight_unit=self.weight_unit * float(unit))
 
 
 def class_ranks(
-    pictures: Integers, labels: Integers, weights: NDArray[Any], n_classes: int, text: Floats | None
+    images: Integers, labels: Integers, weights: NDArray[Any], n_classes: int, text: Floats | None
 ) -> Integers:
-    """Order the classes (C,) by their pictures, these pictures' weights and their text, so not by what they are called.
+    """Rank the classes (C,) by their images, the weights of these and their text, so independently of their names.
 
     Parameters
     ----------
-    pictures : ndarray of shape (N,)
-        Number of each key's picture, ascending.
+    images : ndarray of shape (N,)
+        Number of each key's image, ascending.
     labels, weights : ndarray of shape (N,)
     n_classes : int
     text : ndarray of shape (C, D) or None
     """
-    held = [np.flatnonzero(labels == c) for c in range(n_classes)]
+    keys_of_class = [np.flatnonzero(labels == c) for c in range(n_classes)]
     contents = [
-        (pictures[keys].tolist(), weights[keys].tolist(), [] if text is None else text[c].tolist())
-        for c, keys in enumerate(held)
+        (images[keys].tolist(), weights[keys].tolist(), [] if text is None else text[c].tolist())
+        for c, keys in enumerate(keys_of_class)
     ]
     ranks = np.empty(n_classes, dtype=np.intp)
     ranks[sorted(range(n_classes), key=contents.__getitem__)] = np.arange(n_classes)
@@ -205,7 +210,7 @@ def class_ranks(
 
 @dataclass(frozen=True)
 class Projection:
-    """A small network, ``normalise(x W + b + relu(x U + a) V)``: MetaNet and Img2TxtNet, trained or in closed form.
+    """A small network, ``normalize(x W + b + relu(x U + a) V)``: MetaNet or Img2TxtNet, trained or in closed form.
 
     Attributes
     ----------
@@ -220,13 +225,13 @@ class Projection:
     hidden: tuple[Floats, Floats, Floats] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map (n, D) to L2-normalised (n, d)."""
-        mapped = x if self.weight is None else x @ like(x, self.weight)[0]
-        mapped = mapped + like(x, self.bias)[0]
+        """Map (n, D) to L2-normalized (n, d)."""
+        mapped = x if self.weight is None else x @ to_tensors(self.weight, like=x)[0]
+        mapped = mapped + to_tensors(self.bias, like=x)[0]
         if self.hidden is not None:
-            u, a, v = like(x, *self.hidden)
+            u, a, v = to_tensors(*self.hidden, like=x)
             mapped = mapped + torch.relu(x @ u + a) @ v
-        return F.normalise(mapped)
+        return F.normalize(mapped)
 
 
 @dataclass(frozen=True)
@@ -236,30 +241,30 @@ class TextCache:
     Attributes
     ----------
     keys : ndarray of shape (C, d), float32
-        L2-normalised output of the MetaNet (the text features themselves in the calibrated form); a class without
+        L2-normalized output of the MetaNet (the text features themselves in the calibrated form); a class without
         text has zeros.
     img2txt : Projection
         Maps a query's image embedding to the space of the keys.
     metanet : Projection or None
-        What made the keys of the class text features; None stands for the identity.
-    centres : tuple of two ndarray of shape (D,), or None
+        Maps the class text features to the keys; None stands for the identity.
+    modality_means : tuple of two ndarray of shape (D,), or None
         Means of the images and of the texts, for affinities of centred features.
     """
 
     keys: Floats
     img2txt: Projection
     metanet: Projection | None = None
-    centres: tuple[Floats, Floats] | None = None
+    modality_means: tuple[Floats, Floats] | None = None
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """Which classes have a text, shape (C,)."""
+        """Mask (C,) of the classes that have a text."""
         return np.asarray(np.any(self.keys != 0, axis=1))
 
     def class_affinity(self, queries: Tensor) -> Tensor:
-        """``Img2Txt(f) · MetaNet(T)ᵀ`` (n, C), one column a class, of L2-normalised queries (n, D)."""
-        return F.affinity(self.img2txt(queries), *like(queries, self.keys))
+        """Text affinity per class, ``Img2Txt(f) · MetaNet(T)ᵀ`` (n, C), of L2-normalized queries (n, D)."""
+        return F.affinity(self.img2txt(queries), *to_tensors(self.keys, like=queries))
 
     def affinity(self, queries: Tensor, labels: Integers) -> Tensor:
-        """``A_txt`` (n, N): the class affinities indexed by the labels (N,) of the image cache."""
-        return F.text_affinity(self.img2txt(queries), *like(queries, self.keys, labels))
+        """Text affinity per key, ``A_txt`` (n, N): class affinities indexed by the labels (N,) of the image cache."""
+        return F.text_affinity(self.img2txt(queries), *to_tensors(self.keys, labels, like=queries))

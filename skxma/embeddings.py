@@ -11,7 +11,7 @@ _OF_ROWS = {np.concatenate, np.vstack, np.take, np.compress, np.delete, np.repea
 
 
 class Embeddings(NDArray[np.float32]):
-    """L2-normalised features with the fingerprint of their encoder.
+    """L2-normalized features with the fingerprint of their encoder.
 
     Slices, copies and pickles keep the fingerprint. Results of arithmetic are plain arrays, for a product or a mean of
     embeddings is no embedding; rows of two encoders joined have the fingerprint None. `np.asarray` gives the plain

@@ -1,6 +1,6 @@
-"""The mathematics of cross-modal retrieval, once, as pure functions on tensors.
+"""Pure functions on tensors: the formulas of cross-modal retrieval, each in one place.
 
-Notation of the field: ``f`` are L2-normalised image features (queries), ``F`` the cache keys, ``L`` the cache values
+Notation of the field: ``f`` are L2-normalized image features (queries), ``F`` the cache keys, ``L`` the cache values
 (one-hot labels times sample weights), ``T`` the text weights; n queries, N support samples, C classes, D dimensions.
 XMAdapter is arXiv:2404.12588, Tip-Adapter (whose image cache it shares) arXiv:2111.03930.
 """
@@ -14,13 +14,17 @@ import torch
 from torch import Tensor
 
 EPS = 1e-12
+"""Lower bound of denominators; far below every length, mass or variance that means anything."""
+
 EVIDENCE_FLOOR = 1e-8
+"""Evidence that every class has, so that its logarithm is finite: the log of about −18 is below all real evidence."""
+
 HELD_OUT = -1e9
-"""Affinity of a key that must retrieve nothing: finite, because the gradient of sharpness times infinity is not."""
+"""Affinity of a key that must retrieve nothing: finite, because the gradient of sharpness times infinity is NaN."""
 
 
-def normalise(x: Tensor, eps: float = EPS) -> Tensor:
-    """Scale the rows of ``x`` (..., D) to unit length; rows shorter than `eps` come back as zeros, not as NaN."""
+def normalize(x: Tensor, eps: float = EPS) -> Tensor:
+    """Scale the rows of ``x`` (..., D) to unit length; rows shorter than `eps` become zeros instead of NaN."""
     return torch.nn.functional.normalize(x, dim=-1, eps=eps)
 
 
@@ -29,8 +33,8 @@ def affinity(queries: Tensor, keys: Tensor) -> Tensor:
 
     Parameters
     ----------
-    queries : Tensor of shape (n, D), L2-normalised
-    keys : Tensor of shape (N, D), L2-normalised
+    queries : Tensor of shape (n, D), L2-normalized
+    keys : Tensor of shape (N, D), L2-normalized
 
     Returns
     -------
@@ -47,9 +51,9 @@ def text_affinity(mapped_queries: Tensor, text_keys: Tensor, labels: Tensor) -> 
     Parameters
     ----------
     mapped_queries : Tensor of shape (n, d)
-        ``Img2Txt(f)``, L2-normalised.
+        ``Img2Txt(f)``, L2-normalized.
     text_keys : Tensor of shape (C, d)
-        ``MetaNet(T)``, L2-normalised.
+        ``MetaNet(T)``, L2-normalized.
     labels : integer Tensor of shape (N,)
 
     Returns
@@ -62,6 +66,23 @@ def text_affinity(mapped_queries: Tensor, text_keys: Tensor, labels: Tensor) -> 
 def fuse(image_affinity: Tensor, text_affinity: Tensor, fusion_ratio: Tensor | float) -> Tensor:
     """``A = γ A_img + (1 − γ) A_txt``; both affinities (n, N), the fusion ratio γ in [0, 1]."""
     return fusion_ratio * image_affinity + (1 - fusion_ratio) * text_affinity
+
+
+def modulate(affinities: Tensor, beta: Tensor | float, out: Tensor | None = None) -> Tensor:
+    """Tip-Adapter's modulating function ``φ(A) = exp(−β (1 − A))``, the evidence of one key of weight 1.
+
+    Parameters
+    ----------
+    affinities : Tensor of any shape
+    beta : float
+        Sharpness.
+    out : Tensor of the same shape, optional
+        Receives the result, and may be `affinities` itself; not differentiable then. The arrays of affinities are the
+        largest that a prediction makes, so none is made twice.
+    """
+    if out is None:
+        return torch.exp(beta * (affinities - 1))
+    return torch.sub(affinities, 1, out=out).mul_(beta).exp_()
 
 
 def cache_evidence(affinities: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
@@ -79,7 +100,7 @@ def cache_evidence(affinities: Tensor, values: Tensor, beta: Tensor | float) -> 
     -------
     Tensor of shape (n, C), non-negative
     """
-    return torch.exp(-beta * (1 - affinities)) @ values
+    return modulate(affinities, beta) @ values
 
 
 def one_hot_evidence(
@@ -112,7 +133,7 @@ def one_hot_evidence(
 
 
 class _OneHotEvidence(torch.autograd.Function):
-    """The evidence with its gradient in closed form: of each (n, N) array training makes two and no more."""
+    """The evidence with its gradient in closed form: training makes two (n, N) arrays and no more."""
 
     @staticmethod
     def forward(
@@ -124,7 +145,7 @@ class _OneHotEvidence(torch.autograd.Function):
         n_classes: int,
         left_out: Tensor | None,
     ) -> Tensor:
-        contributions = (affinities - 1).mul_(beta).exp_().mul_(weights)
+        contributions = modulate(affinities, beta, out=torch.empty_like(affinities)).mul_(weights)
         if left_out is not None:
             contributions.scatter_(1, left_out[:, None], 0.0)
         ctx.save_for_backward(affinities, beta, labels, contributions)
@@ -132,17 +153,18 @@ class _OneHotEvidence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        # with contribution e = v exp(β (A − 1)): ∂e/∂A = β e and ∂e/∂β = (A − 1) e
         affinities, beta, labels, contributions = ctx.saved_tensors
-        pull = gradients[0].index_select(1, labels).mul_(contributions)
-        towards_beta = (pull * affinities).sum() - pull.sum() if ctx.needs_input_grad[1] else None
-        return pull.mul_(beta), towards_beta, None, None, None, None
+        grad = gradients[0].index_select(1, labels).mul_(contributions)
+        grad_beta = (grad * affinities).sum() - grad.sum() if ctx.needs_input_grad[1] else None
+        return grad.mul_(beta), grad_beta, None, None, None, None
 
 
 def sum_by_class(contributions: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """Sums (n, C) of what the keys of each class contribute (n, N)."""
+    """Sum the contributions (n, N) of the keys of each class, giving (n, C)."""
     if contributions.device.type == "cpu":
         return contributions.new_zeros(len(contributions), n_classes).index_add_(1, labels, contributions)
-    # sums by index have no fixed order on other devices
+    # index_add_ adds in no fixed order on other devices, so the same seed would not give the same bits
     return contributions @ contributions.new_zeros(len(labels), n_classes).scatter_(1, labels[:, None], 1.0)
 
 
@@ -174,13 +196,13 @@ def fused_evidence(
     -------
     Tensor of shape (n, C)
     """
-    of_images = one_hot_evidence(image, labels, weights, text.shape[1], beta * fusion_ratio, left_out)
-    return of_images * text_gate(text, fusion_ratio, beta)
+    image_evidence = one_hot_evidence(image, labels, weights, text.shape[1], beta * fusion_ratio, left_out)
+    return image_evidence * text_gate(text, fusion_ratio, beta)
 
 
 def text_gate(text: Tensor, fusion_ratio: Tensor | float, beta: Tensor | float) -> Tensor:
-    """``exp(−β (1 − γ) (1 − A_txt))`` (n, C), by which the text of a class lets the evidence of its images pass."""
-    return torch.exp(-beta * (1 - fusion_ratio) * (1 - text))
+    """Factor ``exp(−β (1 − γ) (1 − A_txt))`` (n, C) by which a class's text scales the evidence of its images."""
+    return modulate(text, beta * (1 - fusion_ratio))
 
 
 def residual_logits(zero_shot_logits: Tensor, evidence: Tensor, alpha: Tensor | float) -> Tensor:
@@ -194,7 +216,7 @@ def leave_self_out(affinities: Tensor, rows: Tensor) -> Tensor:
 
 
 def hardness(image_affinity: Tensor, text_affinity: Tensor, own: Tensor, labels: Tensor) -> Tensor:
-    """How far the two modalities disagree on the own class of each support sample.
+    """Disagreement of the two modalities on the own class of each support sample.
 
     The mean of ``|A_img − A_txt|`` over the cache entries of the ground-truth class. Entries held out (see
     :func:`leave_self_out`) do not count; a sample without any other entry has hardness 0.
@@ -217,10 +239,11 @@ def hardness(image_affinity: Tensor, text_affinity: Tensor, own: Tensor, labels:
     return torch.where(counts, gap, 0.0).sum(1) / counts.sum(1).clamp_min(1)
 
 
-def standardised_gap(image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
-    """``|A_img − A_txt|`` of samples (n,) with their own class, both affinities (n, C) standardised over the classes.
+def standardized_gap(image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
+    """``|A_img − A_txt|`` of samples (n,) with their own class, both affinities (n, C) standardized.
 
-    Each is centred at its mean over the classes of a sample and divided by its deviation over all.
+    Each modality is centered at its mean over the classes of a sample and divided by its deviation over all entries,
+    because the cosines of the two modalities have different means and spreads (the modality gap).
     """
 
     def own(a: Tensor) -> Tensor:
@@ -246,9 +269,9 @@ def hard_sample_weights(hardness: Tensor, strength: float) -> Tensor:
 
 
 def class_log_evidence(cosines: Tensor, labels: Tensor, weights: Tensor, mass: Tensor, beta: float) -> Tensor:
-    """Image-cache evidence averaged within each class, in logs: ``log(mean exp(β (cos − 1)) + 1e-8)``.
+    """Logarithm of the image-cache evidence averaged per class, ``log(mean exp(β (cos − 1)) + 1e-8)``.
 
-    The mean, unlike the sum of :func:`cache_evidence`, does not favour the class with more shots.
+    The mean, unlike the sum of :func:`cache_evidence`, does not favor the class with more shots.
 
     Parameters
     ----------
@@ -256,25 +279,27 @@ def class_log_evidence(cosines: Tensor, labels: Tensor, weights: Tensor, mass: T
     labels : integer Tensor of shape (N,)
     weights : Tensor of shape (N,)
     mass : Tensor of shape (C,) or (n, C)
-        Sum of the weights that took part, a class.
+        Sum of the weights of each class's keys that take part.
     beta : float
     """
     return log_mean_evidence(one_hot_evidence(cosines, labels, weights, mass.shape[-1], beta), mass)
 
 
 def log_mean_evidence(evidence: Tensor, mass: Tensor) -> Tensor:
-    """``log(evidence / mass + 1e-8)``, evidence (n, C) summed over the keys of a mass (C,) or (n, C)."""
+    """``log(evidence / mass + 1e-8)`` (n, C) of evidence (n, C) summed over keys whose weights sum to `mass`."""
     return torch.log(evidence / mass.clamp_min(EPS) + EVIDENCE_FLOOR)
 
 
 def fill_absent(scores: Tensor, present: Tensor) -> Tensor:
-    """Give the classes that an expert cannot see the row's mean plus one standard deviation over those that it sees.
+    """Give classes that an expert cannot score the row's mean plus one standard deviation over those that it scores.
+
+    The mean alone would cost 8 points where half of the classes have no images and the text is good.
 
     Parameters
     ----------
     scores : Tensor of shape (..., C)
     present : bool Tensor broadcastable to `scores`
-        Without any False the scores come back as they are; where a row has nothing present it becomes 0.
+        Without any False the scores come back as they are; a row with nothing present becomes 0.
     """
     if bool(present.all()):
         return scores
@@ -301,12 +326,12 @@ def wrong_label_posterior(log_probability: Tensor, noise_rate: float, n_classes:
 
 
 def open_set_score(logits: Tensor) -> Tensor:
-    """How unlike all known classes a picture is: the free energy ``−log Σ_c exp(logit_c)`` of its logits (..., C)."""
+    """Out-of-distribution score of images: the free energy ``−log Σ_c exp(logit_c)`` of their logits (..., C)."""
     return -torch.logsumexp(logits, dim=-1)
 
 
-def log_odds_of_own(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def split_own_class(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Split logits (n, C) into the own class's entry (n,) and the log-sum-exp of the others (n,)."""
-    own = scores.gather(1, labels[:, None])[:, 0]
-    others = scores.scatter(1, labels[:, None], -math.inf)
+    own = logits.gather(1, labels[:, None])[:, 0]
+    others = logits.scatter(1, labels[:, None], -math.inf)
     return own, torch.logsumexp(others, dim=1)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import make_problem, unit
 
-from skxma.caches import ImageCache, Projection, ReadyOnce, TextCache, class_ranks, like
+from skxma.caches import CachedScorerMixin, ImageCache, Projection, TextCache, class_ranks, to_tensors
 
 
 def test_evidence_is_tip_adapters():
@@ -20,7 +20,7 @@ def test_evidence_is_tip_adapters():
     np.testing.assert_allclose(cache.evidence(queries, 5.5), wanted, rtol=1e-4)
 
 
-def test_equal_pictures_become_one_key():
+def test_equal_images_become_one_key():
     problem = make_problem(shots=2)
     twice = np.r_[np.arange(10), 3, 3]
     cache, position = ImageCache.build(problem.X[twice], problem.y[twice], 5)
@@ -30,7 +30,7 @@ def test_equal_pictures_become_one_key():
     np.testing.assert_array_equal(cache.keys[position], problem.X[twice])
 
 
-def test_one_picture_under_two_labels_stays_two_keys():
+def test_one_image_under_two_labels_stays_two_keys():
     problem = make_problem(shots=1)
     cache, position = ImageCache.build(problem.X[[0, 0, 1]], np.array([0, 1, 1]), 2)
     assert len(cache.keys) == 3
@@ -84,14 +84,14 @@ def test_weights_of_any_size_are_told_by_their_unit():
         assert some.weights[some.weights > 0].mean() == pytest.approx(1)
 
 
-def test_keys_stand_in_the_order_of_their_pictures():
+def test_keys_stand_in_the_order_of_their_images():
     problem = make_problem(n_classes=8, shots=6, dim=4)
     cache, _ = ImageCache.build(problem.X, problem.y, 8)
     rows = [(key + np.float32(0)).tobytes() for key in cache.keys]
     assert rows == sorted(rows)
 
 
-def test_zeros_of_both_signs_are_one_picture_and_the_smallest_difference_makes_two():
+def test_zeros_of_both_signs_are_one_image_and_the_smallest_difference_makes_two():
     rows = np.array([[0.0, 1.0], [-0.0, 1.0], [1e-9, 1.0]], dtype=np.float32)
     cache, position = ImageCache.build(rows, np.zeros(3, dtype=int), 1)
     assert len(cache.keys) == 2
@@ -99,41 +99,41 @@ def test_zeros_of_both_signs_are_one_picture_and_the_smallest_difference_makes_t
     assert cache.weight_unit == 1.5
 
 
-def test_classes_are_ranked_by_their_pictures():
+def test_classes_are_ranked_by_their_images():
     ranks = class_ranks(np.arange(4), np.array([2, 0, 1, 1]), np.ones(4), 3, None)
     assert ranks.tolist() == [1, 2, 0]
-    # the same pictures: the weights decide, then the text
+    # the same images: the weights decide, then the text
     same = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
     assert class_ranks(*same, np.array([2.0, 1.0, 2.0, 1.0]), 2, None).tolist() == [1, 0]
     assert class_ranks(*same, np.ones(4), 2, np.array([[5.0], [4.0]])).tolist() == [1, 0]
 
 
 @dataclass(frozen=True)
-class Doubled(ReadyOnce[list]):
+class Doubled(CachedScorerMixin[list]):
     numbers: np.ndarray
 
-    def _scorer(self, like_this):
-        return [*like(like_this, self.numbers), like_this.dtype]
+    def _make_scorer(self, like):
+        return [*to_tensors(self.numbers, like=like), like.dtype]
 
 
 def test_a_scorer_is_made_once_for_a_precision_and_is_not_pickled():
     model = Doubled(np.arange(3.0))
     single, double = torch.empty(0), torch.empty(0, dtype=torch.float64)
-    first = model.on(double)
+    first = model.scorer(double)
     assert first[0].dtype == first[1] == torch.float64
-    assert model.on(torch.ones(4, dtype=torch.float64)) is first
-    assert model.on(single)[0].dtype == torch.float32
-    assert model.on(single) is not first
-    assert model.on(double) is not first
+    assert model.scorer(torch.ones(4, dtype=torch.float64)) is first
+    assert model.scorer(single)[0].dtype == torch.float32
+    assert model.scorer(single) is not first
+    assert model.scorer(double) is not first
     copy = pickle.loads(pickle.dumps(model))
     assert vars(copy).keys() == {"numbers"}
-    assert vars(model).keys() == {"numbers", "_ready"}
+    assert vars(model).keys() == {"numbers", "_kept_scorer"}
 
 
 def test_arrays_become_tensors_and_only_floats_take_the_precision():
     x = torch.empty(0, dtype=torch.float64)
     arrays = np.ones(2, np.float32), np.ones(2, np.intp), np.ones(2, bool), np.ones(2, np.uint8)
-    assert [a.dtype for a in like(x, *arrays)] == [torch.float64, torch.int64, torch.bool, torch.uint8]
+    assert [a.dtype for a in to_tensors(*arrays, like=x)] == [torch.float64, torch.int64, torch.bool, torch.uint8]
 
 
 def test_what_was_fitted_stays_as_it_is():
@@ -172,7 +172,7 @@ def test_present_tells_classes_without_text():
 @given(st.permutations(range(4)), st.booleans())
 def test_the_order_of_the_keys_is_not_that_of_the_class_names(order, with_text):
     problem = make_problem(n_classes=4, shots=3, dim=4)
-    problem.X[3:6] = problem.X[:3]  # the second class holds the pictures of the first
+    problem.X[3:6] = problem.X[:3]  # the second class holds the images of the first
     problem.X[7] = problem.X[1]
     order, text = np.array(order), problem.text if with_text else None
     weights = np.ones(12) if with_text else np.arange(1.0, 13.0)

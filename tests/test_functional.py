@@ -14,7 +14,7 @@ sizes = st.tuples(st.integers(1, 5), st.integers(1, 7), st.integers(2, 4), st.in
 def draw(size):
     n, n_keys, n_classes, dim, seed = size
     rng = torch.Generator().manual_seed(seed)
-    queries, keys = (F.normalise(torch.randn(m, dim, generator=rng, dtype=torch.float64)) for m in (n, n_keys))
+    queries, keys = (F.normalize(torch.randn(m, dim, generator=rng, dtype=torch.float64)) for m in (n, n_keys))
     labels = torch.randint(n_classes, (n_keys,), generator=rng)
     return queries, keys, labels, n_classes
 
@@ -61,7 +61,7 @@ def test_sums_by_class_are_the_same_wherever_they_are_made(size):
 @given(sizes)
 def test_text_affinity_is_equal_within_a_class(size):
     queries, _, labels, n_classes = draw(size)
-    text = F.normalise(torch.randn(n_classes, queries.shape[1], dtype=torch.float64))
+    text = F.normalize(torch.randn(n_classes, queries.shape[1], dtype=torch.float64))
     got = F.text_affinity(queries, text, labels)
     one_hot = torch.eye(n_classes, dtype=torch.float64)[labels]
     torch.testing.assert_close(got, queries @ (one_hot @ text).T)
@@ -71,7 +71,7 @@ def test_text_affinity_is_equal_within_a_class(size):
 def test_fusion_inside_the_exponential_is_a_gate_per_class(size, ratio):
     queries, keys, labels, n_classes = draw(size)
     image = F.affinity(queries, keys)
-    text = F.text_affinity(queries, F.normalise(keys[:1].repeat(n_classes, 1)), labels)
+    text = F.text_affinity(queries, F.normalize(keys[:1].repeat(n_classes, 1)), labels)
     fused = F.fuse(image, text, ratio)
     torch.testing.assert_close((2 * fused).exp(), (2 * ratio * image).exp() * (2 * (1 - ratio) * text).exp())
 
@@ -80,7 +80,7 @@ def test_fusion_inside_the_exponential_is_a_gate_per_class(size, ratio):
 def test_fused_evidence_is_that_of_the_fused_affinities(size, ratio):
     queries, keys, labels, n_classes = draw(size)
     weights = torch.rand(len(keys), dtype=torch.float64) + 0.1
-    class_text = F.affinity(queries, F.normalise(torch.randn(n_classes, queries.shape[1], dtype=torch.float64)))
+    class_text = F.affinity(queries, F.normalize(torch.randn(n_classes, queries.shape[1], dtype=torch.float64)))
     image = F.affinity(queries, keys)
     got = F.fused_evidence(image, class_text, labels, weights, ratio, 4.0)
     fused = F.fuse(image, class_text[:, labels], ratio)
@@ -92,7 +92,7 @@ def test_fused_evidence_is_that_of_the_fused_affinities(size, ratio):
 
 
 def test_a_sample_left_out_retrieves_nothing_and_gradients_stay_finite():
-    keys = F.normalise(torch.randn(4, 3))
+    keys = F.normalize(torch.randn(4, 3))
     beta = torch.tensor(3.0, requires_grad=True)
     rows = torch.tensor([2, 0])
     affinities = F.leave_self_out(F.affinity(keys[rows], keys), rows)
@@ -182,11 +182,11 @@ def test_own_and_others_make_the_log_probability(size):
     queries, _, _, n_classes = draw(size)
     logits = torch.randn(len(queries), n_classes, dtype=torch.float64)
     labels = torch.randint(n_classes, (len(queries),))
-    own, others = F.log_odds_of_own(logits, labels)
+    own, others = F.split_own_class(logits, labels)
     wanted = torch.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
     torch.testing.assert_close(own - torch.logaddexp(own, others), wanted)
 
 
-def test_normalise_keeps_zero_rows():
-    assert F.normalise(torch.zeros(2, 3)).abs().sum() == 0
-    assert np.allclose(F.normalise(torch.full((1, 4), 1e-6)).norm(), 1)
+def test_normalize_keeps_zero_rows():
+    assert F.normalize(torch.zeros(2, 3)).abs().sum() == 0
+    assert np.allclose(F.normalize(torch.full((1, 4), 1e-6)).norm(), 1)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import hashlib
 import importlib
 import json
 import os
@@ -31,16 +30,31 @@ from pathlib import Path
 from typing import Any
 
 from mutants import Mutant, Substitute, function_lines, mutants_of, put_in
-from survivors import REASONS, explains, unexplained
+from survivors import REASONS, digest, explains, path_of, unexplained
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "mutation.json"
 LEAST_SECONDS, DAY, ADDRESS_SPACE = 30, 86400, 16 * 2**30
 MODULES = {
-    "functional": ["test_functional", "test_closed_forms", "test_training", "test_experts", "test_open_set"],
-    "caches": ["test_caches", "test_closed_forms", "test_training", "test_calibrated"],
-    "calibration": ["test_calibration", "test_closed_forms", "test_calibrated", "test_open_set", "test_warm_start"],
+    "functional": [
+        "test_functional",
+        "_calibrated/test_closed_forms",
+        "_paper/test_fit",
+        "_calibrated/test_experts",
+        "_estimators/test_rejection",
+    ],
+    "caches": ["test_caches", "_calibrated/test_closed_forms", "_paper/test_fit", "_calibrated/test_fit"],
+    "_statistics": ["_calibrated/test_metric", "_calibrated/test_closed_forms", "_calibrated/test_experts"],
+    "_fitted": ["_calibrated/test_fusion", "_calibrated/test_closed_forms", "_estimators/test_rejection"],
+    "_calibrated.fusion": [
+        "_calibrated/test_fusion",
+        "_calibrated/test_closed_forms",
+        "_calibrated/test_fit",
+        "_estimators/test_rejection",
+        "_estimators/test_warm_start",
+    ],
 }
+"""Modules of skxma by their dotted names, and the files in tests/ that are to notice their mutants."""
 # imported before the forks, so that they need not
 HEAVY = [
     "torch",
@@ -246,7 +260,7 @@ class Module:
     """The mutants of one module that have no result yet, and the tests that may notice them."""
 
     def __init__(self, name: str, again: bool) -> None:
-        path = ROOT / "skxma" / f"{name}.py"
+        path = path_of(name)
         source = path.read_text()
         held = load().get(name, {})
         if held.get("source") != digest(path):
@@ -285,7 +299,7 @@ class Module:
             self.known[mutant.key] = [outcome, mutant.line]
             before[noticed_by] += 1
             if outcome == "survived":
-                print(f"survived: skxma/{self.name}.py:{mutant.line} {mutant.key}", flush=True)
+                print(f"survived: {path_of(self.name).relative_to(ROOT)}:{mutant.line} {mutant.key}", flush=True)
             if i % 20 == 0 or i == len(mutants):
                 save({**load(), self.name: self.held})
                 print(f"  {self.name}: {i} of {len(mutants)}", flush=True)
@@ -319,11 +333,6 @@ def test_module(name: str, again: bool) -> None:
         sys.exit(f"The mutants of {name} were not all run; what was run is kept.")
 
 
-def digest(*paths: Path) -> str:
-    """What tells one state of some files from another."""
-    return hashlib.blake2b(b"\0".join(path.read_bytes() for path in paths), digest_size=8).hexdigest()
-
-
 def load() -> dict[str, Any]:
     """The results so far; empty where there are none."""
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -340,7 +349,7 @@ def score(results: dict[str, Any]) -> dict[str, tuple[int, int, bool]]:
     found = {}
     for module, held in results.items():
         outcomes = [outcome for outcome, _ in held["mutants"].values()]
-        current = held["source"] == digest(ROOT / "skxma" / f"{module}.py")
+        current = held["source"] == digest(path_of(module))
         found[module] = len(outcomes) - outcomes.count("survived"), len(outcomes), current
     return found
 

@@ -1,53 +1,184 @@
-"""Settings of the calibrated evidence, and the state that a warm start needs."""
+"""Every setting of the calibrated evidence, and the state that a warm start needs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._calibrated.metric import (
-    SHRINKAGES,
-)
-from skxma._calibrated.model import CalibratedCache
-
-MEMBERS = 6
-MIN_SHOTS_TO_DROP = 3.0
+from skxma._statistics import SingletonPrior
 
 
 @dataclass(frozen=True)
-class Start:
-    """The solution of an earlier fit: weights over their priors (J,) in each metric that it chose; its noise rate."""
+class WarmStart:
+    """Solution of an earlier fit, from which the next one starts.
 
-    relative: dict[tuple[str, float | None], NDArray[np.float64]]
+    Attributes
+    ----------
+    relative_weights : dict from metric (root name, ρ) to ndarray of shape (J,)
+        Expert weights over their priors, in each metric that the fit chose.
+    noise_rate : float
+    """
+
+    relative_weights: dict[tuple[str, float | None], NDArray[np.float64]]
     noise_rate: float
 
-    @classmethod
-    def of(cls, model: CalibratedCache, noise_rate: float) -> Start:
-        """From a fitted model."""
-        return cls({member.choice: member.weights / member.prior for member in model.members}, noise_rate)
-
 
 @dataclass(frozen=True)
-class Settings:
-    """What a caller fixes of a calibrated fit; None is learned.
+class CalibrationConfig:
+    """Settings of a calibrated fit; numbers without a unit are dimensionless. Steps are those of docs/method.md.
 
-    The last four are for ablations: no sample is ever dropped, `shrinkages` of ``(1.0,)`` whiten nothing, one member
-    is the best metric alone, and without leaving out a sample retrieves itself.
-
-    `n_epochs` bounds the training of the residual, 0 leaves it out. With a `start` only the metrics are tried which
-    that fit chose, from its weights on in each.
+    The first group are the caller's: None is learned. The priors, penalties, shrinkages and limits of the others were
+    chosen on a dozen feature sets of ViT-B/32, among them those of docs/results.md and variants of them with weak,
+    shuffled and random text; expect slight optimism there. A fit itself sees nothing but its support set.
     """
 
     alpha: float | None = None
+    """Residual ratio: mean weight of the cache experts over their priors; 1 is the prior."""
+
     beta: float | None = None
+    """Sharpness of the image cache, per unit of cosine; None takes `beta_times_sigma` / σ."""
+
     fusion_ratio: float | None = None
+    """Image experts' share of the cache experts' weights, from 0 to 1."""
+
     logit_scale: float = 100.0
+    """Logits per unit of zero-shot cosine: CLIP's own learned temperature, which the encoder reports."""
+
     hard_sample_weight: float = 0.0
+    """λ: a sample on which image and text disagree most has 1 + λ times the loss weight of one on which they agree."""
+
     n_epochs: int = 0
+    """Most passes over the support set when the residual is trained; 0 trains none."""
+
+    warm_start: WarmStart | None = None
+    """With an earlier solution only the metrics are tried that it chose, each from its weights."""
+
+    # for ablations
     drop_wrong_labels: bool = True
-    shrinkages: tuple[float, ...] = SHRINKAGES
-    members: int = MEMBERS
+    """False sets no sample aside (step 7)."""
+
     leave_one_out: bool = True
-    start: Start | None = None
+    """False lets samples retrieve themselves, which shows what leaving them out is worth."""
+
+    # step 1: metric
+    vocabulary_shrinkage: float = 0.01
+    """r of the vocabulary's root B: share of the identity in the covariance of the words."""
+
+    class_text_shrinkage: float = 0.1
+    """r of the class texts' root B; larger than a vocabulary's, as C texts have a covariance of rank C − 1 at most."""
+
+    min_text_alignment: float = 1.3
+    """Least `covariance_alignment` of texts whose root is tried; texts without meaning have 1.0 ± 0.2."""
+
+    shrinkages: tuple[float, ...] = (0.1, 0.3, 0.6, 0.9, 1.0)
+    """ρ of the whitenings that are tried: the share of the identity in the within-class scatter; 1 whitens nothing."""
+
+    # step 3: experts
+    beta_times_sigma: float = 2.0
+    """β in units of 1/σ, σ the deviation of the cosines between keys in the metric."""
+
+    ridge: float = 1.0
+    """λ of the ridge regression of Img2Txt, in squared lengths: as much as one sample of unit norm per direction."""
+
+    singleton: SingletonPrior = field(default_factory=SingletonPrior)
+    """Step 6: prior of the cosine that the only sample of a class would have to a second one."""
+
+    # step 4: fusion. Priors are logits per unit of score; zero-shot's is `logit_scale`
+    text_cache_prior: float = 10.0
+    """Prior weight of the text cache's cosine: a tenth of CLIP's own scale."""
+
+    centered_text_prior: float = 5.0
+    """Prior weight of the centered cosine, which is 20 points better than the plain one where text is biased."""
+
+    image_cache_prior: float = 0.6
+    """Prior weight of the image cache's log evidence."""
+
+    prototype_prior: float = 0.3
+    """Prior weight of the cosine to the class mean, times σ: that cosine is measured in deviations."""
+
+    gaussian_prior: float = 1.0
+    """Prior weight of the Gaussian score, which is divided by its deviation already."""
+
+    max_weight_penalty: float = 0.02
+    """Upper bound of the pull of the weights to their priors, in nats of the mean loss."""
+
+    weight_penalty_samples: float = 1.0
+    """The pull counts as so many samples: held against a mean loss, a constant one outweighed hundreds of them."""
+
+    weight_penalty_per_shot: float = 0.04
+    """The pull is at least this divided by the shots per class: ImageNet at few shots lost half a point without."""
+
+    noise_prior_logit: float = -4.0
+    """Prior of logit ε: 1.8 % of the labels wrong; clean data settles near 1.1 %."""
+
+    min_noise_penalty: float = 0.01
+    """Lower bound of the pull of logit ε to its prior, in nats of the mean loss."""
+
+    noise_penalty_samples: float = 0.5
+    """The pull of logit ε counts as so many samples."""
+
+    suspicious_noise_rate: float = 1 / 3
+    """ε above which the fit is repeated from weights learned with ε = 0: then useless text looks like wrong labels."""
+
+    max_iterations: int = 200
+    """Most iterations of L-BFGS."""
+
+    loss_tolerance: float = 1e-11
+    """Relative decrease of the objective at which L-BFGS stops."""
+
+    gradient_tolerance: float = 1e-6
+    """Largest gradient entry at which L-BFGS stops."""
+
+    max_double_scores: int = 2**24
+    """Scores (J · N · C) up to which the fusion is learned in double precision; above, single is exact to 7 digits."""
+
+    max_scores: int = 2**22
+    """Scores per expert (N · C) above which the fusion is learned on an equal part of each class."""
+
+    max_pairs: int = 2**26
+    """Affinities (n · N) above which it is."""
+
+    # step 5: choice
+    metrics_per_root: int = 2
+    """Metrics kept per root B: three best of all were once of one overfitted form, 85 % instead of 90 %."""
+
+    max_metrics: int = 6
+    """Metrics kept in all: two of each of three roots."""
+
+    evidence_per_sample: float = 0.3
+    """Cooling of pseudo-BMA: share of a sample's log-likelihood that counts, as experts were weighed on it too."""
+
+    min_averaging_weight: float = 0.02
+    """Metrics that count less in the mean are left out."""
+
+    max_work: int = 2**31
+    """N · D · C above which one metric of two roots stands alone and no residual is trained: 1000 classes × 5 shots."""
+
+    # step 7: wrong labels
+    min_shots_to_drop: float = 3.0
+    """Mean shots per class from which on samples are set aside; of two, each has only the other to vouch for it."""
+
+    max_label_noise: float = 0.5
+    """Posterior of a wrong label above which a sample is set aside: likelier wrong than right."""
+
+    # step 8: residual
+    residual_penalties: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)
+    """λ of N · |R|² that cross-validation tries, from the heaviest on."""
+
+    residual_folds: int = 4
+    """Folds of that cross-validation."""
+
+    min_residual_shots: float = 2.0
+    """Mean shots per class from which on a residual is trained; with one, a held-out class would be unseen."""
+
+    # "Very many images"
+    max_support: int = 2**15
+    """Samples above which all is learned on a subsample."""
+
+    subsample_size: int = 2**14
+    """Samples of that subsample."""
+
+    subsample_min_per_class: int = 8
+    """So many of each class are in it, where there are as many."""

@@ -1,7 +1,7 @@
-"""The opinions that are fused: what zero-shot, the text cache and the image cache in a metric say of each class.
+"""The experts that are fused: scores of each class from zero-shot, the text cache and the image cache in a metric.
 
-Each expert scores (n, C). For the support samples themselves the scores are leave-one-out: no sample is scored by
-anything that saw its label, except the own class of a lone sample, which is simulated.
+Each expert scores (n, C); see docs/method.md, step 3. Scores of the support samples themselves are leave-one-out: no
+sample is scored by anything that saw its label, except the own class of a singleton, which is simulated (step 6).
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._calibrated.metric import MetricSupport, Views, leave_one_out_view, view
-from skxma._statistics import BLOCK_ENTRIES, class_means, lone_nodes
+from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.metric import MetricSupport, QueryScores, leave_one_out_scores, query_scores
+from skxma._runtime import blocks
+from skxma._statistics import SingletonPrior, class_means
 from skxma.caches import Projection
 
-TEXT_EXPERTS = ("text_cache", "centred_text")
+TEXT_EXPERTS = ("text_cache", "centered_text")
 IMAGE_EXPERTS = ("image_cache", "prototype", "gaussian")
-SHARPNESS = 2.0
-RIDGE = 1.0
 
 
 @dataclass(frozen=True)
-class Scores:
+class LeaveOneOutScores:
     """Leave-one-out scores of the support set by J experts.
 
     Attributes
     ----------
     names : tuple of str
     scores : Tensor of shape (J, N, C)
-        The own class of a lone sample holds the mean of its simulated scores.
+        The own class of a singleton holds the mean of its simulated scores.
     own : Tensor of shape (J, N, Q)
-        Scores of the own class at the Q nodes of the quadrature; equal at all nodes but for lone samples.
+        Scores of the own class at the Q nodes of the quadrature; they differ between nodes for singletons only.
     node_weights : Tensor of shape (Q,)
-    lone : bool Tensor of shape (N,)
+    singleton : bool Tensor of shape (N,)
         Samples that are the only one of their class.
     """
 
@@ -42,113 +42,116 @@ class Scores:
     scores: Tensor
     own: Tensor
     node_weights: Tensor
-    lone: Tensor
+    singleton: Tensor
 
 
 @dataclass(frozen=True)
 class ImageScale:
-    """What turns views into image scores: sharpness β and the spread by which Gaussian scores are divided."""
+    """Numbers that turn query scores into image experts: sharpness β, and the deviation of the Gaussian scores."""
 
     beta: float
     gaussian: float
 
 
-def image_scores(views: Views, support: MetricSupport, mass: Tensor, scale: ImageScale) -> Tensor:
-    """Image cache, prototype and Gaussian (3, n, C) from views; `mass` (n, C) or (C,), 0 where a class has no keys."""
-    present = mass > 0
-    cache = F.class_log_evidence(views.key, support.labels, support.weights, mass, scale.beta)
-    scores = torch.stack([cache, views.prototype, views.gaussian / scale.gaussian])
-    return F.fill_absent(scores, present)
+def image_scores(queries: QueryScores, support: MetricSupport, mass: Tensor, scale: ImageScale) -> Tensor:
+    """Scores of image cache, prototype and Gaussian (3, n, C); `mass` (n, C) or (C,) is 0 where a class has no keys."""
+    cache = F.class_log_evidence(queries.key_cosines, support.labels, support.weights, mass, scale.beta)
+    scores = torch.stack([cache, queries.prototype, queries.gaussian / scale.gaussian])
+    return F.fill_absent(scores, mass > 0)
 
 
-def query_image_scores(support: MetricSupport, scale: ImageScale, queries: Tensor) -> Tensor:
-    """Image scores (3, n, C) of new pictures that the metric has mapped (n, R)."""
-    return image_scores(view(support, queries), support, support.mass, scale)
-
-
-def leave_out_mass(support: MetricSupport, rows: Tensor, lone: Tensor) -> Tensor:
-    """Mass of each class (n, C) without the sample that asks; that of a lone sample's class is 0."""
+def mass_without_self(support: MetricSupport, rows: Tensor, singleton: Tensor) -> Tensor:
+    """Mass of each class (n, C) without the sample that is the query; 0 for the own class of a singleton."""
     labels = support.labels[rows]
-    rest = torch.where(lone, 0.0, support.mass[labels] - support.weights[rows])
+    rest = torch.where(singleton, 0.0, support.mass[labels] - support.weights[rows])
     return support.mass.repeat(len(rows), 1).scatter_(1, labels[:, None], rest[:, None])
 
 
-def support_image_scores(
+def left_out_image_scores(
     support: MetricSupport,
-    leave_out: float,
-    beta: float | None,
-    leave_one_out: bool = True,
+    scatter_weight: float,
+    config: CalibrationConfig,
     rows: Tensor | None = None,
     scale: ImageScale | None = None,
-) -> tuple[Scores, ImageScale]:
-    """Leave-one-out scores of support samples in one metric, and the scale that new pictures will be scored with.
+) -> tuple[LeaveOneOutScores, ImageScale]:
+    """Leave-one-out scores of support samples in one metric, and the scale with which new images will be scored.
 
     Parameters
     ----------
     support : MetricSupport
-    leave_out : float
+    scatter_weight : float
         See `metric.Metric`.
-    beta : float or None
-        Sharpness; None takes 2/σ.
-    leave_one_out : bool
-        False lets samples retrieve themselves, to see what that would cost.
+    config : CalibrationConfig
     rows : integer Tensor of shape (n,), optional
-        Which samples; all by default.
+        Samples that are scored; all by default.
     scale : ImageScale, optional
-        A scale that was found already; `beta` is not read then.
+        Scale that was found with other rows; by default it is found here.
     """
     rows = torch.arange(len(support.labels), device=support.labels.device) if rows is None else rows
     labels = support.labels[rows]
-    lone = (torch.bincount(support.labels, minlength=len(support.mass))[labels] == 1) & leave_one_out
+    singleton = (torch.bincount(support.labels, minlength=len(support.mass))[labels] == 1) & config.leave_one_out
     if scale is None:
-        known_beta, known_spread = SHARPNESS / support.sigma if beta is None else beta, None
+        beta = config.beta_times_sigma / support.sigma if config.beta is None else config.beta
     else:
-        known_beta, known_spread = scale.beta, scale.gaussian
-    blocks, unscaled = [], ImageScale(known_beta, 1.0)
-    for some in torch.arange(len(rows), device=rows.device).split(max(1, BLOCK_ENTRIES // len(support.keys))):
-        if leave_one_out:
-            views = leave_one_out_view(support, leave_out, rows[some])
-            mass = leave_out_mass(support, rows[some], lone[some])
+        beta = scale.beta
+    parts, raw = [], []
+    for block in torch.arange(len(rows), device=rows.device).split(max(1, blocks.SCORE_ENTRIES // len(support.keys))):
+        if config.leave_one_out:
+            queries = leave_one_out_scores(support, scatter_weight, rows[block])
+            mass = mass_without_self(support, rows[block], singleton[block])
         else:
-            views, mass = view(support, support.keys[rows[some]]), support.mass
-        blocks.append((image_scores(views, support, mass, unscaled), views.gaussian))
-    scores = torch.cat([block for block, _ in blocks], dim=1)
-    if known_spread is None:
-        known_spread = gaussian_spread(torch.cat([raw for _, raw in blocks]), labels, lone, support.mass > 0)
-    scores[2] /= known_spread
-    scale = ImageScale(known_beta, known_spread)
-    return _with_own(scores, support, rows, lone, scale), scale
+            queries, mass = query_scores(support, support.keys[rows[block]]), support.mass
+        parts.append(image_scores(queries, support, mass, ImageScale(beta, 1.0)))
+        raw.append(queries.gaussian)
+    scores = torch.cat(parts, dim=1)
+    if scale is None:
+        scale = ImageScale(beta, gaussian_score_std(torch.cat(raw), labels, singleton, support.mass > 0))
+    scores[2] /= scale.gaussian
+    return _simulate_own_class(scores, support, rows, singleton, scale, config.singleton), scale
 
 
-def gaussian_spread(scores: Tensor, labels: Tensor, lone: Tensor, present: Tensor) -> float:
-    """Deviation of the Gaussian scores (n, C) that stand for something, 1 where there is none.
+def gaussian_score_std(scores: Tensor, labels: Tensor, singleton: Tensor, present: Tensor) -> float:
+    """Standard deviation of the Gaussian scores (n, C), 1 where they do not vary.
 
-    Classes without support (`present` (C,) is False) and the own class of lone samples do not count.
+    Classes without support (`present` (C,) is False) and the own class of singletons do not count, because their
+    scores stand for nothing.
     """
-    keep = present.expand_as(scores).scatter(1, labels[:, None], (present[labels] & ~lone)[:, None])
-    seen = scores[keep]
-    spread = float(seen.std(correction=0)) if len(seen) > 1 else 0.0
-    return spread if spread > F.EPS else 1.0
+    counts = present.expand_as(scores).scatter(1, labels[:, None], (present[labels] & ~singleton)[:, None])
+    seen = scores[counts]
+    std = float(seen.std(correction=0)) if len(seen) > 1 else 0.0
+    return std if std > F.EPS else 1.0
 
 
-def _with_own(scores: Tensor, support: MetricSupport, rows: Tensor, lone: Tensor, scale: ImageScale) -> Scores:
-    """Attach the own-class scores at the nodes: simulated for lone samples, as they are for the others."""
-    nodes, weights = (torch.as_tensor(a, dtype=scores.dtype, device=scores.device) for a in lone_nodes(support.sigma))
-    labels = support.labels[rows]
-    own = scores.gather(2, labels[None, :, None].expand(len(scores), -1, 1)).repeat(1, 1, len(nodes))
-    squared = support.keys[rows[lone]].square().sum(1)[:, None]
-    own[0, lone] = torch.log(torch.exp(scale.beta * (nodes - 1)) + F.EVIDENCE_FLOOR)
-    own[1, lone] = nodes
-    own[2, lone] = (nodes - 0.5) * squared / scale.gaussian
-    scores = scores.scatter(2, labels[None, :, None].expand(len(scores), -1, 1), (own @ weights)[:, :, None])
-    return Scores(IMAGE_EXPERTS, scores, own, weights, lone)
+def _simulate_own_class(
+    scores: Tensor,
+    support: MetricSupport,
+    rows: Tensor,
+    singleton: Tensor,
+    scale: ImageScale,
+    prior: SingletonPrior,
+) -> LeaveOneOutScores:
+    """Attach the own-class scores at the nodes: simulated for singletons, equal at all nodes for the others.
+
+    At a simulated cosine t to a second image of the class, the cache says ``log(exp(β (t − 1)) + 1e-8)``, the
+    prototype t, and the Gaussian ``|k|² (t − ½)``, the class mean being as long as the key.
+    """
+    quadrature = prior.quadrature(support.sigma)
+    nodes, weights = (torch.as_tensor(a, dtype=scores.dtype, device=scores.device) for a in quadrature)
+    index = support.labels[rows][None, :, None].expand(len(scores), -1, 1)
+    own = scores.gather(2, index).repeat(1, 1, len(nodes))
+    squared = support.keys[rows[singleton]].square().sum(1)[:, None]
+    own[0, singleton] = torch.log(F.modulate(nodes, scale.beta) + F.EVIDENCE_FLOOR)
+    own[1, singleton] = nodes
+    own[2, singleton] = (nodes - 0.5) * squared / scale.gaussian
+    scores = scores.scatter(2, index, (own @ weights)[:, :, None])
+    return LeaveOneOutScores(IMAGE_EXPERTS, scores, own, weights, singleton)
 
 
-def ridge_img2txt(features: Tensor, targets: Tensor, weights: Tensor) -> tuple[Projection, Tensor]:
+def ridge_img2txt(features: Tensor, targets: Tensor, weights: Tensor, ridge: float) -> tuple[Projection, Tensor]:
     """Img2TxtNet in closed form: ``f + b + (f − mean f) A`` towards the text of the class.
 
-    b is the mean of ``T_y − f`` over the samples, A the ridge regression (λ = 1) of what is left; both are 0 where no
-    sample has a weight.
+    b is the mean of ``T_y − f`` over the samples, A the ridge regression of what is left; both are 0 where no sample
+    has a weight. A is shared by all classes, so that it works at one shot.
 
     Parameters
     ----------
@@ -156,56 +159,62 @@ def ridge_img2txt(features: Tensor, targets: Tensor, weights: Tensor) -> tuple[P
     targets : Tensor of shape (N, D)
         Text features of the samples' classes.
     weights : Tensor of shape (N,)
+    ridge : float
+        λ, added to the diagonal of the Gram matrix.
 
     Returns
     -------
     net : Projection
     left_out : Tensor of shape (N, D)
-        L2-normalised outputs for the samples, each by the A that did not see it (hat matrix).
+        L2-normalized outputs for the samples, each by the A of all others: with the leverage h of the hat matrix and
+        residuals y, that output is ``(fit − h y) / (1 − h)``.
     """
     x, y, v = features.double(), targets.double(), weights.double()[:, None]
     total = v.sum().clamp_min(F.EPS)
     mean = (v * x).sum(0) / total
     shift = (v * (y - x)).sum(0) / total
-    centred, rest = x - mean, y - x - shift
-    gram = centred.T @ (v * centred)
-    gram.diagonal().add_(RIDGE)
+    centered, rest = x - mean, y - x - shift
+    gram = centered.T @ (v * centered)
+    gram.diagonal().add_(ridge)
     factor = torch.linalg.cholesky(gram)
-    matrix = torch.cholesky_solve(centred.T @ (v * rest), factor)
-    leverage = v * (centred * torch.cholesky_solve(centred.T, factor).T).sum(1, keepdim=True)
-    held_out = (centred @ matrix - leverage * rest) / (1 - leverage)
+    matrix = torch.cholesky_solve(centered.T @ (v * rest), factor)
+    leverage = v * (centered * torch.cholesky_solve(centered.T, factor).T).sum(1, keepdim=True)
+    held_out = (centered @ matrix - leverage * rest) / (1 - leverage)
     linear = torch.eye(x.shape[1], dtype=x.dtype, device=x.device) + matrix
     net = Projection(linear.float().cpu().numpy(), (shift - mean @ matrix).float().cpu().numpy())
-    return net, F.normalise(x + shift + held_out).to(features.dtype)
+    return net, F.normalize(x + shift + held_out).to(features.dtype)
 
 
-def centres(features: Tensor, labels: Tensor, weights: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the two modalities lie: the means (D,) of images and of texts, over the classes that have both.
+def modality_means(features: Tensor, labels: Tensor, weights: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (D,) of images and of texts over the classes that have both.
 
-    Every class counts the same, so that neither frequent classes nor a text near all pictures pulls. Where no class has
+    Every class counts the same, so that neither frequent classes nor a text near all images pulls. Where no class has
     both, each mean is over the classes that have the one.
     """
     means, mass = class_means(features, labels, weights, len(text))
-    seen, told = mass > 0, text.any(1)
-    both = seen & told
+    has_images, has_text = mass > 0, text.any(1)
+    both = has_images & has_text
     if not bool(both.any()):
-        return means[seen].mean(0), text[told].mean(0)
+        return means[has_images].mean(0), text[has_text].mean(0)
     return means[both].mean(0), text[both].mean(0)
 
 
 def text_scores(features: Tensor, mapped: Tensor, text: Tensor, means: tuple[Tensor, Tensor]) -> Tensor:
-    """Zero-shot cosines, text-cache affinities and centred cosines (3, n, C).
+    """Zero-shot cosines, text-cache affinities and centered cosines (3, n, C).
+
+    The centered cosine subtracts from image and text the mean of its modality, which removes what makes one text near
+    all images. It sees no label.
 
     Parameters
     ----------
     features : Tensor of shape (n, D)
     mapped : Tensor of shape (n, D)
-        Their Img2Txt images.
+        ``Img2Txt(f)``.
     text : Tensor of shape (C, D)
         Zero rows are classes without text.
     means : tuple of Tensor of shape (D,)
-        See :func:`centres`.
+        See :func:`modality_means`.
     """
     known = text.any(1)
-    centred = F.affinity(F.normalise(features - means[0]), F.normalise(text - means[1]))
-    return F.fill_absent(torch.stack([F.affinity(features, text), F.affinity(mapped, text), centred]), known)
+    centered = F.affinity(F.normalize(features - means[0]), F.normalize(text - means[1]))
+    return F.fill_absent(torch.stack([F.affinity(features, text), F.affinity(mapped, text), centered]), known)

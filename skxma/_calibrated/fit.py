@@ -1,4 +1,4 @@
-"""The leave-one-out-calibrated cache: fitted in closed form, every choice made on logits that did not see the label."""
+"""Fit of the leave-one-out-calibrated cache: every choice is made on logits that did not see the label."""
 
 from __future__ import annotations
 
@@ -11,130 +11,137 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._calibrated.config import MIN_SHOTS_TO_DROP, Settings
-from skxma._calibrated.experts import (
-    Scores,
-    support_image_scores,
-)
+from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.experts import LeaveOneOutScores, left_out_image_scores
 from skxma._calibrated.fusion import fused_logits
-from skxma._calibrated.metric import (
-    Frame,
-)
+from skxma._calibrated.metric import CenteredBasis
 from skxma._calibrated.metric_selection import (
-    Candidate,
-    Support,
-    assemble,
-    best_metrics,
-    hardness,
+    CalibrationSupport,
+    MetricCandidate,
+    average,
+    average_logits,
+    candidate_roots,
+    combine_scores,
+    cross_modal_hardness,
     loss_weights,
-    mean_logits,
-    mean_over,
-    metric_roots,
-    prepare,
+    prepare_support,
+    select_metrics,
 )
-from skxma._calibrated.model import CalibratedCache, Member, StoredFrame
-from skxma._calibrated.residual import MIN_SHOTS, choose_residual
-from skxma._fitted import FitReport, LeftOutAnswers
+from skxma._calibrated.model import CalibratedModel, MetricComponent, StoredBasis
+from skxma._calibrated.residual import choose_residual
+from skxma._fitted import FitReport, LeftOutPredictions
 from skxma._statistics import weighted_mean
 from skxma.caches import Floats, ImageCache
 
-"""Whose root it is, and B."""
 
-
-def store(best: Sequence[Candidate]) -> tuple[list[StoredFrame], list[Member]]:
-    """Frames and members of the best metrics as arrays; metrics of one frame share it."""
-    frames: list[Frame] = []
-    members = []
+def to_arrays(best: Sequence[MetricCandidate]) -> tuple[list[StoredBasis], list[MetricComponent]]:
+    """Convert the best metrics to arrays; metrics of one centered basis share it."""
+    bases: list[CenteredBasis] = []
+    components = []
     for candidate in best:
-        frame = candidate.metric.frame
-        known = [i for i, other in enumerate(frames) if other is frame]
+        basis = candidate.metric.basis
+        known = [i for i, other in enumerate(bases) if other is basis]
         if not known:
-            frames.append(frame)
+            bases.append(basis)
         scale = candidate.metric.scale
-        members.append(
-            Member(
-                known[0] if known else len(frames) - 1,
+        components.append(
+            MetricComponent(
+                known[0] if known else len(bases) - 1,
                 None if scale is None else scale.float().cpu().numpy(),
                 candidate.scale.beta,
                 candidate.scale.gaussian,
-                candidate.whole.weights,
+                candidate.full_fusion.weights,
                 candidate.prior,
                 candidate.fusion.loss,
                 candidate.metric.choice,
-                candidate.share,
+                candidate.averaging_weight,
             )
         )
     stored = [
-        StoredFrame(f.mean.float().cpu().numpy(), None if f.basis is None else f.basis.float().cpu().numpy())
-        for f in frames
+        StoredBasis(b.mean.float().cpu().numpy(), None if b.basis is None else b.basis.float().cpu().numpy())
+        for b in bases
     ]
-    return stored, members
+    return stored, components
 
 
-def judge_all(best: Sequence[Candidate], support: Support, settings: Settings) -> tuple[Tensor, Tensor, Scores]:
-    """What the mean of the best metrics says of all samples, each left out.
+def average_left_out_logits(
+    best: Sequence[MetricCandidate], support: CalibrationSupport, config: CalibrationConfig
+) -> tuple[Tensor, Tensor, LeaveOneOutScores]:
+    """Leave-one-out logits of all samples, averaged over the best metrics.
 
     Returns
     -------
     logits : Tensor of shape (N, C)
+        With the weights that were learned on them.
     open_set : Tensor of shape (N, Q)
-        Open-set scores by the weights that new pictures get, with the own class at each node.
-    scores : Scores
+        Open-set scores with the weights that new images get, the own class at each node of the quadrature.
+    scores : LeaveOneOutScores
         In the best metric.
     """
     everyone = torch.arange(len(support.labels), device=support.labels.device)
-    whole = [candidate.scores for candidate in best]
+    scores = [candidate.scores for candidate in best]
     if len(support.rows) < len(everyone):
-        whole = []
+        # the fusion was learned on some of the samples
+        scores = []
         for one in best:
-            leave_out, beta = one.metric.leave_out, settings.beta
-            image, _ = support_image_scores(one.support, leave_out, beta, settings.leave_one_out, everyone, one.scale)
-            whole.append(assemble(support, image, everyone))
-    pairs = list(zip(whole, best, strict=True))
-    logits = mean_logits(best, (fused_logits(scores, one.fusion.weights) for scores, one in pairs))
-    as_new = mean_logits(best, (fused_logits(scores, one.whole.weights) for scores, one in pairs))
-    own = mean_logits(best, (fused_logits(replace(s, scores=s.own), one.whole.weights) for s, one in pairs))
-    others = F.log_odds_of_own(as_new, support.labels)[1][:, None].expand_as(own)
-    return logits, F.open_set_score(torch.stack([own, others], dim=2)), whole[0]
+            image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, everyone, one.scale)
+            scores.append(combine_scores(support, image, everyone))
+    pairs = list(zip(scores, best, strict=True))
+    logits = average_logits(best, (fused_logits(s.scores, one.fusion.weights) for s, one in pairs))
+    as_new = average_logits(best, (fused_logits(s.scores, one.full_fusion.weights) for s, one in pairs))
+    own = average_logits(best, (fused_logits(s.own, one.full_fusion.weights) for s, one in pairs))
+    others = F.split_own_class(as_new, support.labels)[1][:, None].expand_as(own)
+    return logits, F.open_set_score(torch.stack([own, others], dim=2)), scores[0]
 
 
-def wrong_labels(best: Sequence[Candidate], logits: Tensor, lone: Tensor, labels: Tensor) -> tuple[float, Tensor]:
-    """Label-noise rate and each sample's posterior of a wrong label (N,); lone samples have none."""
-    rate = mean_over(best, (candidate.fusion.noise_rate for candidate in best))
+def label_noise_posterior(
+    best: Sequence[MetricCandidate], logits: Tensor, singleton: Tensor, labels: Tensor
+) -> tuple[float, Tensor]:
+    """Label-noise rate, and each sample's posterior of a wrong label (N,); singletons have 0.
+
+    Step 7 of docs/method.md: ``(ε/C) / ((1 − ε) p + ε/C)`` with p the leave-one-out probability of the label.
+    """
+    rate = average(best, (candidate.fusion.noise_rate for candidate in best))
     log_p = torch.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
     posterior = F.wrong_label_posterior(log_p, rate, logits.shape[1])
-    return rate, torch.where(lone, 0.0, posterior)
+    return rate, torch.where(singleton, 0.0, posterior)
 
 
-def doubtful(cache: ImageCache, posterior: Floats) -> NDArray[np.bool_]:
-    """Which keys (N,) to leave out: labels more likely wrong than right, but never half of a class or more."""
-    wrong = posterior > 0.5
-    counts = np.bincount(cache.labels, minlength=cache.n_classes)
+def probable_label_errors(cache: ImageCache, posterior: Floats, config: CalibrationConfig) -> NDArray[np.bool_]:
+    """Mask (N,) of keys to set aside: labels more likely wrong than right, but never half of a class or more.
+
+    None with few shots per class, and none where the configuration keeps all.
+    """
+    counts = cache.shots
+    if not config.drop_wrong_labels or len(cache.labels) < config.min_shots_to_drop * (counts > 0).sum():
+        return np.zeros(len(cache.labels), dtype=bool)
+    wrong = posterior > config.max_label_noise
     dropped = np.bincount(cache.labels[wrong], minlength=cache.n_classes)
     return wrong & (2 * dropped < counts)[cache.labels]
 
 
 def fit_residual(
-    logits: Tensor, scores: Scores, support: Support, settings: Settings
+    logits: Tensor, scores: LeaveOneOutScores, support: CalibrationSupport, config: CalibrationConfig
 ) -> tuple[Floats | None, list[float]]:
-    """Train the residual on the centred embeddings, which know no label, on top of the leave-one-out logits.
+    """Train the residual on the centered embeddings, which know no label, on top of the leave-one-out logits.
 
-    Left out below two shots a class, where every held-out sample's class would be unseen, and of a large support set,
-    where the cost of the cross-validation would outgrow that of the rest.
+    None is trained below two shots per class, where every held-out sample's class would be unseen, nor on a large
+    support set, where the cost of the cross-validation would outgrow that of all else.
     """
     features = support.features
     n_seen = len(support.labels.unique())
-    if not settings.n_epochs or len(features) < MIN_SHOTS * n_seen or support.large:
+    too_large = support.work > config.max_work
+    if not config.n_epochs or len(features) < config.min_residual_shots * n_seen or too_large:
         return None, []
-    queries = F.normalise(Frame(weighted_mean(features, support.weights), None)(features))
+    queries = F.normalize(CenteredBasis(weighted_mean(features, support.weights), None)(features))
     everyone = torch.arange(len(features), device=features.device)
-    weights = loss_weights(support, scores, everyone, settings)
-    residual, curve = choose_residual(queries, support.labels, weights, logits.to(queries.dtype), settings.n_epochs)
+    weights = loss_weights(support, scores, everyone, config)
+    residual, curve = choose_residual(queries, support.labels, weights, logits.to(queries.dtype), config)
     return (None if residual is None else residual.float().cpu().numpy()), curve
 
 
 def fit_calibrated(
-    cache: ImageCache, text: Tensor | None, vocabulary: Tensor | None, settings: Settings, like_this: Tensor
+    cache: ImageCache, text: Tensor | None, vocabulary: Tensor | None, config: CalibrationConfig, like: Tensor
 ) -> FitReport:
     """Fit on a support set.
 
@@ -142,74 +149,74 @@ def fit_calibrated(
     ----------
     cache : ImageCache
     text : Tensor of shape (C, D) or None
-        L2-normalised class text, zero rows for classes without; None lets class means stand for it.
+        L2-normalized class text, zero rows for classes without; with None the class means stand for it.
     vocabulary : Tensor of shape (M, D) or None
-        L2-normalised text embeddings of words, which shape the metric.
-    settings : Settings
-    like_this : Tensor
+        L2-normalized text embeddings of words, which shape the metric.
+    config : CalibrationConfig
+    like : Tensor
         Gives the device and the precision of the computation.
     """
-    # the fit sees the classes in an order of its own, for rounding is amplified where the fusion is ill-conditioned
+    # the fit sees the classes in an order of its own, because an ill-conditioned fusion amplifies rounding, and class
+    # names must not change an answer
     order = cache.class_order(text)
     place = np.argsort(order)
     ordered = None if text is None else text[torch.as_tensor(order, device=text.device)]
-    report = fit_in_order(cache.rename_classes(place), ordered, vocabulary, settings, like_this)
+    report = _fit_ordered(cache.rename_classes(place), ordered, vocabulary, config, like)
     model = report.model
-    assert isinstance(model, CalibratedCache)
+    assert isinstance(model, CalibratedModel)
     text_cache = model.text_cache
-    named = replace(
+    renamed = replace(
         model,
         image_cache=model.image_cache.rename_classes(order),
         text_cache=None if text_cache is None else replace(text_cache, keys=text_cache.keys[place]),
         residual=None if model.residual is None else model.residual[place],
     )
-    answers = report.left_out
-    left_out = replace(answers, label=order[answers.label], logits=answers.logits[:, place])
-    return replace(report, model=named, left_out=left_out)
+    predictions = report.left_out
+    left_out = replace(predictions, label=order[predictions.label], logits=predictions.logits[:, place])
+    return replace(report, model=renamed, left_out=left_out)
 
 
-def fit_in_order(
-    cache: ImageCache, text: Tensor | None, vocabulary: Tensor | None, settings: Settings, like_this: Tensor
+def _fit_ordered(
+    cache: ImageCache, text: Tensor | None, vocabulary: Tensor | None, config: CalibrationConfig, like: Tensor
 ) -> FitReport:
     """:func:`fit_calibrated` with the classes in an order that depends on their content alone."""
-    support = prepare(cache, text, settings.beta, like_this)
-    roots = metric_roots(vocabulary, text, support)
-    n, n_seen = len(cache.labels), int((cache.shots > 0).sum())
-    if n_seen < 2 and text is not None:
-        return nothing_to_learn(cache, support, settings)
-    best = best_metrics(support, roots, settings)
-    logits, open_set, scores = judge_all(best, support, settings)
+    support = prepare_support(cache, text, config, like)
+    roots = candidate_roots(vocabulary, text, support, config)
+    if (cache.shots > 0).sum() < 2 and text is not None:
+        return _zero_shot_report(cache, support, config)
+    best = select_metrics(support, roots, config)
+    logits, open_set, scores = average_left_out_logits(best, support, config)
     all_logits = logits
-    noise_rate, posterior = wrong_labels(best, logits, scores.lone, support.labels)
-    hard = hardness(scores, support.labels)
-    wrong = doubtful(cache, posterior.cpu().numpy()) if n >= MIN_SHOTS_TO_DROP * n_seen else np.zeros(n, dtype=bool)
-    if settings.drop_wrong_labels and wrong.any():
-        support = prepare(cache.keep(~wrong), text, settings.beta, like_this)
-        best = best_metrics(support, roots, settings)
-        logits, open_set, scores = judge_all(best, support, settings)
+    noise_rate, posterior = label_noise_posterior(best, logits, scores.singleton, support.labels)
+    hard = cross_modal_hardness(scores, support.labels)
+    wrong = probable_label_errors(cache, posterior.cpu().numpy(), config)
+    if wrong.any():
+        support = prepare_support(cache.keep(~wrong), text, config, like)
+        best = select_metrics(support, roots, config)
+        logits, open_set, scores = average_left_out_logits(best, support, config)
         cache = cache.set_aside(wrong)
-    residual, curve = fit_residual(logits, scores, support, settings)
-    model = CalibratedCache(
+    residual, curve = fit_residual(logits, scores, support, config)
+    model = CalibratedModel(
         cache,
         support.text_cache,
-        *store(best),
-        logit_scale=mean_over(best, (candidate.whole.weights[0] for candidate in best)),
-        alpha=mean_over(best, (candidate.whole.alpha for candidate in best)),
-        beta=mean_over(best, (candidate.scale.beta for candidate in best)),
-        fusion_ratio=mean_over(best, (candidate.whole.fusion_ratio for candidate in best)),
+        *to_arrays(best),
+        logit_scale=average(best, (candidate.full_fusion.weights[0] for candidate in best)),
+        alpha=average(best, (candidate.full_fusion.alpha for candidate in best)),
+        beta=average(best, (candidate.scale.beta for candidate in best)),
+        fusion_ratio=average(best, (candidate.full_fusion.fusion_ratio for candidate in best)),
         residual=residual,
     )
-    left_out = LeftOutAnswers.of(all_logits, open_set, scores.node_weights)
+    left_out = LeftOutPredictions.from_logits(all_logits, open_set, scores.node_weights)
     return FitReport(model, hard.float().cpu().numpy(), posterior.float().cpu().numpy(), noise_rate, curve, left_out)
 
 
-def nothing_to_learn(cache: ImageCache, support: Support, settings: Settings) -> FitReport:
-    """Zero-shot as it is: with pictures of one class only, nothing tells how far to trust them."""
-    model = CalibratedCache(
-        cache, support.text_cache, [], [], settings.logit_scale, alpha=0.0, beta=settings.beta or 1.0, fusion_ratio=1.0
+def _zero_shot_report(cache: ImageCache, support: CalibrationSupport, config: CalibrationConfig) -> FitReport:
+    """Report with zero-shot as it is, for images of one class only: nothing tells how far to trust them."""
+    model = CalibratedModel(
+        cache, support.text_cache, [], [], config.logit_scale, alpha=0.0, beta=config.beta or 1.0, fusion_ratio=1.0
     )
-    nothing = np.zeros(len(cache.labels), dtype=np.float32)
+    zeros = np.zeros(len(cache.labels), dtype=np.float32)
     assert support.text_part is not None
-    logits = settings.logit_scale * support.text_part[0]
-    left_out = LeftOutAnswers.of(logits, F.open_set_score(logits)[:, None], logits.new_ones(1))
-    return FitReport(model, nothing, nothing, 0.0, [], left_out)
+    logits = config.logit_scale * support.text_part[0]
+    left_out = LeftOutPredictions.from_logits(logits, F.open_set_score(logits)[:, None], logits.new_ones(1))
+    return FitReport(model, zeros, zeros, 0.0, [], left_out)

@@ -1,7 +1,8 @@
-"""The cross-modal metric: where words differ, pictures of different things differ.
+"""The cross-modal metric: where words differ, images of different things differ (docs/method.md, steps 1 and 2).
 
-An embedding f becomes ``(f − mean) B P``. B is shaped by the covariance of a vocabulary's text embeddings, P whitens
-the scatter within the support classes. Leaving a sample out changes P by a rank-one term, which has a closed form.
+An embedding f becomes ``(f − mean) B P``. The root B is shaped by the covariance of a vocabulary's text embeddings, P
+whitens the scatter within the support classes. Leaving a sample out changes P by a rank-one term, so the scores of
+every left-out sample have a closed form.
 """
 
 from __future__ import annotations
@@ -14,19 +15,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from skxma._statistics import ALONE, class_means, spread, weighted_mean
+from skxma._statistics import SINGLETON_TOLERANCE, Spectrum, class_means, cosine_spread, weighted_mean
 from skxma.functional import EPS, leave_self_out
 
-VOCABULARY_SHRINKAGE = 0.01
-TEXT_SHRINKAGE = 0.1
-LEAST_ALIGNMENT = 1.3
-SHRINKAGES = (0.1, 0.3, 0.6, 0.9, 1.0)
-OF_WORDS, OF_CLASSES, NO_ROOT = "words", "classes", "none"
+VOCABULARY_ROOT, CLASS_TEXT_ROOT, IDENTITY_ROOT = "words", "classes", "none"
+"""Names of the roots B, as model files have them."""
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The part of a metric that several whitenings share: centre, then turn into a basis.
+class CenteredBasis:
+    """The part of a metric that several whitenings share: center, then map into a basis.
 
     Attributes
     ----------
@@ -40,8 +38,8 @@ class Frame:
 
     def __call__(self, features: Tensor) -> Tensor:
         """Map (n, D) embeddings to (n, R)."""
-        centred = features - self.mean
-        return centred if self.basis is None else centred @ self.basis
+        centered = features - self.mean
+        return centered if self.basis is None else centered @ self.basis
 
 
 @dataclass(frozen=True)
@@ -50,33 +48,30 @@ class Metric:
 
     Attributes
     ----------
-    frame : Frame
+    basis : CenteredBasis
     scale : Tensor of shape (R,) or None
-        Stretches the axes of the frame; None stands for ones.
-    leave_out : float
-        What one unit of scatter weighs in the inverse of the whitening, ``(1 − ρ) / ((tr S_W / D) · dof)``; 0 where
-        nothing was whitened. It is what the leave-one-out forms need of the fit.
+        Stretches the axes of the basis; None stands for ones.
+    scatter_weight : float
+        Weight of one unit of scatter in the inverse of the whitening, ``(1 − ρ) / ((tr S_W / D) · dof)``, which the
+        leave-one-out forms need; 0 where nothing was whitened.
     choice : tuple of str and float or None
-        Which of the metrics that were tried: whose root B is, and ρ; None where nothing was whitened.
+        Name of the root B, and ρ; None where nothing was whitened.
     """
 
-    frame: Frame
+    basis: CenteredBasis
     scale: Tensor | None = None
-    leave_out: float = 0.0
-    choice: tuple[str, float | None] = (NO_ROOT, None)
+    scatter_weight: float = 0.0
+    choice: tuple[str, float | None] = (IDENTITY_ROOT, None)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Map (n, D) embeddings to (n, R)."""
-        return self.stretch(self.frame(features))
-
-    def stretch(self, framed: Tensor) -> Tensor:
-        """Map what the frame has mapped already, (n, R) to (n, R)."""
-        return framed if self.scale is None else framed * self.scale
+        mapped = self.basis(features)
+        return mapped if self.scale is None else mapped * self.scale
 
 
 @dataclass(frozen=True)
 class MetricSupport:
-    """The support set seen through one metric.
+    """The support set mapped by one metric.
 
     Attributes
     ----------
@@ -86,7 +81,7 @@ class MetricSupport:
     means : Tensor of shape (C, R)
         Weighted class means of the keys; zero for a class without support.
     mass : Tensor of shape (C,)
-        Sum of the weights, a class.
+        Sum of the weights of each class.
     """
 
     keys: Tensor
@@ -95,84 +90,98 @@ class MetricSupport:
     means: Tensor
     mass: Tensor
 
+    @classmethod
+    def from_keys(cls, keys: Tensor, labels: Tensor, weights: Tensor, n_classes: int) -> MetricSupport:
+        """Describe a support set whose keys (N, R) a metric has mapped."""
+        means, mass = class_means(keys, labels, weights, n_classes)
+        return cls(keys, labels, weights, means, mass)
+
     @cached_property
     def sigma(self) -> float:
-        """Standard deviation of the cosines between different keys, see :func:`spread`."""
-        return spread(self.keys)
+        """Standard deviation of the cosines between different keys."""
+        return cosine_spread(self.keys)
 
 
 @dataclass(frozen=True)
-class Views:
-    """What a block of queries sees: cosines to keys (n, N) and to class means (n, C), Gaussian scores (n, C)."""
+class QueryScores:
+    """Unscaled image scores of a block of queries.
 
-    key: Tensor
+    Attributes
+    ----------
+    key_cosines : Tensor of shape (n, N)
+    prototype : Tensor of shape (n, C)
+        Cosines to the class means.
+    gaussian : Tensor of shape (n, C)
+        ``q·μ − |μ|²/2``, the log-density of a Gaussian of unit covariance around each class mean but for ``|q|²/2``.
+    """
+
+    key_cosines: Tensor
     prototype: Tensor
     gaussian: Tensor
 
 
-def vocabulary_root(words: Tensor, shrinkage: float = VOCABULARY_SHRINKAGE) -> Tensor | None:
-    """``B = ((1 − r) S_V / (tr S_V / D) + r I)^(1/4)`` of the words' embeddings (M, D).
+def covariance_root(words: Tensor, shrinkage: float) -> Tensor | None:
+    """Root ``B = ((1 − r) S_V / (tr S_V / D) + r I)^(1/4)`` of the words' embeddings (M, D).
 
     Returns
     -------
     Tensor of shape (D, D), or None where the words have no covariance (fewer than two different ones)
     """
-    centred = (words - words.mean(0)).double()
-    covariance = centred.T @ centred / len(words)
-    scale = covariance.diagonal().mean()
-    if not scale > EPS:
+    centered = (words - words.mean(0)).double()
+    covariance = centered.T @ centered / len(words)
+    if not covariance.diagonal().mean() > EPS:
         return None
-    values, vectors = torch.linalg.eigh(covariance / scale)
-    spectrum = (1 - shrinkage) * values.clamp_min(0) + shrinkage
-    return ((vectors * spectrum**0.25) @ vectors.T).to(words.dtype)
+    spectrum = Spectrum.of(covariance)
+    root = (spectrum.vectors * spectrum.shrunk_power(shrinkage, 0.25)) @ spectrum.vectors.T
+    return root.to(words.dtype)
 
 
-def alignment(words: Tensor, features: Tensor, weights: Tensor) -> float:
-    """How much more pictures vary where words do than elsewhere, ``D tr(S_V S_X) / (tr S_V tr S_X)``.
+def class_text_root(text: Tensor, shrinkage: float) -> Tensor | None:
+    """Root B of the class texts (C, D) instead of a vocabulary's; None with fewer than two texts.
 
-    No label is looked at. Of words without meaning it is about 1.
+    Rows of zeros are classes without text. Only the set of texts matters, not which class each belongs to.
+    """
+    known = text[text.any(1)]
+    return covariance_root(known, shrinkage) if len(known) > 1 else None
+
+
+def covariance_alignment(words: Tensor, features: Tensor, weights: Tensor) -> float:
+    """Variance of images along the words' directions over that along random ones, ``D tr(S_V S_X) / (tr S_V tr S_X)``.
+
+    It is about 1 for words without meaning. Labels play no part.
 
     Parameters
     ----------
     words : Tensor of shape (M, D)
     features : Tensor of shape (N, D)
-        Embeddings of pictures.
+        Image embeddings.
     weights : Tensor of shape (N,)
 
     Returns
     -------
     float
-        Infinite where either does not vary: then nothing speaks against the words.
+        Infinite where the words or the images do not vary, because then nothing speaks against the words.
     """
-    centred = (words - words.mean(0)).double()
-    of_words = centred.T @ centred
-    centred = (features - weighted_mean(features, weights)).double()
-    of_pictures = centred.T @ (weights.double()[:, None] * centred)
-    isotropic = float(of_words.diagonal().sum() * of_pictures.diagonal().mean())
-    return float((of_words * of_pictures).sum()) / isotropic if isotropic > EPS else math.inf
+    centered = (words - words.mean(0)).double()
+    word_scatter = centered.T @ centered
+    centered = (features - weighted_mean(features, weights)).double()
+    image_scatter = centered.T @ (weights.double()[:, None] * centered)
+    isotropic = float(word_scatter.diagonal().sum() * image_scatter.diagonal().mean())
+    return float((word_scatter * image_scatter).sum()) / isotropic if isotropic > EPS else math.inf
 
 
-def text_root(text: Tensor) -> Tensor | None:
-    """The root of the class texts (C, D) in the place of a vocabulary: what tells just these classes apart.
-
-    Rows of zeros are classes without text. Which text belongs to which class plays no part.
-    """
-    known = text[text.any(1)]
-    return vocabulary_root(known, TEXT_SHRINKAGE) if len(known) > 1 else None
-
-
-def metrics(
+def candidate_metrics(
     features: Tensor,
     labels: Tensor,
     weights: Tensor,
     n_classes: int,
     root: Tensor | None,
-    shrinkages: tuple[float, ...] = SHRINKAGES,
-    name: str = NO_ROOT,
+    shrinkages: tuple[float, ...],
+    name: str = IDENTITY_ROOT,
 ) -> Iterator[Metric]:
-    """The metrics of one vocabulary root, from the least to the most shrunken whitening.
+    """Yield the metrics of one root B, from the least to the most shrunken whitening.
 
-    Without any scatter within the classes (one shot, or equal pictures) the root alone is the only metric.
+    Without any scatter within the classes (one shot, or equal images) the root alone is the only metric.
 
     Parameters
     ----------
@@ -185,40 +194,34 @@ def metrics(
     shrinkages : tuple of float
         ρ of ``P = ((1 − ρ) S_W / (tr S_W / D) + ρ I)^(−1/2)``; 1 whitens nothing.
     name : str
-        Whose root it is, for `Metric.choice`.
+        Name of the root, for `Metric.choice`.
     """
-    unwhitened = Frame(weighted_mean(features, weights), root)
+    unwhitened = CenteredBasis(weighted_mean(features, weights), root)
     x = unwhitened(features)
     means, _ = class_means(x, labels, weights, n_classes)
     residual = (x - means[labels]).double()
     scatter = residual.T @ (weights.double()[:, None] * residual)
-    # dof cancels in P: S_W enters divided by its own trace; `trace` is (tr S_W / D) · dof.
+    # dof cancels in P, as S_W enters divided by its own trace; `trace` is (tr S_W / D) · dof
     trace = float(scatter.diagonal().mean())
     if not trace > EPS:
         yield Metric(unwhitened, choice=(name, None))
         return
-    values, vectors = torch.linalg.eigh(scatter / trace)
-    vectors = vectors.to(features.dtype)
-    frame = Frame(unwhitened.mean, vectors if root is None else root @ vectors)
+    spectrum = Spectrum.of(scatter)
+    vectors = spectrum.vectors.to(features.dtype)
+    basis = CenteredBasis(unwhitened.mean, vectors if root is None else root @ vectors)
     for rho in shrinkages:
-        spectrum = (1 - rho) * values.clamp_min(0) + rho
-        yield Metric(frame, (spectrum**-0.5).to(features.dtype), (1 - rho) / trace, (name, rho))
+        scale = spectrum.shrunk_power(rho, -0.5).to(features.dtype)
+        yield Metric(basis, scale, (1 - rho) / trace, (name, rho))
 
 
-def see_support(keys: Tensor, labels: Tensor, weights: Tensor, n_classes: int) -> MetricSupport:
-    """A support set whose keys (N, R) a metric has mapped."""
-    means, mass = class_means(keys, labels, weights, n_classes)
-    return MetricSupport(keys, labels, weights, means, mass)
-
-
-def view(support: MetricSupport, queries: Tensor) -> Views:
-    """What queries (n, R), already in the metric, see of the whole support set."""
+def query_scores(support: MetricSupport, queries: Tensor) -> QueryScores:
+    """Score queries (n, R), already mapped by the metric, against the whole support set."""
     norm = queries.norm(dim=1, keepdim=True).clamp_min(EPS)
     cosines = (queries @ support.keys.T) / norm / support.keys.norm(dim=1).clamp_min(EPS)
-    return Views(cosines, *view_means(queries, support.means))
+    return QueryScores(cosines, *class_mean_scores(queries, support.means))
 
 
-def view_means(queries: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+def class_mean_scores(queries: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines of queries (n, R) to class means (C, R), and Gaussian scores ``q·μ − |μ|²/2``; both (n, C)."""
     dots, mean_norm = queries @ means.T, means.norm(dim=1)
     norm = queries.norm(dim=1, keepdim=True).clamp_min(EPS)
@@ -226,23 +229,25 @@ def view_means(queries: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """Support samples in the metric from which each was left out.
+class LeftOutSamples:
+    """Support samples, each in the metric that is refitted without it.
 
     Attributes
     ----------
     keys : Tensor of shape (n, R)
         ``k_i``.
     residual : Tensor of shape (n, R)
-        ``r_i = k_i − μ_y``; 0 for a lone sample.
+        ``r_i = k_i − μ_y``; 0 for the only sample of its class.
     kappa : Tensor of shape (n, 1)
+        ``κ_i`` of :func:`leave_each_out`.
     along : Tensor of shape (n, 1)
         ``k_i · r_i``.
     norm : Tensor of shape (n, 1)
         Length of ``k_i`` under its metric.
     mean_step : Tensor of shape (n, 1)
         ``v / (W_y − v)``: the own mean without the sample is ``μ_y − mean_step · r_i``.
-    lone : bool Tensor of shape (n,)
+    singleton : bool Tensor of shape (n,)
+        True for the only sample of its class.
     """
 
     keys: Tensor
@@ -251,54 +256,55 @@ class LeftOut:
     along: Tensor
     norm: Tensor
     mean_step: Tensor
-    lone: Tensor
+    singleton: Tensor
 
-    def inner(self, others: Tensor) -> tuple[Tensor, Tensor]:
+    def inner_products(self, others: Tensor) -> tuple[Tensor, Tensor]:
         """Inner products with `others` (m, R) and their squared lengths, both (n, m), under each sample's metric."""
         shadow = self.residual @ others.T
         squared = others.square().sum(1) + self.kappa * shadow**2
         return self.keys @ others.T + self.kappa * self.along * shadow, squared
 
 
-def leave_out_each(support: MetricSupport, leave_out: float, rows: Tensor) -> LeftOut:
-    """The closed form of refitting the metric without each of the rows (n,).
+def leave_each_out(support: MetricSupport, scatter_weight: float, rows: Tensor) -> LeftOutSamples:
+    """Refit the metric without each of the rows (n,), in closed form.
 
-    With ``r_i = k_i − μ_y``, ``κ_i = a_i / (1 − a_i |r_i|²)`` and ``a_i = leave_out · v_i W_y / (W_y − v_i)``, the
-    inner product under the metric refitted without sample i is ``u·v + κ_i (u·r_i)(v·r_i)`` (Sherman–Morrison; the
+    With ``r_i = k_i − μ_y``, ``κ_i = a_i / (1 − a_i |r_i|²)`` and ``a_i = scatter_weight · v_i W_y / (W_y − v_i)``,
+    the inner product under the metric refitted without sample i is ``u·v + κ_i (u·r_i)(v·r_i)`` (Sherman–Morrison; the
     mean of the features and the trace are held). Exact up to rounding.
     """
     labels = support.labels[rows]
     keys, v, mass = support.keys[rows], support.weights[rows], support.mass[labels]
     rest = mass - v
-    lone = rest <= ALONE * mass
-    rest = torch.where(lone, 1.0, rest)
-    residual = torch.where(lone[:, None], 0.0, keys - support.means[labels])
-    scale = leave_out * v * mass / rest
-    kappa = (scale / (1 - scale * residual.square().sum(1)).clamp_min(EPS))[:, None]
+    singleton = rest <= SINGLETON_TOLERANCE * mass
+    rest = torch.where(singleton, 1.0, rest)
+    residual = torch.where(singleton[:, None], 0.0, keys - support.means[labels])
+    a = scatter_weight * v * mass / rest
+    kappa = (a / (1 - a * residual.square().sum(1)).clamp_min(EPS))[:, None]
     along = (keys * residual).sum(1, keepdim=True)
     norm = (keys.square().sum(1, keepdim=True) + kappa * along**2).sqrt().clamp_min(EPS)
-    return LeftOut(keys, residual, kappa, along, norm, (v / rest)[:, None], lone)
+    return LeftOutSamples(keys, residual, kappa, along, norm, (v / rest)[:, None], singleton)
 
 
-def leave_one_out_view(support: MetricSupport, leave_out: float, rows: Tensor) -> Views:
-    """What support samples see of the support set, in the metric from which each was left out.
+def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Tensor) -> QueryScores:
+    """Score support samples against the support set, each in the metric that is refitted without it.
 
-    The own key retrieves nothing (`functional.HELD_OUT`). The own class of a lone sample has 0: the caller puts there
-    what it knows.
+    The own key retrieves nothing (`functional.HELD_OUT`). The own class of a singleton has score 0, which the caller
+    replaces.
 
     Parameters
     ----------
     support : MetricSupport
-    leave_out : float
+    scatter_weight : float
         See `Metric`.
     rows : integer Tensor of shape (n,)
-        Which support samples ask.
+        Support samples that are the queries.
     """
-    out = leave_out_each(support, leave_out, rows)
-    dots, squared = out.inner(support.keys)
+    out = leave_each_out(support, scatter_weight, rows)
+    dots, squared = out.inner_products(support.keys)
     cosines = leave_self_out(dots / out.norm / squared.sqrt().clamp_min(EPS), rows)
 
-    dots, squared = out.inner(support.means)
+    dots, squared = out.inner_products(support.means)
+    # the own class's mean changes too, to the mean without the sample
     labels = support.labels[rows]
     own_mean = support.means[labels] - out.mean_step * out.residual
     shadow = (out.residual * own_mean).sum(1, keepdim=True)
@@ -308,5 +314,5 @@ def leave_one_out_view(support: MetricSupport, leave_out: float, rows: Tensor) -
     squared = squared.scatter(1, labels[:, None], own_squared)
     prototype = dots / out.norm / squared.sqrt().clamp_min(EPS)
     own = torch.zeros_like(dots, dtype=torch.bool).scatter_(1, labels[:, None], True)
-    nothing = own & out.lone[:, None]
-    return Views(cosines, prototype.masked_fill(nothing, 0.0), (dots - squared / 2).masked_fill(nothing, 0.0))
+    empty = own & out.singleton[:, None]
+    return QueryScores(cosines, prototype.masked_fill(empty, 0.0), (dots - squared / 2).masked_fill(empty, 0.0))

@@ -1,4 +1,4 @@
-"""Candidate metrics, their leave-one-out loss, and the selection among them."""
+"""Candidate metrics, their leave-one-out objective, and the selection among them (docs/method.md, steps 1 to 5)."""
 
 from __future__ import annotations
 
@@ -9,51 +9,45 @@ from itertools import compress
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._calibrated.config import Settings
+from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.experts import (
     IMAGE_EXPERTS,
     TEXT_EXPERTS,
     ImageScale,
-    Scores,
-    centres,
+    LeaveOneOutScores,
+    left_out_image_scores,
+    modality_means,
     ridge_img2txt,
-    support_image_scores,
     text_scores,
 )
-from skxma._calibrated.fusion import Fusion, Layout, fit_fusion, missing_shot
+from skxma._calibrated.fusion import Fusion, FusionParametrization, fit_fusion, leave_one_out_correction
 from skxma._calibrated.metric import (
-    LEAST_ALIGNMENT,
-    NO_ROOT,
-    OF_CLASSES,
-    OF_WORDS,
-    Frame,
+    CLASS_TEXT_ROOT,
+    IDENTITY_ROOT,
+    VOCABULARY_ROOT,
+    CenteredBasis,
     Metric,
     MetricSupport,
-    alignment,
-    metrics,
-    see_support,
-    text_root,
-    vocabulary_root,
+    candidate_metrics,
+    class_text_root,
+    covariance_alignment,
+    covariance_root,
 )
-from skxma._sampling import rows_to_learn_from
+from skxma._sampling import fusion_training_rows
 from skxma._statistics import weighted_mean
-from skxma.caches import ImageCache, Integers, TextCache, like
+from skxma.caches import ImageCache, Integers, TextCache, to_tensors
 
-TEXT_PRIOR, CENTRED_PRIOR, CACHE_PRIOR, PROTOTYPE_PRIOR, GAUSSIAN_PRIOR = 10.0, 5.0, 0.6, 0.3, 1.0
-
-MEMBERS_OF_A_ROOT = 2
-
-LEAST_SHARE = 0.02
-MAX_WORK = 2**31
 Root = tuple[str, Tensor | None]
+"""Name of a root, and B."""
 
 
 @dataclass(frozen=True)
-class Support:
-    """The support set as tensors, with what does not depend on the metric.
+class CalibrationSupport:
+    """The support set as tensors, with everything that does not depend on the metric.
 
     Attributes
     ----------
@@ -61,15 +55,13 @@ class Support:
     labels, weights : Tensor of shape (N,)
     n_classes : int
     rows : integer Tensor of shape (n,)
-        The samples from which the fusion is learned: all, or of a large support set a share of each class, as a few
-        numbers do not take more.
+        Samples from which the fusion is learned: all, or an equal part of each class of a large support set, because a
+        few numbers do not need more.
     text_part : Tensor of shape (3, N, C) or None
         Leave-one-out scores of zero-shot and of the text experts.
     text_cache : TextCache or None
-    plain : Scores or None
+    plain : LeaveOneOutScores or None
         Without text: scores in the plain embeddings, whose class means stand for zero-shot.
-    large : bool
-        Whether cross-validating a residual and averaging metrics would cost more than all the rest.
     """
 
     features: Tensor
@@ -79,7 +71,7 @@ class Support:
     rows: Tensor
     text_part: Tensor | None
     text_cache: TextCache | None
-    plain: Scores | None
+    plain: LeaveOneOutScores | None
 
     @property
     def counts(self) -> Integers:
@@ -88,61 +80,86 @@ class Support:
         return counts
 
     @property
-    def large(self) -> bool:
-        """See the attributes."""
+    def work(self) -> int:
+        """Multiplications ``N · D · C`` of one product of all samples with one vector per class."""
         n, width = self.features.shape
-        return n * width * self.n_classes > MAX_WORK
+        return n * width * self.n_classes
+
+    @property
+    def all_singletons(self) -> bool:
+        """True where no class has two samples."""
+        return len(self.labels.unique()) == len(self.labels)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class MetricCandidate:
     """A metric that was tried, with its leave-one-out scores of the support's `rows`.
 
-    `fusion` was learned on these; `whole` weighs for new pictures, which see all shots. `share` is what the metric
-    counts in the mean over the metrics.
+    Attributes
+    ----------
+    metric : Metric
+    support : MetricSupport
+    scale : ImageScale
+    fusion : Fusion
+        Learned on the leave-one-out scores, in which the own class has a shot less.
+    full_fusion : Fusion
+        The same, corrected for new images, which see all shots.
+    prior : ndarray of shape (J,)
+        Prior weights.
+    scores : LeaveOneOutScores
+    averaging_weight : float
+        Weight of the metric in the mean over the metrics.
     """
 
     metric: Metric
     support: MetricSupport
     scale: ImageScale
     fusion: Fusion
-    whole: Fusion
+    full_fusion: Fusion
     prior: NDArray[np.float64]
-    scores: Scores
-    share: float = 1.0
+    scores: LeaveOneOutScores
+    averaging_weight: float = 1.0
 
 
-def mean_over(best: Sequence[Candidate], values: Iterable[float]) -> float:
-    """The mean of one value of each of the metrics, by their shares."""
-    return float(np.average(list(values), weights=[candidate.share for candidate in best]))
+def average(best: Sequence[MetricCandidate], values: Iterable[float]) -> float:
+    """Mean over the metrics of one value of each, by their averaging weights."""
+    return float(np.average(list(values), weights=[candidate.averaging_weight for candidate in best]))
 
 
-def mean_logits(best: Sequence[Candidate], logits: Iterable[Tensor]) -> Tensor:
-    """The mean of logits (n, C) in each of the metrics, by their shares."""
+def average_logits(best: Sequence[MetricCandidate], logits: Iterable[Tensor]) -> Tensor:
+    """Mean over the metrics of logits (n, C) in each, by their averaging weights, which sum to 1."""
     pairs = zip(logits, best, strict=True)
-    return torch.stack([one * candidate.share for one, candidate in pairs]).sum(0)
+    return torch.stack([one * candidate.averaging_weight for one, candidate in pairs]).sum(0)
 
 
-def prepare(cache: ImageCache, text: Tensor | None, beta: float | None, like_this: Tensor) -> Support:
-    """Score the support set by what does not depend on the metric, leave-one-out."""
-    features, weights, labels = like(like_this, cache.keys, cache.weights, cache.labels)
-    rows = torch.as_tensor(rows_to_learn_from(cache.labels, cache.n_classes), device=labels.device)
+def prepare_support(
+    cache: ImageCache, text: Tensor | None, config: CalibrationConfig, like: Tensor
+) -> CalibrationSupport:
+    """Score the support set leave-one-out by all experts that do not depend on the metric."""
+    features, weights, labels = to_tensors(cache.keys, cache.weights, cache.labels, like=like)
+    training_rows = fusion_training_rows(cache.labels, cache.n_classes, config.max_scores, config.max_pairs)
+    rows = torch.as_tensor(training_rows, device=labels.device)
     if text is None:
-        keys = Frame(weighted_mean(features, weights), None)(features)
-        plain, _ = support_image_scores(see_support(keys, labels, weights, cache.n_classes), 0.0, beta)
-        return Support(features, labels, weights, cache.n_classes, rows, None, None, plain)
-    seen_by_net = torch.where(text.any(1)[labels], weights, 0.0)
-    net, mapped = ridge_img2txt(features, text[labels], seen_by_net)
-    means = centres(features, labels, weights, text)
+        keys = CenteredBasis(weighted_mean(features, weights), None)(features)
+        seen = MetricSupport.from_keys(keys, labels, weights, cache.n_classes)
+        plain, _ = left_out_image_scores(seen, 0.0, replace(config, leave_one_out=True))
+        return CalibrationSupport(features, labels, weights, cache.n_classes, rows, None, None, plain)
+    # samples of classes without text teach Img2Txt nothing
+    net_weights = torch.where(text.any(1)[labels], weights, 0.0)
+    net, mapped = ridge_img2txt(features, text[labels], net_weights, config.ridge)
+    means = modality_means(features, labels, weights, text)
     image_mean, text_mean = (mean.float().cpu().numpy() for mean in means)
-    text_cache = TextCache(text.float().cpu().numpy(), net, centres=(image_mean, text_mean))
+    text_cache = TextCache(text.float().cpu().numpy(), net, modality_means=(image_mean, text_mean))
     text_part = text_scores(features, mapped, text, means)
-    return Support(features, labels, weights, cache.n_classes, rows, text_part, text_cache, None)
+    return CalibrationSupport(features, labels, weights, cache.n_classes, rows, text_part, text_cache, None)
 
 
-def assemble(support: Support, image: Scores, rows: Tensor) -> Scores:
-    """Put zero-shot and the text cache before the image experts; where no class has a pair the Gaussian is left out."""
-    n_image = 2 if no_pairs(support) else 3
+def combine_scores(support: CalibrationSupport, image: LeaveOneOutScores, rows: Tensor) -> LeaveOneOutScores:
+    """Put zero-shot and the text experts before the image experts.
+
+    Where no class has two samples the Gaussian is left out: nothing tells how wide the classes are.
+    """
+    n_image = 2 if support.all_singletons else 3
     if support.text_part is not None:
         first = support.text_part[:, rows]
         names: tuple[str, ...] = ("zero_shot", *TEXT_EXPERTS)
@@ -151,133 +168,156 @@ def assemble(support: Support, image: Scores, rows: Tensor) -> Scores:
     else:
         assert support.plain is not None
         names, first, own = ("zero_shot",), support.plain.scores[1:2, rows], support.plain.own[1:2, rows]
-    return Scores(
+    return LeaveOneOutScores(
         names + IMAGE_EXPERTS[:n_image],
         torch.cat([first, image.scores[:n_image]]),
         torch.cat([own, image.own[:n_image]]),
         image.node_weights,
-        image.lone,
+        image.singleton,
     )
 
 
-def hardness(scores: Scores, labels: Tensor) -> Tensor:
-    """``|A_img − A_txt|`` of each sample with its own class (N,), both affinities standardised over the classes.
+def cross_modal_hardness(scores: LeaveOneOutScores, labels: Tensor) -> Tensor:
+    """``|A_img − A_txt|`` of each sample with its own class (N,), both affinities standardized over the classes.
 
-    A lone sample has no image affinity to its class, and hardness 0.
+    The image affinity is the cosine to the class mean. A singleton has no image affinity to its class, and hardness 0.
     """
     text = scores.scores[scores.names.index("text_cache") if "text_cache" in scores.names else 0]
     image = scores.scores[scores.names.index("prototype")]
-    return torch.where(scores.lone, 0.0, F.standardised_gap(image, text, labels))
+    return torch.where(scores.singleton, 0.0, F.standardized_gap(image, text, labels))
 
 
-def no_pairs(support: Support) -> bool:
-    """Whether every class is a single picture, or none."""
-    return len(support.labels.unique()) == len(support.labels)
+def loss_weights(
+    support: CalibrationSupport, scores: LeaveOneOutScores, rows: Tensor, config: CalibrationConfig
+) -> Tensor:
+    """Loss weight of each of the rows (n,): sample weight times ``1 + λ h_i``, h the hardness."""
+    hard = cross_modal_hardness(scores, support.labels[rows])
+    return support.weights[rows] * F.hard_sample_weights(hard, config.hard_sample_weight)
 
 
-def loss_weights(support: Support, scores: Scores, rows: Tensor, settings: Settings) -> Tensor:
-    """What each of the rows weighs in a loss (n,): its own weight, more where the modalities disagree."""
-    hard = hardness(scores, support.labels[rows])
-    return support.weights[rows] * F.hard_sample_weights(hard, settings.hard_sample_weight)
+def expert_priors(sigma: float, has_text: bool, config: CalibrationConfig) -> tuple[list[float], int]:
+    """Prior weights of all experts, zero-shot first, and the number of text experts.
+
+    Cosines to class means are measured in σ, the deviation of cosines in the metric, so their prior is divided by it.
+    """
+    prototype = config.prototype_prior / sigma
+    # without text, class means of the plain embeddings stand for zero-shot
+    first = [config.logit_scale, config.text_cache_prior, config.centered_text_prior] if has_text else [prototype]
+    return [*first, config.image_cache_prior, prototype, config.gaussian_prior], len(first) - 1
 
 
-def try_metric(
-    support: Support, metric: Metric, settings: Settings, start: NDArray[np.float64] | None = None
-) -> Candidate:
-    """Score the support set in a metric, leave-one-out, and learn the fusion there."""
-    seen = see_support(metric(support.features), support.labels, support.weights, support.n_classes)
+def fit_metric(
+    support: CalibrationSupport, metric: Metric, config: CalibrationConfig, start: NDArray[np.float64] | None = None
+) -> MetricCandidate:
+    """Score the support set in a metric, leave-one-out, and learn the fusion there.
+
+    Parameters
+    ----------
+    support : CalibrationSupport
+    metric : Metric
+    config : CalibrationConfig
+    start : ndarray, optional
+        `Fusion.theta` of the metric before; a warm start goes before it.
+    """
+    seen = MetricSupport.from_keys(metric(support.features), support.labels, support.weights, support.n_classes)
     rows = support.rows
-    image, scale = support_image_scores(seen, metric.leave_out, settings.beta, settings.leave_one_out, rows)
-    scores = assemble(support, image, rows)
-    sigma = seen.sigma
-    has_text = support.text_part is not None
-    prior = [settings.logit_scale, TEXT_PRIOR, CENTRED_PRIOR] if has_text else [PROTOTYPE_PRIOR / sigma]
-    n_first = len(prior)
-    prior += [CACHE_PRIOR, PROTOTYPE_PRIOR / sigma, GAUSSIAN_PRIOR]
+    image, scale = left_out_image_scores(seen, metric.scatter_weight, config, rows)
+    scores = combine_scores(support, image, rows)
+    prior, n_text = expert_priors(seen.sigma, support.text_part is not None, config)
     n_experts = len(scores.names)
-    layout = Layout(
-        np.array(prior[:n_experts]), n_first - 1, n_experts - n_first, settings.alpha, settings.fusion_ratio
+    parametrization = FusionParametrization(
+        np.array(prior[:n_experts]), n_text, n_experts - n_text - 1, config.alpha, config.fusion_ratio
     )
-    before = settings.start
-    if before is not None and metric.choice in before.relative:
-        start = layout.theta_of(before.relative[metric.choice], before.noise_rate)
-    fusion = fit_fusion(scores, support.labels[rows], loss_weights(support, scores, rows, settings), layout, start)
-    whole = layout.with_more_image(fusion, missing_shot(support.counts))
-    return Candidate(metric, seen, scale, fusion, whole, layout.prior, scores)
+    before = config.warm_start
+    if before is not None and metric.choice in before.relative_weights:
+        relative = before.relative_weights[metric.choice]
+        start = parametrization.theta_from(relative, before.noise_rate, config.noise_prior_logit)
+    weights = loss_weights(support, scores, rows, config)
+    fusion = fit_fusion(scores, support.labels[rows], weights, parametrization, config, start)
+    full_fusion = parametrization.rescale_image_experts(fusion, leave_one_out_correction(support.counts))
+    return MetricCandidate(metric, seen, scale, fusion, full_fusion, parametrization.prior, scores)
 
 
-def metric_roots(vocabulary: Tensor | None, text: Tensor | None, support: Support) -> list[Root]:
-    """Roots to try: of the vocabulary, of the class texts, none; with a large support set two of the three.
+def candidate_roots(
+    vocabulary: Tensor | None, text: Tensor | None, support: CalibrationSupport, config: CalibrationConfig
+) -> list[Root]:
+    """Roots to try: of the vocabulary, of the class texts, none; two of the three where a metric is expensive.
 
-    Words in whose directions the pictures do not differ shape no metric.
+    Texts along whose directions the images do not vary more than along random ones shape no metric.
     """
 
-    def meaningful(words: Tensor | None) -> Tensor | None:
-        told = words is not None and alignment(words, support.features, support.weights) >= LEAST_ALIGNMENT
-        return words if told else None
+    def is_aligned(words: Tensor) -> bool:
+        return covariance_alignment(words, support.features, support.weights) >= config.min_text_alignment
 
-    vocabulary, text = meaningful(vocabulary), meaningful(None if text is None else text[text.any(1)])
-    of_words = None if vocabulary is None else vocabulary_root(vocabulary)
-    of_classes = None if text is None else text_root(text)
-    known = [root for root in ((OF_WORDS, of_words), (OF_CLASSES, of_classes)) if root[1] is not None]
-    return [*known[: 1 if support.large else None], (NO_ROOT, None)]
+    roots: list[Root] = []
+    if vocabulary is not None and is_aligned(vocabulary):
+        roots.append((VOCABULARY_ROOT, covariance_root(vocabulary, config.vocabulary_shrinkage)))
+    if text is not None and is_aligned(text[text.any(1)]):
+        roots.append((CLASS_TEXT_ROOT, class_text_root(text, config.class_text_shrinkage)))
+    known = [root for root in roots if root[1] is not None]
+    return [*known[: 1 if support.work > config.max_work else None], (IDENTITY_ROOT, None)]
 
 
-def worth_trying(roots: Sequence[Root], settings: Settings) -> list[tuple[Root, tuple[float, ...]]]:
-    """Roots with their shrinkages: all, or those that the fit chose which is the start, if any are among these."""
-    every = [(root, settings.shrinkages) for root in roots]
-    if settings.start is None:
+def shrinkages_to_try(roots: Sequence[Root], config: CalibrationConfig) -> list[tuple[Root, tuple[float, ...]]]:
+    """Pair roots with their shrinkages: all, or those that the fit before a warm start chose, if any are among them."""
+    every = [(root, config.shrinkages) for root in roots]
+    if config.warm_start is None:
         return every
-    chosen = settings.start.relative
-    kept = [(root, tuple(rho for rho in all_of if (root[0], rho) in chosen)) for root, all_of in every]
-    return [(root, some) for root, some in kept if some] or every
+    chosen = config.warm_start.relative_weights
+    kept = [(root, tuple(rho for rho in shrinkages if (root[0], rho) in chosen)) for root, shrinkages in every]
+    return [(root, shrinkages) for root, shrinkages in kept if shrinkages] or every
 
 
-def best_metrics(support: Support, roots: Sequence[Root], settings: Settings) -> list[Candidate]:
-    """The metrics with the least leave-one-out objective, no more than two of a root, with their shares."""
-    best: list[Candidate] = []
+def select_metrics(
+    support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig
+) -> list[MetricCandidate]:
+    """Choose the metrics with the least leave-one-out objective, no more than two per root, with averaging weights."""
+    best: list[MetricCandidate] = []
     candidate = None
+    n_best = 1 if support.work > config.max_work else config.max_metrics
     samples = support.features, support.labels, support.weights, support.n_classes
-    for (name, root), shrinkages in worth_trying(roots, settings):
-        of_root: list[Candidate] = []
-        for metric in metrics(*samples, root, shrinkages, name):
-            candidate = try_metric(support, metric, settings, None if candidate is None else candidate.fusion.theta)
-            of_root = sorted([*of_root, candidate], key=lambda one: one.fusion.objective)[:MEMBERS_OF_A_ROOT]
-        best = sorted([*best, *of_root], key=lambda one: one.fusion.objective)
-        del best[1 if support.large else settings.members :]
-    return with_shares(best)
+    for (name, root), shrinkages in shrinkages_to_try(roots, config):
+        best_of_root: list[MetricCandidate] = []
+        for metric in candidate_metrics(*samples, root, shrinkages, name):
+            # neighboring metrics have similar weights, so each starts from the last
+            candidate = fit_metric(support, metric, config, None if candidate is None else candidate.fusion.theta)
+            # sorted at once, so that scores of metrics which cannot be chosen are freed
+            best_of_root = sorted([*best_of_root, candidate], key=lambda one: one.fusion.objective)
+            del best_of_root[config.metrics_per_root :]
+        best = sorted([*best, *best_of_root], key=lambda one: one.fusion.objective)
+        del best[n_best:]
+    return with_averaging_weights(best, config)
 
 
-def with_shares(best: Sequence[Candidate]) -> list[Candidate]:
-    """The metrics, the best first, with what each counts in their mean; without those that count next to nothing."""
-    of_all = shares([one.fusion.objective for one in best], int((~best[0].scores.lone).sum()))
-    kept = of_all >= LEAST_SHARE
-    of_kept = of_all[kept] / of_all[kept].sum()
-    return [replace(one, share=float(share)) for one, share in zip(compress(best, kept), of_kept, strict=True)]
+def with_averaging_weights(best: Sequence[MetricCandidate], config: CalibrationConfig) -> list[MetricCandidate]:
+    """Give metrics, the best first, their weights in the mean, and leave out those that count next to nothing."""
+    n_left_out = int((~best[0].scores.singleton).sum())
+    weights = pseudo_bma_weights([one.fusion.objective for one in best], n_left_out, config.evidence_per_sample)
+    kept = weights >= config.min_averaging_weight
+    renormalized = weights[kept] / weights[kept].sum()
+    pairs = zip(compress(best, kept), renormalized, strict=True)
+    return [replace(one, averaging_weight=float(weight)) for one, weight in pairs]
 
 
-SAMPLE_EVIDENCE = 0.3
+def pseudo_bma_weights(objectives: Sequence[float], n_samples: int, evidence_per_sample: float) -> NDArray[np.float64]:
+    """Weights of several metrics in the mean of their logits, ``∝ exp(−0.3 n objective)``.
 
-
-def shares(objectives: Sequence[float], n_samples: int) -> NDArray[np.float64]:
-    """How much each of several metrics counts in the mean of their logits, ``∝ exp(−0.3 n objective)``.
-
-    The weights of pseudo-BMA (Yao et al., "Using stacking to average Bayesian predictive distributions", 2018), cooled:
-    the metrics are judged by the samples that their experts were weighed on.
+    The weights of pseudo-BMA (Yao et al., "Using stacking to average Bayesian predictive distributions", 2018), cooled
+    by 0.3, because the samples that judge the metrics are those on which their experts were weighed.
 
     Parameters
     ----------
     objectives : sequence of float
         `Fusion.objective` of each.
     n_samples : int
-        Samples that were left out. Of lone samples scores are simulated, and say nothing of a metric: with no others
-        all count alike.
+        Samples that were left out. The scores of singletons are simulated and cannot judge a metric: with no others
+        all metrics have the same weight.
+    evidence_per_sample : float
 
     Returns
     -------
     ndarray of shape (M,)
-        They sum to 1.
+        Sums to 1.
     """
-    logs = -SAMPLE_EVIDENCE * n_samples * np.asarray(objectives)
-    weights = np.exp(logs - logs.max())
-    return np.asarray(weights / weights.sum(), dtype=np.float64)
+    logs = -evidence_per_sample * n_samples * np.asarray(objectives)
+    return np.asarray(softmax(logs), dtype=np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,87 +11,110 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skxma import functional as F
+from skxma._calibrated.config import WarmStart
 from skxma._calibrated.experts import text_scores
-from skxma._calibrated.metric import NO_ROOT, Frame, Metric, view_means
-from skxma._index.clustered import ready_keys
-from skxma._index.clusters import KeyCells
-from skxma._index.exact import Combine, Keys
+from skxma._calibrated.metric import IDENTITY_ROOT, CenteredBasis, Metric, class_mean_scores
+from skxma._index.clustered import build_index
+from skxma._index.clusters import KeyClusters, can_be_clustered, cluster_keys
+from skxma._index.exact import Combine, ExactIndex
 from skxma._statistics import class_means
-from skxma.caches import Floats, ImageCache, ReadyOnce, TextCache, like
+from skxma.caches import CachedScorerMixin, Floats, ImageCache, TextCache, to_tensors
 
 
 @dataclass(frozen=True)
-class StoredFrame:
-    """A frame as arrays: mean (D,) and basis (D, R), None for the identity."""
+class StoredBasis:
+    """A centered basis as arrays: mean (D,) and basis (D, R), None for the identity."""
 
     mean: Floats
     basis: Floats | None
 
 
 @dataclass(frozen=True)
-class Member:
-    """One metric of the mean, with all that scores a new picture in it; arrays, so that it persists.
+class MetricComponent:
+    """One metric of the mean with everything that scores a new image in it, as arrays.
 
     Attributes
     ----------
-    frame : int
-        Which of the cache's frames.
+    basis : int
+        Index of its centered basis in the model's list.
     scale : ndarray of shape (R,) or None
+        See `metric.Metric`.
     beta, gaussian : float
         See `experts.ImageScale`.
     weights, prior : ndarray of shape (J,)
-        Of the experts, and what they are pulled to.
+        Weights of the experts, and the priors to which these are pulled.
     loss : float
         Mean leave-one-out negative log-likelihood in this metric.
     choice : tuple of str and float or None
         See `metric.Metric`.
-    share : float
-        What it counts in the mean, in proportion to those of the others.
+    averaging_weight : float
+        Weight in the mean over the metrics, in proportion to the others'.
     """
 
-    frame: int
+    basis: int
     scale: Floats | None
     beta: float
     gaussian: float
     weights: NDArray[np.float64]
     prior: NDArray[np.float64]
     loss: float
-    choice: tuple[str, float | None] = (NO_ROOT, None)
-    share: float = 1.0
+    choice: tuple[str, float | None] = (IDENTITY_ROOT, None)
+    averaging_weight: float = 1.0
 
 
 @dataclass(frozen=True)
-class CalibratedCache(ReadyOnce["CalibratedScorer"]):
+class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
     """A fitted leave-one-out-calibrated cache.
+
+    Predictions read the weights of `components`. The scalars alpha, beta, fusion ratio and logit scale are reports:
+    means over the components, which no prediction reads where there are components.
 
     Attributes
     ----------
     image_cache : ImageCache
     text_cache : TextCache or None
-    frames : list of StoredFrame
-    members : list of Member
-        Empty where there was nothing to learn from: then zero-shot stands.
+    bases : list of StoredBasis
+    components : list of MetricComponent
+        Empty where there was nothing to learn from: the prediction then is zero-shot's.
     logit_scale, alpha, beta, fusion_ratio : float
-        Means over the members by their shares; the logit scale is the weight of zero-shot.
+        The logit scale is the weight of zero-shot.
     residual : ndarray of shape (C, D) or None
-        Trained on the centred embeddings.
-    cells : KeyCells or None
-        Of the keys in the metric of the only member, where predictions read no more of them than they need.
+        Trained on the centered embeddings.
+    key_clusters : KeyClusters or None
+        Clusters of the keys in the metric of the only member, with which predictions read no more keys than needed.
     """
 
     image_cache: ImageCache
     text_cache: TextCache | None
-    frames: list[StoredFrame]
-    members: list[Member]
+    bases: list[StoredBasis]
+    components: list[MetricComponent]
     logit_scale: float
     alpha: float
     beta: float
     fusion_ratio: float
     residual: Floats | None = None
-    cells: KeyCells | None = None
+    key_clusters: KeyClusters | None = None
 
-    def _scorer(self, like_this: Tensor) -> CalibratedScorer:
-        return CalibratedScorer(self, like_this)
+    def _make_scorer(self, like: Tensor) -> CalibratedScorer:
+        return CalibratedScorer(self, like)
+
+    def warm_start(self, noise_rate: float) -> WarmStart:
+        """Return the solution from which a fit on other samples may start."""
+        return WarmStart({one.choice: one.weights / one.prior for one in self.components}, noise_rate)
+
+    def with_index(self, like: Tensor) -> CalibratedModel:
+        """Return the model with clustered keys, or unchanged where predictions must read all keys.
+
+        They must where nothing was learned; where a class has no images, because the score that it is given instead
+        depends on the evidence of all others; and where beta is too sharp for a sample of keys to tell about the rest.
+        """
+        if not self.components or not (self.image_cache.shots > 0).all():
+            return self
+        index = self.scorer(like).index
+        if not can_be_clustered(index.unit, self.components[0].beta):
+            return self
+        (labels,) = to_tensors(self.image_cache.labels, like=index.unit)
+        return replace(self, key_clusters=cluster_keys(index.unit, labels, self.image_cache.n_classes))
 
 
 class CalibratedScorer:
@@ -99,118 +122,133 @@ class CalibratedScorer:
 
     Parameters
     ----------
-    cache : CalibratedCache
-    like_this : Tensor
+    cache : CalibratedModel
+    like : Tensor
+        Gives device and dtype.
     """
 
-    def __init__(self, cache: CalibratedCache, like_this: Tensor) -> None:
+    def __init__(self, cache: CalibratedModel, like: Tensor) -> None:
         self.cache = cache
         image = cache.image_cache
-        keys, labels, weights = like(like_this, image.keys, image.labels, image.weights)
+        keys, labels, weights = to_tensors(image.keys, image.labels, image.weights, like=like)
         means, self.mass = class_means(keys, labels, weights, image.n_classes)
-        self.plain_frame = Frame((self.mass[:, None] * means).sum(0) / self.mass.sum(), None)
-        self.plain_means = self.plain_frame(means)
-        frames = [
-            Frame(like(like_this, f.mean)[0], None if f.basis is None else like(like_this, f.basis)[0])
-            for f in cache.frames
+        self.plain_basis = CenteredBasis((self.mass[:, None] * means).sum(0) / self.mass.sum(), None)
+        self.plain_means = self.plain_basis(means)
+        bases = [
+            CenteredBasis(
+                to_tensors(basis.mean, like=like)[0],
+                None if basis.basis is None else to_tensors(basis.basis, like=like)[0],
+            )
+            for basis in cache.bases
         ]
-        self.members = [
-            MemberScorer(
-                Metric(frames[m.frame], None if m.scale is None else like(like_this, m.scale)[0]),
+        self.components = [
+            MetricScorer(
+                Metric(bases[m.basis], None if m.scale is None else to_tensors(m.scale, like=like)[0]),
                 m,
                 (keys, labels, weights, means, self.mass),
-                cache.cells,
+                cache.key_clusters,
             )
-            for m in cache.members
+            for m in cache.components
         ]
-        self.all_keys = self.members[0].keys if self.members else Keys(keys, labels, weights, image.n_classes)
+        if self.components:
+            self.index = self.components[0].index
+        else:
+            self.index = ExactIndex(keys, labels, weights, image.n_classes)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits (n, C) of L2-normalised embeddings (n, D): the fused experts and the residual."""
+        """Logits (n, C) of L2-normalized embeddings (n, D): the fused experts and the residual."""
         residual = self.residual_logits(features)
         return self.fused(features, [residual]) + residual
 
-    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, C), and how unlike all known classes each is, (n,), in which the residual has no say."""
+    def logits_and_open_set(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, C) and open-set scores (n,) of L2-normalized embeddings (n, D).
+
+        The residual plays no part in the scores: it is trained to tell known classes apart.
+        """
         residual = self.residual_logits(features)
-        fused = self.fused(features, [residual, torch.zeros_like(residual)], certain_is_enough=False)
+        fused = self.fused(features, [residual, torch.zeros_like(residual)], skip_if_certain=False)
         return fused + residual, F.open_set_score(fused)
 
     def residual_logits(self, features: Tensor) -> Tensor:
-        """What the residual adds to the logits (n, C)."""
+        """Logits (n, C) that the residual adds."""
         if self.cache.residual is None:
             return features.new_zeros(len(features), len(self.mass))
-        return F.normalise(self.plain_frame(features)) @ like(features, self.cache.residual)[0].T
+        (residual,) = to_tensors(self.cache.residual, like=features)
+        return F.normalize(self.plain_basis(features)) @ residual.T
 
-    def fused(self, features: Tensor, added: Sequence[Tensor], certain_is_enough: bool = True) -> Tensor:
-        """Mean over the members of their fused experts (n, C).
+    def fused(self, features: Tensor, added: Sequence[Tensor], skip_if_certain: bool = True) -> Tensor:
+        """Mean over the metrics of their fused experts (n, C).
 
         Parameters
         ----------
         features : Tensor of shape (n, D)
         added : sequence of Tensor of shape (n, C)
-            What will be added: where not all keys are read, enough are for the probabilities of each of these sums.
-        certain_is_enough : bool
-            See `retrieval.must_read`.
+            Logits that the caller will add. Where not all keys are read, the softmax of each of these sums is within
+            the index's tolerance.
+        skip_if_certain : bool
+            See `clustered.classes_to_score`.
         """
-        first = self._first_experts(features)
-        if not self.members:
+        first = self._metric_free_experts(features)
+        if not self.components:
             return self.cache.logit_scale * first[0]
         total = torch.zeros_like(first[0])
-        for member in self.members:
-            total += member.member.share * member.logits(features, first, added, certain_is_enough)
-        return total / sum(member.member.share for member in self.members)
+        for component in self.components:
+            total += component.component.averaging_weight * component.logits(features, first, added, skip_if_certain)
+        return total / sum(component.component.averaging_weight for component in self.components)
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines to the keys in the first metric, and affinities to the text of their classes; both (n, N)."""
-        queries = F.normalise(self.members[0].metric(features)) if self.members else features
-        image, text_cache = self.all_keys.cosines(queries), self.cache.text_cache
+        queries = F.normalize(self.components[0].metric(features)) if self.components else features
+        image, text_cache = self.index.cosines(queries), self.cache.text_cache
         if text_cache is None:
             return image, torch.zeros_like(image)
         return image, text_cache.affinity(features, self.cache.image_cache.labels)
 
     def prototype_and_text(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What the two modalities say, for how far they disagree: cosines to class means and to the texts, (n, C)."""
-        first = self._first_experts(features)
-        if not self.members:
+        """Cosines to the class means and to the texts (n, C), whose difference is the hardness of a sample."""
+        first = self._metric_free_experts(features)
+        if not self.components:
             return first[0], first[0]
-        member = self.members[0]
-        prototype, _ = view_means(member.metric(features), member.means)
+        component = self.components[0]
+        prototype, _ = class_mean_scores(component.metric(features), component.means)
         return F.fill_absent(prototype, self.mass > 0), first[min(1, len(first) - 1)]
 
-    def _first_experts(self, features: Tensor) -> Tensor:
+    def _metric_free_experts(self, features: Tensor) -> Tensor:
         """Zero-shot and text experts (3, n, C), or without text the class means of the plain embeddings (1, n, C)."""
         text_cache = self.cache.text_cache
-        if text_cache is not None and text_cache.centres is not None:
-            text, image_mean, text_mean = like(features, text_cache.keys, *text_cache.centres)
+        if text_cache is not None and text_cache.modality_means is not None:
+            text, image_mean, text_mean = to_tensors(text_cache.keys, *text_cache.modality_means, like=features)
             return text_scores(features, text_cache.img2txt(features), text, (image_mean, text_mean))
-        prototype, _ = view_means(self.plain_frame(features), self.plain_means)
+        prototype, _ = class_mean_scores(self.plain_basis(features), self.plain_means)
         return F.fill_absent(prototype[None], self.mass > 0)
 
 
-class MemberScorer:
+class MetricScorer:
     """One metric of a calibrated cache as tensors.
 
     Parameters
     ----------
     metric : Metric
-    member : Member
+    component : MetricComponent
     support : keys (N, D), labels (N,), weights (N,), class means (C, D), masses (C,)
-    cells : KeyCells or None
+    clusters : KeyClusters or None
     """
 
-    def __init__(self, metric: Metric, member: Member, support: tuple[Tensor, ...], cells: KeyCells | None) -> None:
+    def __init__(
+        self, metric: Metric, component: MetricComponent, support: tuple[Tensor, ...], clusters: KeyClusters | None
+    ) -> None:
         keys, labels, weights, means, self.mass = support
-        self.metric, self.member = metric, member
+        self.metric, self.component = metric, component
+        # the metric is affine, so the mean of the mapped keys is the mapped mean
         self.means = metric(means)
-        self.keys = ready_keys(keys, labels, weights, len(means), cells, metric)
+        self.index = build_index(keys, labels, weights, len(means), clusters, metric)
 
-    def logits(self, features: Tensor, first: Tensor, added: Sequence[Tensor], certain_is_enough: bool) -> Tensor:
+    def logits(self, features: Tensor, first: Tensor, added: Sequence[Tensor], skip_if_certain: bool) -> Tensor:
         """Fused experts (n, C) of embeddings (n, D), `first` (J', n, C) being those that no metric changes."""
         queries, present = self.metric(features), self.mass > 0
-        prototype, gaussian = view_means(queries, self.means)
-        others = F.fill_absent(torch.stack([prototype, gaussian / self.member.gaussian]), present)
-        weights = like(features, self.member.weights)[0]
+        prototype, gaussian = class_mean_scores(queries, self.means)
+        others = F.fill_absent(torch.stack([prototype, gaussian / self.component.gaussian]), present)
+        (weights,) = to_tensors(self.component.weights, like=features)
         n_first = len(first)
         rest = torch.tensordot(weights[:n_first], first, dims=1)
         rest = rest + torch.tensordot(weights[n_first + 1 :], others[: len(weights) - n_first - 1], dims=1)
@@ -223,4 +261,4 @@ class MemberScorer:
             return lambda evidence: fuse(evidence) + more
 
         combine = [plus(more) for more in added]
-        return fuse(self.keys.enough_evidence(F.normalise(queries), self.member.beta, combine, certain_is_enough))
+        return fuse(self.index.bounded_evidence(F.normalize(queries), self.component.beta, combine, skip_if_certain))

@@ -1,14 +1,12 @@
-"""A trained residual on top of the fused logits, kept only where held-out samples are better off with it."""
+"""A trained residual on the fused logits, kept where it lowers the held-out loss (docs/method.md, step 8)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from skxma._sampling import N_FOLDS, stratified_folds
-
-PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01)
-MIN_SHOTS = 2.0
+from skxma._calibrated.config import CalibrationConfig
+from skxma._sampling import stratified_folds
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -20,7 +18,7 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor, weights: Tensor) -> 
 def train_residual(
     features: Tensor, labels: Tensor, weights: Tensor, offset: Tensor, penalty: float, n_epochs: int
 ) -> tuple[Tensor, list[float]]:
-    """Minimise the cross-entropy of ``offset + q Rᵀ`` plus ``penalty · |R|²`` by L-BFGS over whole epochs.
+    """Minimize the cross-entropy of ``offset + q Rᵀ`` plus ``penalty · |R|²`` by L-BFGS over whole epochs.
 
     Parameters
     ----------
@@ -31,7 +29,7 @@ def train_residual(
         Leave-one-out logits.
     penalty : float
     n_epochs : int
-        Passes over the support set at most, those of the line search included.
+        Most passes over the support set, those of the line search included.
 
     Returns
     -------
@@ -42,26 +40,27 @@ def train_residual(
     residual = torch.zeros(offset.shape[1], features.shape[1], dtype=features.dtype, device=features.device)
     residual.requires_grad_(True)
     curve: list[float] = []
-    optimiser = torch.optim.LBFGS(
+    # torch's and not scipy's: C × D parameters stay on the device
+    optimizer = torch.optim.LBFGS(
         [residual], max_iter=n_epochs, max_eval=n_epochs, history_size=10, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = negative_log_likelihood(offset + features @ residual.T, labels, weights)
         loss = loss + penalty * residual.square().sum()
         loss.backward()
         curve.append(float(loss.detach()))
         return loss
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     return residual.detach(), curve
 
 
 def choose_residual(
-    features: Tensor, labels: Tensor, weights: Tensor, offset: Tensor, n_epochs: int
+    features: Tensor, labels: Tensor, weights: Tensor, offset: Tensor, config: CalibrationConfig
 ) -> tuple[Tensor | None, list[float]]:
-    """Pick the penalty by cross-validation and train with it; None where no penalty lowers the held-out loss.
+    """Choose the penalty by cross-validation and train with it; None where no penalty lowers the held-out loss.
 
     Penalties are tried from the heaviest on, until one is no better than the one before.
 
@@ -70,20 +69,19 @@ def choose_residual(
     features : Tensor of shape (N, D)
     labels, weights : Tensor of shape (N,)
     offset : Tensor of shape (N, C)
-    n_epochs : int
+    config : CalibrationConfig
 
     Returns
     -------
     residual : Tensor of shape (C, D) or None
     curve : list of float
     """
-    folds = torch.as_tensor(stratified_folds(labels.cpu().numpy()), device=labels.device)
-    n = len(labels)
-    without = float(negative_log_likelihood(offset, labels, weights))
-    best, least = None, without
-    for penalty in PENALTIES:
+    n, n_epochs = len(labels), config.n_epochs
+    folds = torch.as_tensor(stratified_folds(labels.cpu().numpy(), config.residual_folds), device=labels.device)
+    best, least = None, float(negative_log_likelihood(offset, labels, weights))
+    for penalty in config.residual_penalties:
         held_out = 0.0
-        for fold in range(N_FOLDS):
+        for fold in range(config.residual_folds):
             out = folds == fold
             if not bool(out.any()) or bool(out.all()):
                 continue

@@ -322,7 +322,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         device, dtype = self._compute_on()
         return torch.empty(0, device=device, dtype=dtype)
 
-    def _scorer(self, like_this: Tensor) -> Callable[[Tensor], Tensor]:
+    def _scorer(self, like: Tensor) -> Callable[[Tensor], Tensor]:
         """What gives the logits (n, C) of each chunk (n, D); prepares once what all chunks need."""
         return self._logits
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from skxma._estimators.rejection import OpenSetClassifier
 from skxma._estimators.scoring import softmax
 from skxma._estimators.task import Task
-from skxma._fitted import FitReport, RetrievalModel
+from skxma._fitted import FitReport, FittedEvidence
 from skxma._semi_supervised.fit import PoolReport, Refit, fit_with_pool
 from skxma.caches import Floats
 
@@ -36,11 +36,11 @@ class SemiSupervisedClassifier(OpenSetClassifier):
 
     def _learn_from_pool(
         self, report: FitReport, task: Task, vocabulary: Tensor | None, refit: Refit
-    ) -> RetrievalModel:
+    ) -> FittedEvidence:
         """The model of a fit, with what the pool of the task says where labels that it has not seen gain by it."""
         if task.pool is None:
             return report.model
-        found = fit_with_pool(report, task.pool, task.text, vocabulary, task.logit_scale, refit, task.like_this)
+        found = fit_with_pool(report, task.pool, task.text, vocabulary, task.logit_scale, refit, task.like)
         self._pool_report = found
         return found.model
 

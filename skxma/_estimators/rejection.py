@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skxma._estimators.base import FewShotClassifier
 from skxma._estimators.scoring import settle_ties
-from skxma._fitted import LeftOutAnswers, RetrievalModel
+from skxma._fitted import FittedEvidence, LeftOutPredictions
 from skxma._labels import check_unknown, with_unknown
 
 
@@ -27,7 +27,7 @@ class OpenSetClassifier(FewShotClassifier):
 
     false_rejection_rate: float | None
     unknown_label: Any
-    model_: RetrievalModel
+    model_: FittedEvidence
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **FewShotClassifier._parameter_constraints,
@@ -72,8 +72,8 @@ class OpenSetClassifier(FewShotClassifier):
     def _judge(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Logits (n, C) and open-set scores (n,) of new images, in one pass."""
 
-        def both(like_this: Tensor) -> Callable[[Tensor], Tensor]:
-            judge = self.model_.on(like_this).judge
+        def both(like: Tensor) -> Callable[[Tensor], Tensor]:
+            judge = self.model_.scorer(like).logits_and_open_set
 
             def rows(features: Tensor) -> Tensor:
                 logits, scores = judge(features)
@@ -84,7 +84,7 @@ class OpenSetClassifier(FewShotClassifier):
         found = self._score(X, both)
         return settle_ties(found[:, :-1]), found[:, -1]
 
-    def _calibrate_rejection(self, left_out: LeftOutAnswers) -> None:
+    def _calibrate_rejection(self, left_out: LeftOutPredictions) -> None:
         """Set `reject_threshold_` to what the wanted share of the support images exceeds, each left out."""
         rate = self.false_rejection_rate
         self.reject_threshold_ = np.inf if rate is None else left_out.rejection_threshold(rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.special
 from numpy.typing import NDArray
 
 TIE = 1e-12
@@ -19,6 +20,5 @@ def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities (n, C) of logits (n, C)."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return result
+    probabilities: NDArray[np.float64] = scipy.special.softmax(logits, axis=1)
+    return probabilities

@@ -22,7 +22,7 @@ from skxma import functional as F
 from skxma._estimators.scoring import settle_ties, softmax
 from skxma._estimators.xmadapter import XMAdapterClassifier
 from skxma._labels import with_spelling_of
-from skxma._paper.model import TrainedScorer
+from skxma._paper.model import PaperScorer
 from skxma._runtime.doc_links import DocumentedMixin
 from skxma.embeddings import Embeddings, is_embeddings
 from skxma.model_selection import UnlabeledInTraining
@@ -220,11 +220,11 @@ def sweep_logits(clf: XMAdapterClassifier, X: Any, numbers: Sequence[Sequence[fl
     numbers : sequence of (alpha, beta, fusion ratio)
         Those of equal beta and ratio share their evidence when they follow each other.
     """
-    scorer = clf.model_.on(clf._like_fit())
-    assert isinstance(scorer, TrainedScorer)
+    scorer = clf.model_.scorer(clf._like_fit())
+    assert isinstance(scorer, PaperScorer)
     with torch.inference_mode():
         pieces = [
-            (*scorer.affinities_to_texts(chunk), scorer.all_keys.cosines(chunk))
+            (*scorer.affinities_to_texts(chunk), scorer.index.cosines(chunk))
             for chunk in clf._chunks(clf._query_features(X), len(clf.image_cache_.keys))
         ]
         known: tuple[tuple[float, float], list[Tensor]] | None = None

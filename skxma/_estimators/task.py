@@ -41,6 +41,6 @@ class Task:
     pool: Pool | None = None
 
     @property
-    def like_this(self) -> Tensor:
+    def like(self) -> Tensor:
         """An empty tensor on the device and in the precision of the task."""
         return torch.empty(0, device=self.device, dtype=self.dtype)

@@ -16,18 +16,18 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._calibrated.config import MEMBERS, Settings, Start
-from skxma._calibrated.model import CalibratedCache
-from skxma._calibrated.subsample import fit_share, in_cells
+from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.model import CalibratedModel
+from skxma._calibrated.subsample import fit_on_subsample
 from skxma._estimators.pool_learning import SemiSupervisedClassifier
 from skxma._estimators.task import Task
 from skxma._estimators.vocabulary import common_words
-from skxma._fitted import FitReport, RetrievalModel
-from skxma._paper.fit import fit_trained
-from skxma._paper.model import TrainedCache
-from skxma._paper.module import PaperSettings
+from skxma._fitted import FitReport, FittedEvidence
+from skxma._paper.config import PaperConfig
+from skxma._paper.fit import fit_paper
+from skxma._paper.model import PaperModel
 from skxma._semi_supervised.model import PooledModel
-from skxma.caches import Floats, ImageCache, Integers, like
+from skxma.caches import Floats, ImageCache, Integers, to_tensors
 from skxma.embeddings import unit_rows
 from skxma.encoder._class_weights import class_weights
 
@@ -297,7 +297,7 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
         n_neighbors = min(n_neighbors, int(in_use.sum()))
         parts = []
         with torch.inference_mode():
-            scorer = self.model_.on(self._like_fit())
+            scorer = self.model_.scorer(self._like_fit())
             for features in self._chunks(self._query_features(X), len(in_use)):
                 image, text = scorer.affinities(features)
                 fused = F.fuse(image, text, self.fusion_ratio_)
@@ -347,33 +347,34 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
         """Whether predictions are to read no more keys than they need."""
         return self.retrieval == "top" or (self.retrieval == "auto" and len(task.cache.keys) >= RETRIEVE_FROM)
 
-    def _fit_calibrated(self, task: Task) -> tuple[FitReport, RetrievalModel]:
+    def _fit_calibrated(self, task: Task) -> tuple[FitReport, FittedEvidence]:
         before = self._solution_before()
-        settings = Settings(
+        config = CalibrationConfig(
             alpha=number(self.alpha),
             beta=number(self.beta),
             fusion_ratio=number(self.fusion_ratio),
             logit_scale=task.logit_scale,
             hard_sample_weight=self.hard_sample_weight,
             n_epochs=self.n_epochs,
-            start=Start.of(before, self.noise_rate_) if isinstance(before, CalibratedCache) else None,
-            # keys in another metric would be keys of their own
-            members=1 if self._retrieves(task) else MEMBERS,
+            warm_start=before.warm_start(self.noise_rate_) if isinstance(before, CalibratedModel) else None,
         )
-        words = self._vocabulary_features()
-        vocabulary = None if words is None else like(task.like_this, words)[0]
-        report = fit_share(task.cache, task.text, vocabulary, settings, task.like_this)
         if self._retrieves(task):
-            report = replace(report, model=in_cells(report.model, task.like_this))
-        untrained = replace(settings, n_epochs=0, start=None)
+            # every further metric would need an index of its own
+            config = replace(config, max_metrics=1)
+        words = self._vocabulary_features()
+        vocabulary = None if words is None else to_tensors(words, like=task.like)[0]
+        report = fit_on_subsample(task.cache, task.text, vocabulary, config, task.like)
+        if self._retrieves(task):
+            report = replace(report, model=report.model.with_index(task.like))
+        untrained = replace(config, n_epochs=0, warm_start=None)
 
         def refit(cache: ImageCache) -> FitReport:
-            return fit_share(cache, task.text, vocabulary, untrained, task.like_this)
+            return fit_on_subsample(cache, task.text, vocabulary, untrained, task.like)
 
         return report, self._learn_from_pool(report, task, vocabulary, refit)
 
-    def _fit_paper(self, task: Task) -> tuple[FitReport, RetrievalModel]:
-        settings = PaperSettings(
+    def _fit_paper(self, task: Task) -> tuple[FitReport, FittedEvidence]:
+        config = PaperConfig(
             alpha=number(self.alpha),
             beta=number(self.beta),
             fusion_ratio=number(self.fusion_ratio),
@@ -387,14 +388,14 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
         before = self._solution_before()
-        known = isinstance(before, TrainedCache) and before.image_cache.keys.shape[1] == self.n_features_in_
+        known = isinstance(before, PaperModel) and before.image_cache.keys.shape[1] == self.n_features_in_
 
-        def epochs(n: int, model: Callable[[], TrainedCache]) -> Iterator[int]:
+        def epochs(n: int, model: Callable[[], PaperModel]) -> Iterator[int]:
             # what an epoch leaves has no threshold yet
             return task.watched.steps("epoch", n, lambda: {"model_": model(), "reject_threshold_": np.inf})
 
-        report = fit_trained(task.cache, task.text, settings, task.like_this, before if known else None, epochs)
-        return report, in_cells(report.model, task.like_this) if self._retrieves(task) else report.model
+        report = fit_paper(task.cache, task.text, config, task.like, before if known else None, epochs)
+        return report, report.model.with_index(task.like) if self._retrieves(task) else report.model
 
     def _n_steps(self) -> int:
         return self.n_epochs if self.evidence == "paper" else 0
@@ -424,10 +425,10 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
 
     def _width(self) -> int:
         # the more queries at once, the more of them share a cell
-        return self.model_.on(self._like_fit()).all_keys.n_cells // 4
+        return self.model_.scorer(self._like_fit()).index.n_clusters // 4
 
-    def _scorer(self, like_this: Tensor) -> Callable[[Tensor], Tensor]:
-        return self.model_.on(like_this).logits
+    def _scorer(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        return self.model_.scorer(like).logits
 
     def _logits(self, features: Tensor) -> Tensor:
         return self._scorer(features)(features)

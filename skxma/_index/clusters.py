@@ -1,4 +1,4 @@
-"""Clusters of keys: spherical k-means within each class, and the nearest center of a query."""
+"""Clusters of keys: spherical k-means within each class."""
 
 from __future__ import annotations
 
@@ -9,55 +9,70 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._index.exact import CELL_SIZE, POINTS_A_CENTRE, ROUNDS, TILE_ENTRIES
+from skxma._index.config import IndexConfig
+from skxma._statistics import cosine_spread
 from skxma.caches import Integers
 
 
 @dataclass(frozen=True)
-class KeyCells:
-    """Keys in cells: each of keys of one class that are near each other.
+class KeyClusters:
+    """Clusters of nearby keys, each of keys of one class.
 
     Attributes
     ----------
     order : ndarray of shape (N,), intp
-        Positions of the keys, cell after cell and class after class.
+        Positions of the keys, cluster after cluster and class after class.
     starts : ndarray of shape (J + 1,), intp
-        Where in that order each of the J cells starts, and the last ends.
+        Where in that order each of the J clusters starts, and the last ends.
     """
 
     order: Integers
     starts: Integers
 
 
-def cut_cells(unit: Tensor, labels: Tensor, n_classes: int) -> KeyCells:
-    """Cut the keys of each class into cells by spherical k-means, about 128 keys each.
+def cluster_keys(unit: Tensor, labels: Tensor, n_classes: int, config: IndexConfig | None = None) -> KeyClusters:
+    """Divide the keys of each class into clusters by spherical k-means.
 
     Parameters
     ----------
-    unit : Tensor of shape (N, R), L2-normalised
+    unit : Tensor of shape (N, R), L2-normalized
     labels : integer Tensor of shape (N,)
     n_classes : int
+    config : IndexConfig, optional
     """
+    config = IndexConfig() if config is None else config
     by_class = torch.argsort(labels, stable=True)
     orders, sizes = [], []
-    for mine in by_class.split(torch.bincount(labels, minlength=n_classes).tolist()):
-        if not len(mine):
+    for keys in by_class.split(torch.bincount(labels, minlength=n_classes).tolist()):
+        if not len(keys):
             continue
-        cell = nearest_centre(unit[mine], max(1, round(len(mine) / CELL_SIZE)))
-        orders.append(mine[torch.argsort(cell, stable=True)])
-        size = torch.bincount(cell)
+        cluster = nearest_center(unit[keys], max(1, round(len(keys) / config.cluster_size)), config)
+        orders.append(keys[torch.argsort(cluster, stable=True)])
+        size = torch.bincount(cluster)
         sizes.append(size[size > 0])
     starts = np.concatenate([[0], np.cumsum(torch.cat(sizes).cpu().numpy())])
-    return KeyCells(torch.cat(orders).cpu().numpy().astype(np.intp), starts.astype(np.intp))
+    return KeyClusters(torch.cat(orders).cpu().numpy().astype(np.intp), starts.astype(np.intp))
 
 
-def nearest_centre(unit: Tensor, n_centres: int) -> Tensor:
-    """Which of so many centres each unit vector (N, R) is nearest to, (N,); the centres are learned from a share."""
-    if n_centres == 1:
+def nearest_center(unit: Tensor, n_centers: int, config: IndexConfig) -> Tensor:
+    """Assign unit vectors (N, R) to the nearest of `n_centers` centers that k-means learns from a subsample; (N,)."""
+    if n_centers == 1:
         return torch.zeros(len(unit), dtype=torch.long, device=unit.device)
-    centres = unit[:: len(unit) // n_centres][:n_centres]
-    share = unit[:: max(1, len(unit) // (POINTS_A_CENTRE * n_centres))]
-    for _ in range(ROUNDS):
-        cell = (share @ centres.T).argmax(1)
-        centres = F.normalise(torch.zeros_like(centres).index_add_(0, cell, share))
-    return torch.cat([(some @ centres.T).argmax(1) for some in unit.split(max(1, TILE_ENTRIES // n_centres))])
+    # keys stand in an order that follows their content, so evenly spaced ones are a sample
+    centers = unit[:: len(unit) // n_centers][:n_centers]
+    sample = unit[:: max(1, len(unit) // (config.points_per_center * n_centers))]
+    for _ in range(config.kmeans_iterations):
+        cluster = (sample @ centers.T).argmax(1)
+        centers = F.normalize(torch.zeros_like(centers).index_add_(0, cluster, sample))
+    rows = max(1, config.tile_entries // n_centers)
+    return torch.cat([(block @ centers.T).argmax(1) for block in unit.split(rows)])
+
+
+def can_be_clustered(unit: Tensor, beta: float, config: IndexConfig | None = None) -> bool:
+    """Tell whether a sample of the keys (N, R) estimates the evidence of the others, for a sharpness β.
+
+    Where β σ is large, evidence is a matter of single keys, which a sample misses.
+    """
+    config = IndexConfig() if config is None else config
+    sample = unit[:: max(1, len(unit) // config.sharpness_sample)]
+    return beta * cosine_spread(sample) <= config.max_sharpness

@@ -1,7 +1,7 @@
-"""Training of the paper's form by AdamW, with the gradients of `cross_modal.leave_one_out_loss` in closed form.
+"""Training of the paper's form by AdamW, with the gradients of `loss.leave_one_out_loss` in closed form.
 
-An epoch is to cost no more than one of Tip-Adapter-F, whose one product with the keys and its gradient are all there is
-to do; so nothing else of the size of the cosines is made here twice, and keys stand class by class.
+An epoch is to cost no more than one of Tip-Adapter-F, which is one product of the batch with the keys and its gradient.
+So nothing else of the size of the cosines is made here twice, and keys stand class by class.
 """
 
 from __future__ import annotations
@@ -13,54 +13,53 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._paper.loss import LoneAffinity
+from skxma._paper.loss import SingletonAffinity
 from skxma._paper.module import CrossModalCache
-from skxma._paper.nets_backward import NetPair
-
-ADAM_EPS, NETS_PACE = 1e-4, 10.0
+from skxma._paper.nets_backward import ProjectionNetsBackward
 
 
 @torch.no_grad()
-def descend(descent: Descent, weights: Tensor, epochs: Iterable[int]) -> list[float]:
-    """AdamW with cosine decay, the nets at ten times the rate of the keys; returns the mean loss of each epoch.
+def train_paper(trainer: PaperTrainer, weights: Tensor, epochs: Iterable[int]) -> list[float]:
+    """Train by AdamW with cosine decay; returns the mean loss of each epoch.
 
-    Samples on which the modalities disagree weigh more (`functional.hard_sample_weights`, by how far they disagreed in
-    the epoch before).
+    Samples on which the modalities disagree weigh more: `functional.hard_sample_weights` of their hardness in the
+    epoch before.
 
     Parameters
     ----------
-    descent : Descent
-        Its model has what was learned at the end.
+    trainer : PaperTrainer
+        Writes what was learned to its model at the end.
     weights : Tensor of shape (N,)
         Sample weights.
     epochs : iterable of int
-        One for each pass; what is done between two of them is the caller's.
+        Yields once per pass over the support set; the caller may read the model in between.
     """
-    model, settings = descent.model, descent.model.settings
-    n, any_lone = len(weights), bool(model.lone.any())
-    generator = torch.Generator().manual_seed(settings.seed)
-    n_steps = settings.n_epochs * -(-n // settings.batch_size)
-    hard, lone, curve, step = descent.hardness(), None, [], 0
+    model, config = trainer.model, trainer.model.config
+    n, any_singleton = len(weights), bool(model.support.singleton.any())
+    generator = torch.Generator().manual_seed(config.seed)
+    n_steps = config.n_epochs * -(-n // config.batch_size)
+    hard, simulated, curve, step = trainer.hardness(), None, [], 0
     for _ in epochs:
-        importance = weights[descent.order] * F.hard_sample_weights(hard, settings.hard_sample_weight)
-        if any_lone:
-            lone = LoneAffinity.of(F.normalise(descent.keys))
-        places = descent.place[torch.randperm(n, generator=generator).to(weights.device)]
-        losses, found = [], []
-        for rows in places.split(settings.batch_size):
+        importance = weights[trainer.order] * F.hard_sample_weights(hard, config.hard_sample_weight)
+        if any_singleton:
+            simulated = SingletonAffinity.from_keys(F.normalize(trainer.keys), config.singleton)
+        # drawn on the CPU and by sample number, so that the same seed gives the same batches everywhere
+        places = trainer.place[torch.randperm(n, generator=generator).to(weights.device)]
+        losses, hardness = [], []
+        for rows in places.split(config.batch_size):
             weight = importance[rows]
-            loss, hard_rows = descent.differentiate(rows, weight / weight.sum(), lone)
-            descent.step(step / n_steps)
+            loss, hard_rows = trainer.backward(rows, weight / weight.sum(), simulated)
+            trainer.step(step / n_steps)
             losses.append(loss * len(rows))
-            found.append(hard_rows)
+            hardness.append(hard_rows)
             step += 1
-        hard = torch.empty_like(hard).index_copy_(0, places, torch.cat(found))
+        hard = torch.empty_like(hard).index_copy_(0, places, torch.cat(hardness))
         curve.append(float(sum(losses)) / n)
-    descent.put_back()
+    trainer.write_back()
     return curve
 
 
-class Descent:
+class PaperTrainer:
     """The support set class by class, the keys and nets that are trained on it, and their gradients.
 
     Parameters
@@ -68,95 +67,99 @@ class Descent:
     model : CrossModalCache
     features : Tensor of shape (N, D)
     zero_shot : Tensor of shape (N, C)
+        Zero-shot logits.
 
     Attributes
     ----------
     order, place : integer Tensor of shape (N,)
-        Which sample stands where, and where each sample stands.
+        The sample at each place, and the place of each sample.
     keys : Tensor of shape (N, D)
+        Not normalized, in that order.
     """
 
     @torch.no_grad()
     def __init__(self, model: CrossModalCache, features: Tensor, zero_shot: Tensor) -> None:
         self.model, self.alpha, self.beta = model, model.alpha, model.beta
-        counts = torch.bincount(model.labels, minlength=len(model.mass))
+        support, config = model.support, model.config
+        counts = torch.bincount(support.labels, minlength=len(support.mass))
         least, most = int(counts.min()), int(counts.max())
         self.equal_shots = most if least == most else 0
-        self.order = torch.argsort(model.labels, stable=True)
+        self.order = torch.argsort(support.labels, stable=True)
         if self.equal_shots:
-            # then neighbours in memory are of different classes, and sums over the shots are sums of rows
+            # then neighbors in memory are of different classes, and sums over the shots are sums of rows
             self.order = self.order.view(-1, most).T.flatten()
         self.place = torch.argsort(self.order)
-        self.labels, weights = model.labels[self.order], model.weights[self.order]
+        self.labels, weights = support.labels[self.order], support.weights[self.order]
         self.log_weights = weights.log()
-        alone, rest, mass = model.lone[self.order], model.rest[self.order], model.mass[self.labels]
-        # the evidence of what is left of a class stands for its full mass
-        raised = torch.where(alone, 0.0, mass / torch.where(alone, 1.0, rest))
+        singleton, rest = support.singleton[self.order], support.rest[self.order]
+        mass = support.mass[self.labels]
+        # scales the evidence of the rest of a class to its full mass
+        mass_ratio = torch.where(singleton, 0.0, mass / torch.where(singleton, 1.0, rest))
         self.features, self.zero_shot = features[self.order], zero_shot[self.order]
-        self.facts = torch.stack([weights, raised, alone.to(weights)], 1)
+        self.sample_facts = torch.stack([weights, mass_ratio, singleton.to(weights)], 1)
         self.shots, self.span = counts[self.labels], torch.arange(most, device=counts.device)
         self.first = self.labels if self.equal_shots else (torch.cumsum(counts, 0) - counts)[self.labels]
-        n_batch = min(len(features), model.settings.batch_size)
+        n_batch = min(len(features), config.batch_size)
         self.dots, self.contributions = features.new_empty(2, n_batch, len(features))
         self.nets = None
         if model.text is not None:
-            self.nets = NetPair(model.img2txt, model.metanet, self.features, model.text, n_batch)
+            self.nets = ProjectionNetsBackward(model.img2txt, model.metanet, self.features, model.text, n_batch)
 
-        slow = torch.cat([model.keys[self.order].flatten(), model.share.reshape(1)])
-        self.keys, self.share = slow[:-1].view(model.keys.shape), slow[-1]
+        # keys and ratio in one tensor, so that one step of the optimizer moves both
+        slow = torch.cat([model.keys[self.order].flatten(), model.ratio_logit.reshape(1)])
+        self.keys, self.ratio_logit = slow[:-1].view(model.keys.shape), slow[-1]
         slow.grad = torch.zeros_like(slow)
-        self.keys_gradient, self.share_gradient = slow.grad[:-1].view(model.keys.shape), slow.grad[-1]
-        rate = model.settings.learning_rate
-        groups = [{"params": [slow], "pace": rate}]
+        self.grad_keys, self.grad_ratio_logit = slow.grad[:-1].view(model.keys.shape), slow.grad[-1]
+        rate = config.learning_rate
+        groups = [{"params": [slow], "initial_lr": rate}]
         if self.nets is not None:
-            groups.append({"params": [self.nets.flat], "pace": NETS_PACE * rate})
-        decay = model.settings.weight_decay
-        self.optimiser = torch.optim.AdamW(groups, eps=ADAM_EPS, weight_decay=decay, fused=True)
+            groups.append({"params": [self.nets.flat], "initial_lr": config.net_learning_rate_factor * rate})
+        self.optimizer = torch.optim.AdamW(groups, eps=config.adam_eps, weight_decay=config.weight_decay, fused=True)
 
-    def step(self, done: float) -> None:
-        """Step down the gradients; `done` is the share of all steps that were made before, for the cosine decay."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["pace"] * (1 + math.cos(math.pi * done)) / 2
-        self.optimiser.step()
+    def step(self, progress: float) -> None:
+        """Take one step of AdamW; `progress` is the fraction of the steps made before, for the cosine decay."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * (1 + math.cos(math.pi * progress)) / 2
+        self.optimizer.step()
 
     @torch.no_grad()
-    def put_back(self) -> None:
-        """Give the model what was learned."""
+    def write_back(self) -> None:
+        """Copy what was learned to the model."""
         self.model.keys.data[self.order] = self.keys
-        self.model.share.copy_(self.share)
+        self.model.ratio_logit.copy_(self.ratio_logit)
         if self.nets is not None:
-            self.nets.put_back()
+            self.nets.write_back()
 
     def ratio(self) -> float:
         """Fusion ratio γ as it is now."""
         if self.nets is None:
             return 1.0
-        held = self.model.settings.fusion_ratio
-        return float(torch.sigmoid(self.share)) if held is None else held
+        held = self.model.config.fusion_ratio
+        return float(torch.sigmoid(self.ratio_logit)) if held is None else held
 
-    def differentiate(self, rows: Tensor, weights: Tensor, lone: LoneAffinity | None) -> tuple[Tensor, Tensor]:
-        """Weighted sum of `cross_modal.leave_one_out_loss` over some rows, leaving its gradients, and their hardness.
+    def backward(self, rows: Tensor, weights: Tensor, simulated: SingletonAffinity | None) -> tuple[Tensor, Tensor]:
+        """Write the gradients of the weighted sum of `loss.leave_one_out_loss` over some rows.
 
         Parameters
         ----------
         rows : integer Tensor of shape (n,)
-            In the order of the descent.
+            Places in the trainer's order.
         weights : Tensor of shape (n,)
-        lone : LoneAffinity or None
+        simulated : SingletonAffinity or None
             None where no sample is alone in its class.
 
         Returns
         -------
-        loss : Tensor, a scalar
+        loss : scalar Tensor
         hardness : Tensor of shape (n,)
         """
         beta, ratio = self.beta, self.ratio()
         labels = self.labels[rows, None]
-        x = self.features.index_select(0, rows) if self.nets is None else self.nets.take(rows)
+        x = self.features.index_select(0, rows) if self.nets is None else self.nets.load_batch(rows)
         length = self.keys.norm(dim=1).clamp_min_(F.EPS)
         dots = torch.mm(x, self.keys.T, out=self.dots[: len(rows)])
         contributions = self._contributions(dots, length, rows, beta * ratio)
-        evidence = self._sums(contributions)
+        evidence = self._sum_by_class(contributions)
         if self.nets is None:
             gate, own_text = None, torch.ones_like(labels, dtype=x.dtype)
         else:
@@ -164,24 +167,27 @@ class Descent:
             gate = F.text_gate(text, ratio, beta)
             evidence *= gate
             own_text = text.gather(1, labels)
-        facts = self.facts.index_select(0, rows).split(1, 1)
-        judged = Judged(self.alpha, evidence, labels, weights[:, None], self.zero_shot.index_select(0, rows), *facts)
-        of_simulated = judged.simulate(lone, own_text, ratio, beta) if lone is not None else None
-        through = judged.of_evidence * evidence
-        of_sums = judged.of_evidence if gate is None else judged.of_evidence.mul_(gate)
-        pull = self._pull(contributions, of_sums)
-        scaled_sum = self._differentiate_keys(x, dots, pull, length, beta * ratio)
+        facts = self.sample_facts.index_select(0, rows).split(1, 1)
+        gradient = LossGradient(
+            self.alpha, evidence, labels, weights[:, None], self.zero_shot.index_select(0, rows), *facts
+        )
+        grad_simulated = gradient.simulate(simulated, own_text, ratio, beta) if simulated is not None else None
+        # gradient in the logarithm of the evidence, through which the text gate acts
+        grad_log = gradient.grad_evidence * evidence
+        grad_sums = gradient.grad_evidence if gate is None else gradient.grad_evidence.mul_(gate)
+        grad_contributions = self._times_class_values(contributions, grad_sums)
+        scaled_sum = self._backward_keys(x, dots, grad_contributions, length, beta * ratio)
         if self.nets is None:
-            return judged.loss, torch.zeros_like(weights)
-        towards_text = torch.dot(through.flatten(), text.flatten())
-        if lone is not None and of_simulated is not None:
-            towards_text -= (of_simulated * (lone.nodes - own_text)).sum()
-            through.scatter_add_(1, labels, of_simulated.sum(1, keepdim=True))
-        self.nets.differentiate(through.mul_(beta * (1 - ratio)))
-        if self.model.settings.fusion_ratio is None:
-            # of the ratio it is β Σ pull · (cosine − text), of its logit γ (1 − γ) times that
-            self.share_gradient.copy_((scaled_sum - beta * ratio * towards_text) * (1 - ratio))
-        return judged.loss, self._disagreement(rows, dots, length, own_text)
+            return gradient.loss, torch.zeros_like(weights)
+        text_sum = torch.dot(grad_log.flatten(), text.flatten())
+        if simulated is not None and grad_simulated is not None:
+            text_sum -= (grad_simulated * (simulated.nodes - own_text)).sum()
+            grad_log.scatter_add_(1, labels, grad_simulated.sum(1, keepdim=True))
+        self.nets.backward(grad_log.mul_(beta * (1 - ratio)))
+        if self.model.config.fusion_ratio is None:
+            # ∂L/∂γ = β Σ g (cos − A_txt), and ∂γ/∂(logit γ) = γ (1 − γ)
+            self.grad_ratio_logit.copy_((scaled_sum - beta * ratio * text_sum) * (1 - ratio))
+        return gradient.loss, self._own_class_gap(rows, dots, length, own_text)
 
     def hardness(self) -> Tensor:
         """Hardness (N,) of all samples; 0 without text."""
@@ -189,48 +195,54 @@ class Descent:
             return torch.zeros_like(self.log_weights)
         length, parts = self.keys.norm(dim=1).clamp_min_(F.EPS), []
         for rows in torch.arange(len(self.keys), device=self.keys.device).split(len(self.dots)):
-            x = self.nets.take(rows)
+            x = self.nets.load_batch(rows)
             own_text = self.nets.affinities().gather(1, self.labels[rows, None])
             dots = torch.mm(x, self.keys.T, out=self.dots[: len(rows)])
-            parts.append(self._disagreement(rows, dots, length, own_text))
+            parts.append(self._own_class_gap(rows, dots, length, own_text))
         return torch.cat(parts)
 
     def _contributions(self, dots: Tensor, length: Tensor, rows: Tensor, scale: float) -> Tensor:
-        """``v exp(βγ (cos − 1))`` (n, N), 0 for the own key of each row."""
+        """Contributions ``v exp(βγ (cos − 1))`` (n, N), 0 for the own key of each row; `scale` is βγ.
+
+        This is `functional.modulate` of the cosines times the weights, as ``exp(log v − βγ + (βγ / |k|) x·k)``: one
+        pass over the products instead of four.
+        """
         contributions = self.contributions[: len(rows)]
         torch.addcmul(self.log_weights - scale, dots, scale / length, out=contributions)
         return contributions.exp_().scatter_(1, rows[:, None], 0.0)
 
-    def _sums(self, contributions: Tensor) -> Tensor:
-        """Sums (n, C) over the keys of each class of (n, N)."""
+    def _sum_by_class(self, contributions: Tensor) -> Tensor:
+        """Sum (n, N) over the keys of each class, giving (n, C)."""
         if self.equal_shots:
             return contributions.view(len(contributions), self.equal_shots, -1).sum(1)
-        return F.sum_by_class(contributions, self.labels, len(self.model.mass))
+        return F.sum_by_class(contributions, self.labels, len(self.model.support.mass))
 
-    def _pull(self, contributions: Tensor, of_classes: Tensor) -> Tensor:
-        """Contributions (n, N) times what belongs to their classes (n, C), in place."""
+    def _times_class_values(self, contributions: Tensor, class_values: Tensor) -> Tensor:
+        """Multiply contributions (n, N) by the values (n, C) of their classes, in place."""
         if self.equal_shots:
-            contributions.view(len(contributions), self.equal_shots, -1).mul_(of_classes[:, None, :])
+            contributions.view(len(contributions), self.equal_shots, -1).mul_(class_values[:, None, :])
             return contributions
-        return contributions.mul_(of_classes.index_select(1, self.labels))
+        return contributions.mul_(class_values.index_select(1, self.labels))
 
-    def _differentiate_keys(self, x: Tensor, dots: Tensor, pull: Tensor, length: Tensor, scale: float) -> Tensor:
-        """Leave the gradient of the keys, from that `pull` of the logarithms of the contributions (n, N).
+    def _backward_keys(self, x: Tensor, dots: Tensor, grad: Tensor, length: Tensor, scale: float) -> Tensor:
+        """Write the gradient of the keys, given that of the logarithms of the contributions (n, N).
 
-        Returns ``βγ Σ pull · cosines``, a scalar.
+        With ``g`` that gradient, ``∂L/∂k = (βγ / |k|) Σ_i g_i (x_i − cos_i k / |k|)``: the part along the key, which
+        changes its length alone, is removed.
+
+        Returns ``βγ Σ g · cos``, a scalar.
         """
-        steepness = scale / length
-        gradient = torch.mm(pull.mul_(steepness).T, x, out=self.keys_gradient)
-        along = torch.linalg.vecdot(pull, dots, dim=0)
+        torch.mm(grad.mul_(scale / length).T, x, out=self.grad_keys)
+        along = torch.linalg.vecdot(grad, dots, dim=0)
         scaled_sum = along.sum()
-        gradient.addcmul_(self.keys, along.div_(length).div_(-length)[:, None])
+        self.grad_keys.addcmul_(self.keys, along.div_(length).div_(-length)[:, None])
         return scaled_sum
 
-    def _disagreement(self, rows: Tensor, dots: Tensor, length: Tensor, own_text: Tensor) -> Tensor:
+    def _own_class_gap(self, rows: Tensor, dots: Tensor, length: Tensor, own_text: Tensor) -> Tensor:
         """`functional.hardness` of the rows (n,), from the products with all keys (n, N)."""
         if self.equal_shots == 1:
             return own_text.new_zeros(len(rows))
-        step = len(self.model.mass) if self.equal_shots else 1
+        step = len(self.model.support.mass) if self.equal_shots else 1
         own = self.first[rows, None] + step * self.span
         counts = own != rows[:, None]
         if not self.equal_shots:
@@ -240,7 +252,7 @@ class Descent:
         return gap.sum(1).div_((self.shots[rows] - 1).clamp_min_(1))
 
 
-class Judged:
+class LossGradient:
     """The loss of some samples and its gradient in their evidence.
 
     Parameters
@@ -250,13 +262,14 @@ class Judged:
     labels : integer Tensor of shape (n, 1)
     loss_weights : Tensor of shape (n, 1)
     zero_shot : Tensor of shape (n, C)
-    weights, raised, alone : Tensor of shape (n, 1)
-        Sample weights; what the evidence of the own class is multiplied by; 1 for a sample alone in its class, else 0.
+        Zero-shot logits.
+    weights, mass_ratio, singleton : Tensor of shape (n, 1)
+        Sample weights; factor of the own class's evidence; 1 for a sample alone in its class, else 0.
 
     Attributes
     ----------
-    loss : Tensor, a scalar
-    of_evidence : Tensor of shape (n, C)
+    loss : scalar Tensor
+    grad_evidence : Tensor of shape (n, C)
     """
 
     def __init__(
@@ -267,33 +280,40 @@ class Judged:
         loss_weights: Tensor,
         zero_shot: Tensor,
         weights: Tensor,
-        raised: Tensor,
-        alone: Tensor,
+        mass_ratio: Tensor,
+        singleton: Tensor,
     ) -> None:
         self.alpha, self.labels, self.loss_weights = alpha, labels, loss_weights
-        self.zero_shot, self.weights, self.raised, self.alone = zero_shot, weights, raised, alone
-        own = evidence.gather(1, labels).mul_(raised)
+        self.zero_shot, self.weights, self.mass_ratio, self.singleton = zero_shot, weights, mass_ratio, singleton
+        own = evidence.gather(1, labels).mul_(mass_ratio)
         self.logits = torch.add(zero_shot, evidence.scatter(1, labels, own), alpha=alpha)
         log_p = torch.log_softmax(self.logits, 1)
         self.loss = -torch.dot(loss_weights[:, 0], log_p.gather(1, labels)[:, 0])
-        self.of_evidence = log_p.exp_().mul_(alpha * loss_weights)
-        of_own = self.of_evidence.gather(1, labels).sub_(loss_weights, alpha=alpha)
-        self.of_evidence.scatter_(1, labels, of_own.mul_(raised))
+        # α w (p_c − [c = y]), times the mass ratio where c is the own class
+        self.grad_evidence = log_p.exp_().mul_(alpha * loss_weights)
+        grad_own = self.grad_evidence.gather(1, labels).sub_(loss_weights, alpha=alpha)
+        self.grad_evidence.scatter_(1, labels, grad_own.mul_(mass_ratio))
 
-    def simulate(self, lone: LoneAffinity, own_text: Tensor, ratio: float, beta: float) -> Tensor:
-        """Judge anew with the own class of lone samples at the nodes.
+    def simulate(self, simulated: SingletonAffinity, own_text: Tensor, ratio: float, beta: float) -> Tensor:
+        """Recompute loss and gradient with the own class of singletons simulated at the nodes.
 
-        Returns the gradient in β times the simulated fused affinities (n, Q), 0 for samples that are not alone.
+        At a node the loss is ``softplus(logsumexp of the others − own logit)``, whose derivative is the probability of
+        the others.
+
+        Returns
+        -------
+        Tensor of shape (n, Q)
+            Gradient in β times the simulated fused affinities; 0 for samples that are not alone in their class.
         """
-        simulated = self.weights * torch.exp(-beta * (1 - F.fuse(lone.nodes[None, :], own_text, ratio)))
-        alone = self.alone > 0
+        evidence = self.weights * F.modulate(F.fuse(simulated.nodes[None, :], own_text, ratio), beta)
+        singleton = self.singleton > 0
         own = self.logits.gather(1, self.labels)
-        own = torch.where(alone, own + self.alpha * simulated, own)
+        own = torch.where(singleton, own + self.alpha * evidence, own)
         self.logits.scatter_(1, self.labels, -math.inf)
         behind = torch.logsumexp(self.logits, 1, keepdim=True) - own
-        self.loss = self.loss_weights[:, 0] @ (torch.nn.functional.softplus(behind) @ lone.weights)
-        pulled = torch.sigmoid(behind) * (self.alpha * self.loss_weights * lone.weights)
-        towards = pulled.sum(1, keepdim=True)
-        of_own = -towards * self.raised
-        self.of_evidence = torch.softmax(self.logits, 1).mul_(towards).scatter_(1, self.labels, of_own)
-        return torch.where(alone, -pulled * simulated, 0.0)
+        self.loss = self.loss_weights[:, 0] @ (torch.nn.functional.softplus(behind) @ simulated.weights)
+        grad_nodes = torch.sigmoid(behind) * (self.alpha * self.loss_weights * simulated.weights)
+        grad_others = grad_nodes.sum(1, keepdim=True)
+        grad_own = -grad_others * self.mass_ratio
+        self.grad_evidence = torch.softmax(self.logits, 1).mul_(grad_others).scatter_(1, self.labels, grad_own)
+        return torch.where(singleton, -grad_nodes * evidence, 0.0)

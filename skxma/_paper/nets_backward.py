@@ -1,4 +1,29 @@
-"""The two nets of the paper's form while they are trained: their cosines and gradients in few, narrow products."""
+r"""Cosines between the outputs of Img2TxtNet and MetaNet, and their gradients, in few and narrow products.
+
+Img2TxtNet maps samples f to ``f W + relu(f U₁ + a₁) V₁ + b₁``, MetaNet maps texts t to ``t W + relu(t U₂ + a₂) V₂ +
+b₂``, with hidden layers of width k far below D. Write samples and texts as the rows of one matrix Z, and
+
+- ``S = [V₁; V₂; b₁; b₂]`` (2k + 2, d),
+- ``A = [h₁, 0, 1, 0]`` in the row of a sample and ``[0, h₂, 0, 1]`` in that of a text (h a hidden layer),
+
+so that the outputs are ``O = Z W + A S``.
+
+**Forward.** With ``Q = Z W Sᵀ`` and ``P = O Sᵀ = Q + A S Sᵀ``, both 2k + 2 wide, and ``Z W Wᵀ Zᵀ``, which is constant
+and computed once, inner products, lengths and cosines of outputs are
+
+1. ``O_i · O_j = (Z W)_i · (Z W)_j + P_i · A_j + A_i · Q_j``
+2. ``l_i² = |(Z W)_i|² + A_i · (Q_i + P_i)``
+3. ``c_ij = O_i · O_j / (l_i l_j)``, i a sample and j a text.
+
+**Backward.** Let ``G_ij = ∂L / ∂c_ij``. The gradient in the outputs is ``∂L/∂O = M O``, where M is symmetric with
+``M_ij = G_ij / (l_i l_j)`` between sample i and text j and ``M_ii = −Σ_j G_ij c_ij / l_i²`` on the diagonal. Hence
+
+1. ``∂L/∂S = Aᵀ M O = (M A)ᵀ Z W + (Aᵀ M A) S``
+2. ``∂L/∂A = M O Sᵀ = M P``, which relu lets through where the hidden layer is positive,
+3. ``∂L/∂U = Zᵀ ∂L/∂A`` and ``∂L/∂a = Σ_i (∂L/∂A)_i``.
+
+No (n, d) array of outputs is made: an epoch costs two products of width 2k + 2 with Z, forward and backward each.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +37,10 @@ from skxma import functional as F
 from skxma._paper.module import ProjectionNet
 
 
-class NetPair:
-    """Img2TxtNet and MetaNet, of which the one sees samples and the other texts, both as rows Z of one matrix.
+class ProjectionNetsBackward:
+    """Cosines between Img2TxtNet of samples and MetaNet of texts, with gradients in closed form.
 
-    Their outputs are ``Z W + A S``: S are the outer layers of both and their biases, A a row's hidden layer and a 1,
-    with zeros for the other net. Cosines of outputs need only inner products of Z W and S.
+    Notation as in the module's docstring.
 
     Parameters
     ----------
@@ -29,21 +53,22 @@ class NetPair:
     Attributes
     ----------
     flat : Tensor
-        All parameters of both, with their gradients.
+        All parameters of both nets, with their gradients: one tensor, so that one step of the optimizer moves it.
     """
 
     def __init__(
         self, img2txt: ProjectionNet, metanet: ProjectionNet, features: Tensor, text: Tensor, n_batch: int
     ) -> None:
-        self.pair, self.features, weight = (img2txt, metanet), features, img2txt.weight
+        self.nets, self.features, weight = (img2txt, metanet), features, img2txt.weight
         self.width = k = len(img2txt.outer)
-        parameters = [getattr(net, name) for name in ("outer", "bias") for net in self.pair]
-        parameters += [net.inner.T for net in self.pair] + [net.inner_bias for net in self.pair]
+        parameters = [getattr(net, name) for name in ("outer", "bias") for net in self.nets]
+        parameters += [net.inner.T for net in self.nets] + [net.inner_bias for net in self.nets]
         self.flat = torch.cat([p.flatten() for p in parameters])
         self.flat.grad = torch.zeros_like(self.flat)
+        # S, U transposed, and a
         shapes = [(2 * k + 2, len(img2txt.bias)), (2 * k, text.shape[1]), (2 * k,)]
-        self.values, self.gradients = (views(whole, shapes) for whole in (self.flat, self.flat.grad))
-        # where nothing is projected, both layers see the same rows, and one product serves them
+        self.values, self.gradients = (split_views(whole, shapes) for whole in (self.flat, self.flat.grad))
+        # where W is the identity, S and U multiply the same rows, and one product serves both
         self.joint = weight is None
         if self.joint:
             both = (4 * k + 2) * text.shape[1]
@@ -51,93 +76,96 @@ class NetPair:
                 whole[:both].view(-1, text.shape[1]) for whole in (self.flat, self.flat.grad)
             )
         self.mapped, mapped_text = (features, text) if weight is None else (features @ weight, text @ weight)
-        self.base = self.mapped @ mapped_text.T
+        self.constant = self.mapped @ mapped_text.T
         self.squares, self.text_squares = self.mapped.square().sum(1), mapped_text.square().sum(1)
-        # the texts stand at the end, and batches of samples right before them
+        # Z and Z W: the texts stand at the end, and batches of samples right before them
         self.rows = torch.cat([features.new_empty(n_batch, text.shape[1]), text])
         self.mapped_rows = self.rows
         if not self.joint:
             self.mapped_rows = torch.cat([features.new_empty(n_batch, mapped_text.shape[1]), mapped_text])
-        # A, and beside it the products of the outputs with S
+        # A and P side by side, so that one product with M serves both
         self.layers = features.new_zeros(len(self.rows), 2 * (2 * k + 2))
         self.layers[:n_batch, 2 * k] = self.layers[n_batch:, 2 * k + 1] = 1
         self.n_batch, self.present = n_batch, text.any(1)
         self.all_present = bool(self.present.all())
 
-    def put_back(self) -> None:
-        """Give the nets what was learned."""
-        for net, (outer, bias, inner, inner_bias) in zip(self.pair, by_net(self.values), strict=True):
+    def write_back(self) -> None:
+        """Copy what was learned to the nets."""
+        for net, (outer, bias, inner, inner_bias) in zip(self.nets, split_by_net(self.values), strict=True):
             net.outer.copy_(outer)
             net.bias.copy_(bias)
             net.inner.copy_(inner)
             net.inner_bias.copy_(inner_bias)
 
-    def take(self, samples: Tensor) -> Tensor:
-        """Take the samples of these numbers (n,) for the next affinities, and return them (n, D)."""
+    def load_batch(self, samples: Tensor) -> Tensor:
+        """Load the samples of these numbers (n,) for the next affinities, and return them (n, D)."""
         self.samples, skip = samples, self.n_batch - len(samples)
-        self.seen_rows, self.seen_mapped, self.seen_layers = (
-            of_all[skip:] for of_all in (self.rows, self.mapped_rows, self.layers)
+        self.batch_rows, self.batch_mapped, self.batch_layers = (
+            whole[skip:] for whole in (self.rows, self.mapped_rows, self.layers)
         )
         if not self.joint:
-            torch.index_select(self.mapped, 0, samples, out=self.seen_mapped[: len(samples)])
-        return torch.index_select(self.features, 0, samples, out=self.seen_rows[: len(samples)])
+            torch.index_select(self.mapped, 0, samples, out=self.batch_mapped[: len(samples)])
+        return torch.index_select(self.features, 0, samples, out=self.batch_rows[: len(samples)])
 
     def affinities(self) -> Tensor:
-        """Cosines (n, C) of the outputs for the samples that were taken, and for the texts."""
+        """Cosines (n, C) between the loaded samples and the texts; 0 for classes without text."""
         samples, k = self.samples, self.width
         n = len(samples)
-        outers, inners, biases = self.values
-        self.a, self.out = self.seen_layers.chunk(2, 1)
+        s, inners, biases = self.values
+        self.a, p = self.batch_layers.chunk(2, 1)
         hidden = self.a[:, : 2 * k]
         if self.joint:
-            products = torch.mm(self.seen_rows, self.both.T)
-            seen = products[:, : 2 * k + 2]
+            products = torch.mm(self.batch_rows, self.both.T)
+            q = products[:, : 2 * k + 2]
             torch.add(products[:, 2 * k + 2 :], biases, out=hidden)
         else:
-            seen = self.seen_mapped @ outers.T
-            torch.addmm(biases, self.seen_rows, inners.T, out=hidden)
+            q = self.batch_mapped @ s.T
+            torch.addmm(biases, self.batch_rows, inners.T, out=hidden)
         hidden.relu_()
+        # the hidden layer of the other net
         hidden[:n, k:], hidden[n:, :k] = 0, 0
-        torch.addmm(seen, self.a, outers @ outers.T, out=self.out)
-        base = self.base.index_select(0, samples).addmm_(self.out[:n], self.a[n:].T).addmm_(self.a[:n], seen[n:].T)
+        torch.addmm(q, self.a, s @ s.T, out=p)
+        dots = self.constant.index_select(0, samples).addmm_(p[:n], self.a[n:].T).addmm_(self.a[:n], q[n:].T)
         squares = torch.cat([self.squares[samples], self.text_squares])
-        squares += torch.linalg.vecdot(self.a, seen.add_(self.out))
+        squares += torch.linalg.vecdot(self.a, q.add_(p))
         self.length = squares.clamp_min_(0).sqrt_().clamp_min_(F.EPS)
-        self.cosines = base.div_(self.length[:n, None]).div_(self.length[n:])
+        self.cosines = dots.div_(self.length[:n, None]).div_(self.length[n:])
         if not self.all_present:
             self.cosines *= self.present
         return self.cosines
 
-    def differentiate(self, of_cosines: Tensor) -> None:
-        """Leave the gradients of the parameters, from those of the last cosines (n, C)."""
+    def backward(self, grad_cosines: Tensor) -> None:
+        """Write the gradients of the parameters, given those of the last cosines (n, C)."""
         if not self.all_present:
-            of_cosines = of_cosines * self.present
-        n, k = len(of_cosines), self.width
-        along = of_cosines * self.cosines
-        shrink = torch.cat([along.sum(1), along.sum(0)]).div_(self.length).div_(-self.length)[:, None]
-        pull = of_cosines.div_(self.length[:n, None]).div_(self.length[n:])
-        of = shrink * self.seen_layers
-        of[:n].addmm_(pull, self.seen_layers[n:])
-        of[n:].addmm_(pull.T, self.seen_layers[:n])
-        outers, inners, biases = self.gradients
-        of_seen, of_hidden = of[:, : 2 * k + 2], of[:, 2 * k + 2 : -2]
-        of_hidden.masked_fill_(self.a[:, : 2 * k] == 0, 0.0)
+            grad_cosines = grad_cosines * self.present
+        n, k = len(grad_cosines), self.width
+        products = grad_cosines * self.cosines
+        diagonal = torch.cat([products.sum(1), products.sum(0)]).div_(self.length).div_(-self.length)[:, None]
+        m = grad_cosines.div_(self.length[:n, None]).div_(self.length[n:])
+        # M [A, P]
+        grad = diagonal * self.batch_layers
+        grad[:n].addmm_(m, self.batch_layers[n:])
+        grad[n:].addmm_(m.T, self.batch_layers[:n])
+        grad_s, grad_inners, grad_biases = self.gradients
+        # the last two columns belong to the constant 1s of A
+        ma, grad_hidden = grad[:, : 2 * k + 2], grad[:, 2 * k + 2 : -2]
+        grad_hidden.masked_fill_(self.a[:, : 2 * k] == 0, 0.0)
         if self.joint:
-            torch.mm(of[:, :-2].T, self.seen_rows, out=self.both_gradient)
+            torch.mm(grad[:, :-2].T, self.batch_rows, out=self.both_gradient)
         else:
-            torch.mm(of_seen.T, self.seen_mapped, out=outers)
-            torch.mm(of_hidden.T, self.seen_rows, out=inners)
-        outers.addmm_(self.a.T @ of_seen, self.values[0])
-        torch.sum(of_hidden, 0, out=biases)
+            torch.mm(ma.T, self.batch_mapped, out=grad_s)
+            torch.mm(grad_hidden.T, self.batch_rows, out=grad_inners)
+        grad_s.addmm_(self.a.T @ ma, self.values[0])
+        torch.sum(grad_hidden, 0, out=grad_biases)
 
 
-def by_net(shaped: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Outer layer, bias, inner layer and its bias of each net, of `NetPair.values` or `NetPair.gradients`."""
-    outers, inners, inner_biases = shaped
-    return zip(outers[:-2].chunk(2), outers[-2:], inners.T.chunk(2, 1), inner_biases.chunk(2), strict=True)
+def split_by_net(shaped: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Outer layer, bias, inner layer and its bias of each net, of `ProjectionNetsBackward.values` or `gradients`."""
+    s, inners, inner_biases = shaped
+    return zip(s[:-2].chunk(2), s[-2:], inners.T.chunk(2, 1), inner_biases.chunk(2), strict=True)
 
 
-def views(whole: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-    """Consecutive parts of a flat tensor in their shapes."""
+def split_views(whole: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    """View consecutive parts of a flat tensor in their shapes."""
     sizes = [math.prod(shape) for shape in shapes]
     return [part.view(shape) for part, shape in zip(whole.split(sizes), shapes, strict=True)]

@@ -6,9 +6,9 @@ new one takes a new name on the left. The names that format 1 used are translate
 
 from __future__ import annotations
 
-from skxma._calibrated.model import CalibratedCache, Member, StoredFrame
-from skxma._index.clusters import KeyCells
-from skxma._paper.model import TrainedCache
+from skxma._calibrated.model import CalibratedModel, MetricComponent, StoredBasis
+from skxma._index.clusters import KeyClusters
+from skxma._paper.model import PaperModel
 from skxma._persistence.record import EstimatorRecord, Record, by_name
 from skxma._semi_supervised.class_statistics import ClassStatistics
 from skxma._semi_supervised.model import PooledModel
@@ -36,34 +36,34 @@ RECORDS = by_name(
             "text_cache",
             1,
             TextCache,
-            {"keys": "keys", "image_to_text": "img2txt", "metanet": "metanet", "modality_means": "centres"},
+            {"keys": "keys", "image_to_text": "img2txt", "metanet": "metanet", "modality_means": "modality_means"},
         ),
         Record("projection", 1, Projection, _same("weight", "bias", "hidden")),
-        Record("key_clusters", 1, KeyCells, _same("order", "starts")),
+        Record("key_clusters", 1, KeyClusters, _same("order", "starts")),
         Record(
             "calibrated_evidence",
             1,
-            CalibratedCache,
+            CalibratedModel,
             {
                 "image_cache": "image_cache",
                 "text_cache": "text_cache",
-                "bases": "frames",
-                "components": "members",
+                "bases": "bases",
+                "components": "components",
                 "logit_scale": "logit_scale",
                 "alpha": "alpha",
                 "beta": "beta",
                 "fusion_ratio": "fusion_ratio",
                 "residual": "residual",
-                "key_clusters": "cells",
+                "key_clusters": "key_clusters",
             },
         ),
-        Record("centered_basis", 1, StoredFrame, _same("mean", "basis")),
+        Record("centered_basis", 1, StoredBasis, _same("mean", "basis")),
         Record(
             "metric_component",
             1,
-            Member,
+            MetricComponent,
             {
-                "basis": "frame",
+                "basis": "basis",
                 "scale": "scale",
                 "beta": "beta",
                 "gaussian": "gaussian",
@@ -71,22 +71,22 @@ RECORDS = by_name(
                 "prior": "prior",
                 "loss": "loss",
                 "metric": "choice",
-                "averaging_weight": "share",
+                "averaging_weight": "averaging_weight",
             },
         ),
         Record(
             "paper_evidence",
             1,
-            TrainedCache,
+            PaperModel,
             {
                 "image_cache": "image_cache",
                 "text_cache": "text_cache",
-                "text_features": "text",
+                "text_features": "text_features",
                 "alpha": "alpha",
                 "beta": "beta",
                 "fusion_ratio": "fusion_ratio",
                 "logit_scale": "logit_scale",
-                "key_clusters": "cells",
+                "key_clusters": "key_clusters",
             },
         ),
         Record("pooled_evidence", 1, PooledModel, _same("base", "statistics", "weights")),
@@ -95,7 +95,7 @@ RECORDS = by_name(
             1,
             ClassStatistics,
             {
-                "center": "centre",
+                "center": "center",
                 "projection": "projection",
                 "means": "means",
                 "present": "present",

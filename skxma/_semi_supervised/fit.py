@@ -1,72 +1,81 @@
-"""A model and a pool of pictures without labels: how far the pool is believed, by labels that it has not seen."""
+"""Fusion of a fitted model with a pool of unlabeled images, weighted on labels that the pool has not seen."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._calibrated.experts import Scores
-from skxma._calibrated.fusion import TOLERANCES, leave_one_out_log_probability, mean_log_likelihood, weight_penalty
-from skxma._calibrated.metric import text_root, vocabulary_root
-from skxma._calibrated.model import CalibratedCache
-from skxma._fitted import FitReport, RetrievalModel
-from skxma._sampling import rows_to_learn_from, stratified_folds
-from skxma._semi_supervised.class_statistics import Judged, PoolExperts, fused, refine, trust
+from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.experts import LeaveOneOutScores
+from skxma._calibrated.fusion import (
+    lbfgs_options,
+    leave_one_out_log_probability,
+    mean_log_likelihood,
+    weight_penalty,
+)
+from skxma._calibrated.metric import class_text_root, covariance_root
+from skxma._calibrated.model import CalibratedModel
+from skxma._fitted import FitReport, FittedEvidence
+from skxma._runtime import blocks
+from skxma._sampling import fusion_training_rows, stratified_folds
+from skxma._semi_supervised.class_statistics import PoolExperts, SoftLabeledPool, em_steps, fuse_pool
+from skxma._semi_supervised.config import PoolConfig, PoolWeights, pool_prior_weights
 from skxma._semi_supervised.model import PooledModel
 from skxma._semi_supervised.pool import Pool
-from skxma.caches import Floats, ImageCache, Integers, like
+from skxma._statistics import minimize_lbfgs
+from skxma.caches import Floats, ImageCache, Integers, to_tensors
 
-N_FOLDS, FEW_FOLDS = 4, 2
-MANY_FOLDS_WORK = 2**27
-FOLD_ROWS, FOLD_ROWS_PER_CLASS = 2**14, 64
-KNOWN_REJECTED = 0.1
-LEAST_GAIN = 0.02
 Refit = Callable[[ImageCache], FitReport]
 
 
 @dataclass(frozen=True)
 class PoolReport:
-    """What came of a pool.
+    """Result of a fit with a pool.
 
     Attributes
     ----------
-    model : RetrievalModel
-        The model that was there before where the pool was of no use.
+    model : FittedEvidence
+        The model without the pool, where the pool is not used.
     known : ndarray of shape (M,)
-        Probability that each picture of the pool is of a known class.
+        Probability that each pool image is of a known class.
     soft_labels : ndarray of shape (M, C)
-        What the model says of the pool, of each picture without what that said itself.
+        Probabilities of the classes for the pool, each image's without its own contribution.
     used : bool
     """
 
-    model: RetrievalModel
+    model: FittedEvidence
     known: Floats
     soft_labels: Floats
     used: bool
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a fit with a pool reads: the labelled pictures, the pool, text, and how a model is fitted.
+class PoolProblem:
+    """Inputs of a fit with a pool.
 
     Attributes
     ----------
     cache : ImageCache
+        The labeled images in use.
     pool : Pool
     text : Tensor of shape (C, D) or None
+        L2-normalized class text.
     root : Tensor of shape (D, D) or None
+        ``B`` of the pool's metric.
     logit_scale : float
         The encoder's.
     refit : callable from ImageCache to FitReport
-        Fits the model, as it was fitted, on some of the labelled pictures.
+        Fits the model, with the settings of the fit without the pool, on some of the labeled images.
+    like : Tensor
+        Gives the device and the precision of the computation.
+    config : PoolConfig
     """
 
     cache: ImageCache
@@ -75,13 +84,14 @@ class Evidence:
     root: Tensor | None
     logit_scale: float
     refit: Refit
+    like: Tensor
+    config: PoolConfig = field(default_factory=PoolConfig)
 
-    def refined(
-        self, judged: Judged, cache: ImageCache, weights: tuple[float, float, float]
-    ) -> tuple[PoolExperts, Tensor]:
-        """Experts of a judged pool and the labelled pictures of a cache, and what the pool put in (M, C)."""
-        features, labels, mass = like(judged.features, cache.embeddings, cache.labels, cache.weights)
-        return refine(judged, features, labels, mass, self.root, weights)
+    def experts(self, pool: SoftLabeledPool, cache: ImageCache, weights: PoolWeights) -> tuple[PoolExperts, Tensor]:
+        """Experts of a pool and the labeled images of a cache, and the pool's contributions to the masses (M, C)."""
+        labeled = to_tensors(cache.embeddings, cache.labels, cache.weights, like=pool.features)
+        features, labels, counts = labeled
+        return em_steps(pool, (features, labels, counts), self.root, weights, self.config)
 
 
 def fit_with_pool(
@@ -91,9 +101,10 @@ def fit_with_pool(
     vocabulary: Tensor | None,
     logit_scale: float,
     refit: Refit,
-    like_this: Tensor,
+    like: Tensor,
+    config: PoolConfig | None = None,
 ) -> PoolReport:
-    """Fuse a fitted model with what a pool says, where labels that the pool has not seen are better off with it.
+    """Fuse a fitted model with the experts of a pool, where that lowers the loss on labels the pool has not seen.
 
     Parameters
     ----------
@@ -101,190 +112,202 @@ def fit_with_pool(
         Of the fit without the pool.
     pool : Pool
     text : Tensor of shape (C, D) or None
-        L2-normalised class text.
+        L2-normalized class text.
     vocabulary : Tensor of shape (M, D) or None
-        See `calibrated.fit_calibrated`.
+        See `fit.fit_calibrated`.
     logit_scale : float
     refit : callable from ImageCache to FitReport
-    like_this : Tensor
+    like : Tensor
         Gives the device and the precision of the computation.
+    config : PoolConfig, optional
     """
+    config = PoolConfig() if config is None else config
     cache = report.model.image_cache
     in_use = cache.weights > 0
-    root = root_of(vocabulary, text)
-    evidence = Evidence(cache.keep(in_use), pool, text, root, logit_scale, refit)
-    judged, known = judge_pool(report, evidence, like_this, pool)
-    unused = PoolReport(report.model, known, as_floats(torch.softmax(judged.logits, 1)), used=False)
+    root = pool_root(vocabulary, text, config.calibration)
+    problem = PoolProblem(cache.keep(in_use), pool, text, root, logit_scale, refit, like, config)
+    soft_pool, known = score_pool(report, problem, pool)
+    unused = PoolReport(report.model, known, as_floats(torch.softmax(soft_pool.logits, 1)), used=False)
     if len(report.left_out.logits) < len(cache.labels):
-        # so many labelled pictures that the fit read a share of them need no others
+        # so many labeled images that the fit read a subsample of them need no unlabeled ones
         return unused
-    prior = trust(float((known * pool.weights).sum()) / cache.n_classes)
+    prior = pool_prior_weights(float((known * pool.weights).sum()) / cache.n_classes, config)
     left_out = report.left_out.logits[in_use]
-    held = held_out_rows(evidence.cache)
-    if held.any():
-        weights = weigh_by_folds(report, left_out, held, evidence, prior, like_this)
+    held_out = can_be_held_out(problem.cache)
+    if held_out.any():
+        weights = cross_fit_weights(report, left_out, held_out, problem, prior)
     else:
-        weights = np.array(prior) if text_is_better_off(evidence, prior, like_this) else None
+        weights = np.array(prior) if pool_helps_zero_shot(problem, prior) else None
     if weights is None:
         return unused
-    experts, own = evidence.refined(judged, evidence.cache, prior)
-    assert isinstance(report.model, CalibratedCache)
-    model = PooledModel(report.model, experts.stored(), weights)
-    return PoolReport(model, known, as_floats(judged.fused(experts, own, weights)), used=True)
+    experts, own = problem.experts(soft_pool, problem.cache, prior)
+    assert isinstance(report.model, CalibratedModel)
+    model = PooledModel(report.model, experts.to_statistics(), weights)
+    return PoolReport(model, known, as_floats(soft_pool.soft_labels(experts, own, weights)), used=True)
 
 
-def root_of(vocabulary: Tensor | None, text: Tensor | None) -> Tensor | None:
-    """``B`` of the pool's metric: by the vocabulary, without one by the class texts, without text none."""
+def pool_root(vocabulary: Tensor | None, text: Tensor | None, config: CalibrationConfig) -> Tensor | None:
+    """Root ``B`` of the pool's metric: of the vocabulary, without one of the class texts, without text none."""
     if vocabulary is not None:
-        return vocabulary_root(vocabulary)
-    return None if text is None else text_root(text)
+        return covariance_root(vocabulary, config.vocabulary_shrinkage)
+    return None if text is None else class_text_root(text, config.class_text_shrinkage)
 
 
 def as_floats(tensor: Tensor) -> Floats:
-    """A tensor as an array of float32."""
+    """Convert a tensor to an array of float32."""
     array: Floats = tensor.float().cpu().numpy()
     return array
 
 
-def judge_pool(report: FitReport, evidence: Evidence, like_this: Tensor, pool: Pool) -> tuple[Judged, Floats]:
-    """A pool as a model sees it, fitted without it, and the probability (M,) that pictures are of known classes.
+def score_pool(report: FitReport, problem: PoolProblem, pool: Pool) -> tuple[SoftLabeledPool, Floats]:
+    """Score a pool by a model that was fitted without it.
 
-    That is ``sigmoid(τ − s)`` of the open-set score s, τ what a tenth of the labelled pictures exceeds, left out.
+    Returns
+    -------
+    pool : SoftLabeledPool
+    known : ndarray of shape (M,)
+        Probability of being of a known class, ``sigmoid(θ − s)`` of the open-set score s. θ is what a tenth of the
+        labeled images exceeds, each left out.
     """
-    (features,) = like(like_this, pool.keys)
-    scorer = report.model.on(like_this)
-    parts = [scorer.judge(some) for some in features.split(max(1, 2**22 // max(features.shape[1], _width(report))))]
-    logits, scores = torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts])
-    known = torch.sigmoid(report.left_out.rejection_threshold(KNOWN_REJECTED) - scores)
-    counts = known * torch.as_tensor(pool.weights / evidence.cache.weight_unit).to(known)
-    return Judged(features, logits, counts), as_floats(known)
-
-
-def _width(report: FitReport) -> int:
-    """The longest row that scoring a picture makes."""
+    (features,) = to_tensors(pool.keys, like=problem.like)
     cache = report.model.image_cache
-    return max(len(cache.keys), cache.n_classes)
+    scorer = report.model.scorer(problem.like)
+    row = max(features.shape[1], len(cache.keys), cache.n_classes)
+    parts = [scorer.logits_and_open_set(rows) for rows in features.split(max(1, blocks.POOL_ENTRIES // row))]
+    logits, scores = (torch.cat(part) for part in zip(*parts, strict=True))
+    known = torch.sigmoid(report.left_out.rejection_threshold(problem.config.known_rejected) - scores)
+    counts = known * torch.as_tensor(pool.weights / problem.cache.weight_unit).to(known)
+    return SoftLabeledPool(features, logits, counts), as_floats(known)
 
 
-def held_out_rows(cache: ImageCache) -> NDArray[np.bool_]:
-    """Labelled pictures (N,) that can be held out: those whose class keeps another, if two classes have such."""
+def can_be_held_out(cache: ImageCache) -> NDArray[np.bool_]:
+    """Mask (N,) of labeled images whose class keeps another; none unless two classes have such."""
     several = (cache.shots > 1)[cache.labels]
     return several if len(np.unique(cache.labels[several])) > 1 else np.zeros_like(several)
 
 
-def folds_of(cache: ImageCache, held: NDArray[np.bool_]) -> Integers:
-    """Fold of each labelled picture (N,); -1 for those that are never held out. Costly fits get fewer folds."""
+def held_out_folds(cache: ImageCache, held_out: NDArray[np.bool_], config: PoolConfig) -> Integers:
+    """Fold of each labeled image (N,); -1 for those that are never held out. Costly fits get fewer folds."""
     n, width = cache.keys.shape
     work = n * width * cache.n_classes
     folds = np.full(n, -1, dtype=np.intp)
-    folds[held] = stratified_folds(cache.labels[held], N_FOLDS if work <= MANY_FOLDS_WORK else FEW_FOLDS)
+    n_folds = config.n_folds if work <= config.max_work else config.n_folds_large
+    folds[held_out] = stratified_folds(cache.labels[held_out], n_folds)
     return folds
 
 
-def weigh_by_folds(
-    report: FitReport,
-    left_out: Floats,
-    held: NDArray[np.bool_],
-    evidence: Evidence,
-    prior: tuple[float, float, float],
-    like_this: Tensor,
+def cross_fit_weights(
+    report: FitReport, left_out: Floats, held_out: NDArray[np.bool_], problem: PoolProblem, prior: PoolWeights
 ) -> NDArray[np.float64] | None:
-    """Weights (3,) learned on labelled pictures that neither the model nor the pool's soft labels saw; None for no use.
+    """Weights (3,) learned on labeled images that neither the model nor the pool's soft labels saw.
 
     For each fold the model is fitted without it, labels the pool, and the pool's experts score the fold. The model's
-    own logits are its leave-one-out logits `left_out` (N, C), which is to the model's advantage.
+    own logits are its leave-one-out logits `left_out` (N, C), which is to the model's advantage. None where the pool
+    does not lower the loss by `PoolConfig.min_gain`.
     """
-    cache = evidence.cache
-    folds = folds_of(cache, held)
-    pool = evidence.pool.thinned(max(FOLD_ROWS, FOLD_ROWS_PER_CLASS * cache.n_classes))
-    (features,) = like(like_this, cache.embeddings)
+    cache, config = problem.cache, problem.config
+    folds = held_out_folds(cache, held_out, config)
+    pool = problem.pool.thinned(max(config.fold_rows, config.fold_rows_per_class * cache.n_classes))
+    (features,) = to_tensors(cache.embeddings, like=problem.like)
     scores = torch.zeros(2, *left_out.shape, dtype=features.dtype, device=features.device)
-    for fold in np.unique(folds[held]):
+    for fold in np.unique(folds[held_out]):
         rest = cache.keep(folds != fold)
-        judged, _ = judge_pool(evidence.refit(rest), evidence, like_this, pool)
+        soft_pool, _ = score_pool(problem.refit(rest), problem, pool)
         out = torch.as_tensor(np.flatnonzero(folds == fold), device=features.device)
-        scores[:, out] = evidence.refined(judged, rest, prior)[0](features[out])
-    rows = np.flatnonzero(held)
-    rows = rows[rows_to_learn_from(cache.labels[rows], cache.n_classes)]
-    labels, loss_weights, logits = like(features, cache.labels[rows], cache.weights[rows], left_out[rows])
+        scores[:, out] = problem.experts(soft_pool, rest, prior)[0](features[out])
+    rows = np.flatnonzero(held_out)
+    limits = config.calibration.max_scores, config.calibration.max_pairs
+    rows = rows[fusion_training_rows(cache.labels[rows], cache.n_classes, *limits)]
+    arrays = cache.labels[rows], cache.weights[rows], left_out[rows]
+    labels, loss_weights, logits = to_tensors(*arrays, like=features)
     experts = as_experts(logits, scores[:, rows], labels)
-    weights, loss, without = learn_weights(experts, labels, loss_weights, prior, report.noise_rate)
-    return weights if loss < (1 - LEAST_GAIN) * without else None
+    weights, loss, model_loss = fit_pool_weights(
+        experts, labels, loss_weights, prior, report.noise_rate, config.calibration
+    )
+    return weights if loss < (1 - config.min_gain) * model_loss else None
 
 
-def as_experts(logits: Tensor, scores: Tensor, labels: Tensor) -> Scores:
-    """Logits (n, C) and the pool's scores (2, n, C) as three experts, none of which simulates anything."""
-    every = torch.cat([logits[None], scores]).double()
-    own = every.gather(2, labels[None, :, None].expand(len(every), -1, 1))
-    lone = torch.zeros_like(labels, dtype=torch.bool)
-    return Scores(("model", "pool_prototype", "pool_gaussian"), every, own, own.new_ones(1), lone)
+def as_experts(logits: Tensor, scores: Tensor, labels: Tensor) -> LeaveOneOutScores:
+    """Stack logits (n, C) and the pool's scores (2, n, C) as three experts, none of which simulates anything."""
+    stacked = torch.cat([logits[None], scores]).double()
+    own = stacked.gather(2, labels[None, :, None].expand(len(stacked), -1, 1))
+    singleton = torch.zeros_like(labels, dtype=torch.bool)
+    return LeaveOneOutScores(("model", "pool_prototype", "pool_gaussian"), stacked, own, own.new_ones(1), singleton)
 
 
-def learn_weights(
-    experts: Scores, labels: Tensor, loss_weights: Tensor, prior: tuple[float, float, float], noise_rate: float
+def fit_pool_weights(
+    experts: LeaveOneOutScores,
+    labels: Tensor,
+    loss_weights: Tensor,
+    prior: PoolWeights,
+    noise_rate: float,
+    config: CalibrationConfig,
 ) -> tuple[NDArray[np.float64], float, float]:
-    """Weights of the model and of the pool's experts by the noisy likelihood, pulled to their priors.
+    """Learn the weights of the model and of the pool's experts by the noisy likelihood, pulled to their priors.
 
-    The model's weight is 1 at most: pictures without labels are no reason to be surer of it than it is.
+    The model's weight is 1 at most: unlabeled images are no reason to be surer of it than it is.
 
     Parameters
     ----------
-    experts : Scores
-        Of labelled pictures that were held out.
+    experts : LeaveOneOutScores
+        Of labeled images that were held out.
     labels, loss_weights : Tensor of shape (n,)
     prior : tuple of 3 float
     noise_rate : float
         The model's rate of wrong labels.
+    config : CalibrationConfig
 
     Returns
     -------
     weights : ndarray of shape (3,)
-    loss, without : float
+    loss, model_loss : float
         Mean negative log-likelihood with these weights, and of the model alone.
     """
-    pull = weight_penalty(len(labels), len(labels.unique()))
+    penalty = weight_penalty(len(labels), len(labels.unique()), config)
     start = torch.tensor(prior, dtype=torch.float64, device=labels.device)
-    rate, share = start.new_tensor(noise_rate), loss_weights.double()
+    rate, loss_weights = start.new_tensor(noise_rate), loss_weights.double()
     n_classes = experts.scores.shape[2]
 
     def loss_of(weights: Tensor) -> Tensor:
         log_p = leave_one_out_log_probability(experts, weights, labels)
-        return -mean_log_likelihood(log_p, experts, rate, share, n_classes)
+        return -mean_log_likelihood(log_p, experts, rate, loss_weights, n_classes)
 
-    def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        theta = torch.tensor(values, device=labels.device, requires_grad=True)
-        total = loss_of(torch.exp(theta) * start) + pull * (torch.exp(theta) - theta).sum()
-        (gradient,) = torch.autograd.grad(total, theta)
-        return float(total.detach()), gradient.cpu().numpy()
+    def objective(theta: Tensor) -> Tensor:
+        # θ = log(w / prior)
+        return loss_of(torch.exp(theta) * start) + penalty * (torch.exp(theta) - theta).sum()
 
     bounds = [(None, -math.log(prior[0])), (None, None), (None, None)]
-    best = minimize(objective, np.zeros(3), jac=True, method="L-BFGS-B", bounds=bounds, options=TOLERANCES)
+    _, theta = minimize_lbfgs(objective, np.zeros(3), start, bounds, lbfgs_options(config))
     with torch.no_grad():
-        weights = torch.exp(torch.as_tensor(best.x, device=labels.device)) * start
+        weights = torch.exp(torch.as_tensor(theta, device=labels.device)) * start
         losses = [float(loss_of(w)) for w in (weights, start.new_tensor([1.0, 0.0, 0.0]))]
     return weights.cpu().numpy(), losses[0], losses[1]
 
 
-def text_is_better_off(evidence: Evidence, prior: tuple[float, float, float], like_this: Tensor) -> bool:
-    """Whether the pool does the text no harm on pictures that are all single of their class, none of which it has seen.
+def pool_helps_zero_shot(problem: PoolProblem, prior: PoolWeights) -> bool:
+    """Test that the pool raises zero-shot log loss on singleton support images by at most one standard error.
 
-    With one picture a class no label can be held out without its class. But zero-shot has seen none: with a pool that
-    it has labelled itself, it must not lose more on the labelled pictures than the standard error of the difference.
-    Without text for every class there is nothing to judge by.
+    With one image per class no label can be held out without its class. But zero-shot has seen no label, so the
+    labeled images can judge what a pool that zero-shot has labeled itself does to it. False without text for every
+    class, because there is nothing to judge by.
     """
-    if evidence.text is None or not bool(evidence.text.any(1).all()):
+    if problem.text is None or not bool(problem.text.any(1).all()):
         return False
-    cache = evidence.cache
-    keys, features, labels, text = like(
-        like_this, evidence.pool.keys, cache.embeddings, cache.labels, evidence.text.cpu().numpy()
+    cache, config = problem.cache, problem.config
+    keys, features, labels, text, weights = to_tensors(
+        problem.pool.keys,
+        cache.embeddings,
+        cache.labels,
+        problem.text.cpu().numpy(),
+        problem.pool.weights,
+        like=problem.like,
     )
-    pooled, own = (evidence.logit_scale * F.affinity(some, text) for some in (keys, features))
-    limit = torch.quantile(F.open_set_score(own), 1 - KNOWN_REJECTED)
-    (weights,) = like(like_this, evidence.pool.weights)
-    counts = torch.sigmoid(limit - F.open_set_score(pooled)) * weights
-    nothing = features[:0], labels[:0], features.new_zeros(0)
-    experts, _ = refine(Judged(keys, pooled, counts), *nothing, evidence.root, prior)
-    with_pool = fused(prior, own, experts(features))
-    losses = [torch.nn.functional.cross_entropy(logits, labels, reduction="none") for logits in (with_pool, own)]
+    pool_logits, own_logits = (problem.logit_scale * F.affinity(some, text) for some in (keys, features))
+    threshold = torch.quantile(F.open_set_score(own_logits), 1 - config.known_rejected)
+    counts = torch.sigmoid(threshold - F.open_set_score(pool_logits)) * weights
+    no_labeled = features[:0], labels[:0], features.new_zeros(0)
+    experts, _ = em_steps(SoftLabeledPool(keys, pool_logits, counts), no_labeled, problem.root, prior, config)
+    with_pool = fuse_pool(prior, own_logits, experts(features))
+    losses = [torch.nn.functional.cross_entropy(logits, labels, reduction="none") for logits in (with_pool, own_logits)]
     rise = losses[0] - losses[1]
     return float(rise.mean()) <= float(rise.std(correction=0)) / math.sqrt(len(rise))

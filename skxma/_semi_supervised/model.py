@@ -8,32 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skxma._calibrated.model import CalibratedCache
-from skxma._fitted import Scorer
-from skxma._semi_supervised.class_statistics import ClassStatistics, fused
+from skxma._calibrated.model import CalibratedModel
+from skxma._fitted import EvidenceScorer
+from skxma._semi_supervised.class_statistics import ClassStatistics, fuse_pool
 from skxma.caches import ImageCache, TextCache
 
 
 @dataclass(frozen=True)
 class PooledModel:
-    """A model whose logits are fused with what a pool says; all else is the model's.
+    """A model whose logits are fused with the experts of a pool; everything else is the model's.
 
     Attributes
     ----------
-    base : CalibratedCache
+    base : CalibratedModel
         Fitted without the pool.
     statistics : ClassStatistics
     weights : ndarray of shape (3,)
         Of the model's logits, and of the pool's cosine and Gaussian expert.
     """
 
-    base: CalibratedCache
+    base: CalibratedModel
     statistics: ClassStatistics
     weights: NDArray[np.float64]
 
     @property
     def image_cache(self) -> ImageCache:
-        """Keys, labels and weights of the labelled pictures."""
+        """Keys, labels and weights of the labeled images."""
         return self.base.image_cache
 
     @property
@@ -53,7 +53,7 @@ class PooledModel:
 
     @property
     def fusion_ratio(self) -> float:
-        """The image's share of the evidence."""
+        """The image experts' share of the cache experts' weights."""
         return self.base.fusion_ratio
 
     @property
@@ -61,9 +61,13 @@ class PooledModel:
         """Weight of the zero-shot cosines."""
         return self.base.logit_scale
 
-    def on(self, like_this: Tensor) -> PooledScorer:
-        """Make it ready to score, with the device and precision of `like_this`."""
-        return PooledScorer(self, like_this)
+    def scorer(self, like: Tensor) -> PooledScorer:
+        """Return the model as tensors with the device and dtype of `like`."""
+        return PooledScorer(self, like)
+
+    def with_index(self, like: Tensor) -> PooledModel:
+        """Return the model with clustered labeled keys, or unchanged where all keys must be read."""
+        return PooledModel(self.base.with_index(like), self.statistics, self.weights)
 
 
 class PooledScorer:
@@ -72,24 +76,25 @@ class PooledScorer:
     Parameters
     ----------
     model : PooledModel
-    like_this : Tensor
+    like : Tensor
+        Gives device and dtype.
     """
 
-    def __init__(self, model: PooledModel, like_this: Tensor) -> None:
-        self.base: Scorer = model.base.on(like_this)
-        self.all_keys = self.base.all_keys
-        self.experts = model.statistics.on(like_this)
+    def __init__(self, model: PooledModel, like: Tensor) -> None:
+        self.base: EvidenceScorer = model.base.scorer(like)
+        self.index = self.base.index
+        self.experts = model.statistics.experts(like)
         self.weights = model.weights
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits (n, C) of L2-normalised embeddings (n, D)."""
-        return fused(self.weights, self.base.logits(features), self.experts(features))
+        """Logits (n, C) of L2-normalized embeddings (n, D)."""
+        return fuse_pool(self.weights, self.base.logits(features), self.experts(features))
 
-    def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, C), and open-set scores (n,), in which the pool has no say: it may hold the unknown itself."""
-        logits, scores = self.base.judge(features)
-        return fused(self.weights, logits, self.experts(features)), scores
+    def logits_and_open_set(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, C) and open-set scores (n,), in which the pool plays no part: it may hold the unknown itself."""
+        logits, scores = self.base.logits_and_open_set(features)
+        return fuse_pool(self.weights, logits, self.experts(features)), scores
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Image and text affinities (n, N) to the labelled keys."""
+        """Image and text affinities (n, N) to the labeled keys."""
         return self.base.affinities(features)

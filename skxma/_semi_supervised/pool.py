@@ -12,14 +12,14 @@ from skxma.caches import Floats, ImageCache, Integers
 
 @dataclass(frozen=True)
 class Pool:
-    """Embeddings of pictures without labels.
+    """Embeddings of unlabeled images.
 
     Attributes
     ----------
     keys : ndarray of shape (M, D), float32
-        L2-normalised and different from each other, in an order that depends on their content alone.
+        L2-normalized and different from each other, in an order that depends on their content alone.
     weights : ndarray of shape (M,)
-        How many pictures each stands for.
+        Number of images that each stands for.
     """
 
     keys: Floats
@@ -27,13 +27,13 @@ class Pool:
 
     @classmethod
     def build(cls, features: Floats, weights: NDArray[np.float64], cache: ImageCache) -> tuple[Pool | None, Integers]:
-        """Make a pool of M' pictures; those that the image cache holds with a label teach nothing and stay out.
+        """Build a pool of M' images; those that the image cache holds with a label teach nothing and are left out.
 
         Parameters
         ----------
-        features : ndarray of shape (M', D), L2-normalised
+        features : ndarray of shape (M', D), L2-normalized
         weights : ndarray of shape (M',)
-            Pictures of weight 0 are not kept.
+            Images of weight 0 are not kept.
         cache : ImageCache
 
         Returns
@@ -41,10 +41,11 @@ class Pool:
         pool : Pool or None
             None where nothing is left.
         position : ndarray of shape (M',)
-            Which key each picture became; -1 for those that were not kept.
+            Index of the key that each image became; -1 for those that were not kept.
         """
-        labelled = {row.tobytes() for row in cache.embeddings + np.float32(0)}
-        fresh = np.array([row.tobytes() not in labelled for row in features + np.float32(0)], dtype=bool)
+        # adding 0.0 turns -0.0 into 0.0, so that rows which are equal have equal bytes
+        labeled = {row.tobytes() for row in cache.embeddings + np.float32(0)}
+        fresh = np.array([row.tobytes() not in labeled for row in features + np.float32(0)], dtype=bool)
         weights = np.where(fresh, weights, 0.0)
         if not weights.any():
             return None, np.full(len(features), -1, dtype=np.intp)
@@ -52,7 +53,7 @@ class Pool:
         return cls(merged.keys, merged.weights.astype(np.float64) * merged.weight_unit), position
 
     def thinned(self, most: int) -> Pool:
-        """The pool itself, or `most` of it that stand for all: evenly spaced in its order, which follows no class."""
+        """Return the pool itself, or `most` keys of it: evenly spaced in its order, which follows no class."""
         if len(self.keys) <= most:
             return self
         chosen = np.linspace(0, len(self.keys) - 1, most).round().astype(np.intp)

@@ -15,7 +15,7 @@ from skxma import functional as F
 from skxma._estimators.base import FewShotClassifier
 from skxma._estimators.task import Task
 from skxma._statistics import class_means, zero_shot_cosines
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 
 class Baseline(FewShotClassifier):
@@ -65,7 +65,7 @@ class Baseline(FewShotClassifier):
 
     def _zero_shot_logits(self, features: Tensor) -> Tensor:
         """``logit_scale · f Tᵀ`` (n, C); class means stand for the text where there is none."""
-        return self.encoder_logit_scale_ * zero_shot_cosines(features, *like(features, self.text_features_))
+        return self.encoder_logit_scale_ * zero_shot_cosines(features, *to_tensors(self.text_features_, like=features))
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -106,7 +106,9 @@ class Support:
         """The tensors of a task, where and in what precision it is to be computed."""
         cache = task.cache
         example = torch.empty(0, device=task.device, dtype=task.dtype)
-        features, labels, weights, values = like(example, cache.keys, cache.labels, cache.weights, cache.values)
+        features, labels, weights, values = to_tensors(
+            cache.keys, cache.labels, cache.weights, cache.values, like=example
+        )
         means, mass = class_means(features, labels, weights, cache.n_classes)
         text = every_text(task.text, means, mass > 0)
         return cls(features, labels, weights, values, text, means, mass, task.logit_scale)
@@ -124,12 +126,12 @@ def every_text(text: Tensor | None, means: Tensor, present: Tensor) -> Tensor:
     pictures; without any text the mean pictures stand for it. A class with neither gets the mean of the other rows.
     """
     if text is None:
-        rows, known = F.normalise(means), present
+        rows, known = F.normalize(means), present
     else:
         known = text.any(1)
         both = known & present
-        gap = (text[both] - F.normalise(means[both])).mean(0) if bool(both.any()) else torch.zeros_like(text[0])
-        rows = torch.where(known[:, None], text, F.normalise(means) + gap)
+        gap = (text[both] - F.normalize(means[both])).mean(0) if bool(both.any()) else torch.zeros_like(text[0])
+        rows = torch.where(known[:, None], text, F.normalize(means) + gap)
         known = known | present
     rows = torch.where(known[:, None], rows, rows[known].mean(0))
-    return F.normalise(rows)
+    return F.normalize(rows)

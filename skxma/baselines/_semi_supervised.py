@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skxma._estimators.task import Task
 from skxma.baselines._base import Baseline
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 
 class SemiSupervisedBaseline(Baseline):
@@ -53,8 +53,8 @@ class SemiSupervisedBaseline(Baseline):
 
 def pool_of(task: Task) -> tuple[Tensor, Tensor]:
     """Embeddings (M, D) of a task's pictures without labels, and their weights (M,) in the unit of the labelled."""
-    like_this = task.like_this
+    like = task.like
     if task.pool is None:
-        return like_this.new_empty(0, task.cache.keys.shape[1]), torch.empty_like(like_this)
-    features, weights = like(like_this, task.pool.keys, task.pool.weights)
+        return like.new_empty(0, task.cache.keys.shape[1]), torch.empty_like(like)
+    features, weights = to_tensors(task.pool.keys, task.pool.weights, like=like)
     return features, weights / task.cache.weight_unit

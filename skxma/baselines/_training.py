@@ -147,7 +147,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def cosine_logits(features: Tensor, prototypes: Tensor, scale: float) -> Tensor:
     """``τ cos(f, w)`` (n, C) of L2-normalised features (n, D) and prototypes of any length (C, D)."""
-    return scale * F.affinity(features, F.normalise(prototypes))
+    return scale * F.affinity(features, F.normalize(prototypes))
 
 
 def linear_start(d_in: int, d_out: int, generator: torch.Generator) -> tuple[NDArray[Any], NDArray[Any]]:

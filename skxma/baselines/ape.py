@@ -14,7 +14,7 @@ from skxma._estimators.task import Task
 from skxma._statistics import zero_shot_cosines
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, train
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 ADAM_EPS = 1e-3
 DIVERGENCE_EPS = 1e-6
@@ -127,8 +127,8 @@ class APEClassifier(Baseline):
         shots = torch.bincount(support.labels, minlength=len(support.mass))[support.present, None]
         rows = (support.text[support.present] + shots * means) / (1 + shots)
         channels = best_channels(rows, support.text, self.keep, self.similarity_weight)
-        keys = F.normalise(support.features[:, channels])
-        own = torch.softmax(F.affinity(keys, F.normalise(support.text[:, channels])), dim=1)
+        keys = F.normalize(support.features[:, channels])
+        own = torch.softmax(F.affinity(keys, F.normalize(support.text[:, channels])), dim=1)
         label = (support.values > 0).to(own)
         divergence = (label * torch.log2((label + DIVERGENCE_EPS) / (own + DIVERGENCE_EPS))).sum(1, keepdim=True)
         self.channels_ = channels.cpu().numpy()
@@ -137,8 +137,8 @@ class APEClassifier(Baseline):
         self.n_trained_ = 0
 
     def _logits(self, features: Tensor) -> Tensor:
-        keys, values, channels = like(features, self.keys_, self.values_, self.channels_)
-        affinity = F.affinity(F.normalise(features[:, channels]), keys)
+        keys, values, channels = to_tensors(self.keys_, self.values_, self.channels_, like=features)
+        affinity = F.affinity(F.normalize(features[:, channels]), keys)
         evidence = F.cache_evidence(affinity, values, self.beta)
         return F.residual_logits(self._zero_shot_logits(features), evidence, self.alpha)
 
@@ -279,8 +279,8 @@ class APETClassifier(Baseline):
     def _refined(self, features: Tensor, residual: Tensor, value_weights: Tensor) -> Tensor:
         """Logits (n, C) with a residual (C, n_kept) and weights of the keys (N, 1)."""
         cache = self.image_cache_
-        keys, values, labels, text, channels = like(
-            features, cache.keys, cache.values, cache.labels, self.text_features_, self.channels_
+        keys, values, labels, text, channels = to_tensors(
+            cache.keys, cache.values, cache.labels, self.text_features_, self.channels_, like=features
         )
         shift = residual.new_zeros(len(residual), features.shape[1]).index_copy(1, channels, residual)
         evidence = F.cache_evidence(F.affinity(features, keys + shift[labels]), values * value_weights, self.beta)
@@ -288,7 +288,7 @@ class APETClassifier(Baseline):
         return F.residual_logits(self.encoder_logit_scale_ * cosines, evidence, self.alpha)
 
     def _logits(self, features: Tensor) -> Tensor:
-        return self._refined(features, *like(features, self.residual_, self.value_weights_))
+        return self._refined(features, *to_tensors(self.residual_, self.value_weights_, like=features))
 
 
 def best_channels(rows: Tensor, text: Tensor, keep: float, similarity_weight: float) -> Tensor:

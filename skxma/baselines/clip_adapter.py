@@ -23,7 +23,7 @@ from skxma.baselines._training import (
     steps_a_pass,
     train,
 )
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 
 class CLIPAdapterClassifier(Baseline):
@@ -145,10 +145,10 @@ class CLIPAdapterClassifier(Baseline):
         self.n_trained_ = count([down, up])
 
     def _logits(self, features: Tensor) -> Tensor:
-        down, up, text = like(features, self.down_, self.up_, self.text_)
+        down, up, text = to_tensors(self.down_, self.up_, self.text_, like=features)
         return cosine_logits(adapt(features, down, up, self.ratio), text, self.encoder_logit_scale_)
 
 
 def adapt(features: Tensor, down: Tensor, up: Tensor, ratio: float) -> Tensor:
     """L2-normalised ``ratio · relu(relu(f W₁) W₂) + (1 − ratio) · f`` (n, D) of features (n, D)."""
-    return F.normalise(ratio * torch.relu(torch.relu(features @ down) @ up) + (1 - ratio) * features)
+    return F.normalize(ratio * torch.relu(torch.relu(features @ down) @ up) + (1 - ratio) * features)

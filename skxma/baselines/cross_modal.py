@@ -16,7 +16,7 @@ from skxma import functional as F
 from skxma._estimators.task import Task
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import Plan, batches, count, cross_entropy, descend, frozen, leaf, means_of
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 WARMUP_STEPS, CURVE_STEPS = 50, 100
 
@@ -133,7 +133,7 @@ class CrossModalLinearProbe(Baseline):
         self.n_trained_ = count([weight])
 
     def _logits(self, features: Tensor) -> Tensor:
-        return self.encoder_logit_scale_ * F.affinity(features, *like(features, self.coef_))
+        return self.encoder_logit_scale_ * F.affinity(features, *to_tensors(self.coef_, like=features))
 
 
 def text_batches(text: Tensor | None, size: int, seed: int) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ from skxma import functional as F
 from skxma._estimators.task import Task
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import frozen
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 
 class GDAClassifier(Baseline):
@@ -93,7 +93,7 @@ class GDAClassifier(Baseline):
         self.n_trained_ = 0
 
     def _logits(self, features: Tensor) -> Tensor:
-        weight, bias, present = like(features, self.coef_, self.intercept_, self.present_)
+        weight, bias, present = to_tensors(self.coef_, self.intercept_, self.present_, like=features)
         scores = F.fill_absent(features @ weight.T + bias, present)
         return F.residual_logits(self._zero_shot_logits(features), scores, self.alpha)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skxma._estimators.task import Task
 from skxma.baselines._base import Baseline
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 
 class LogisticRegressionProbe(Baseline):
@@ -109,7 +109,7 @@ class LogisticRegressionProbe(Baseline):
         self.intercept_[seen] = probe.intercept_ if len(seen) > 2 else np.r_[-probe.intercept_, probe.intercept_] / 2
 
     def _logits(self, features: Tensor) -> Tensor:
-        coef, intercept, present = like(features, self.coef_, self.intercept_, self.present_)
+        coef, intercept, present = to_tensors(self.coef_, self.intercept_, self.present_, like=features)
         logits = features @ coef.T + intercept
         lowest = logits.masked_fill(~present, float("inf")).min(1, keepdim=True).values
         return logits.where(present, lowest)

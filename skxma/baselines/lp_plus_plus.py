@@ -14,7 +14,7 @@ from skxma._estimators.task import Task
 from skxma._statistics import zero_shot_cosines
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import cross_entropy, frozen
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 ALPHA_START = 250.0
 BLEND_EVERY = 10
@@ -94,7 +94,7 @@ class LPPlusPlusClassifier(Baseline):
 
     def _fit_task(self, task: Task) -> None:
         support = Support.of(task)
-        cosines = zero_shot_cosines(support.features, *like(support.features, self.text_features_))
+        cosines = zero_shot_cosines(support.features, *to_tensors(self.text_features_, like=support.features))
         seen = support.present.to(cosines)
         weight = support.values.T @ support.features
         bias, blend = torch.zeros_like(seen), torch.full_like(seen, starting_blend(cosines, support))
@@ -117,7 +117,9 @@ class LPPlusPlusClassifier(Baseline):
         self.n_trained_ = weight.numel() + bias.numel() + blend.numel()
 
     def _logits(self, features: Tensor) -> Tensor:
-        weight, bias, blend, text = like(features, self.coef_, self.intercept_, self.blend_, self.text_features_)
+        weight, bias, blend, text = to_tensors(
+            self.coef_, self.intercept_, self.blend_, self.text_features_, like=features
+        )
         return F.residual_logits(features @ weight.T + bias, zero_shot_cosines(features, text), blend)
 
 

@@ -14,7 +14,7 @@ from skxma import functional as F
 from skxma._estimators.task import Task
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, linear_start, train
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 N_HEADS = 4
 
@@ -137,7 +137,7 @@ class MultiModalAdapterClassifier(Baseline):
     def _adapted(self, features: Tensor, text: Tensor, layers: Sequence[Tensor]) -> Tensor:
         """Logits (n, C) of features (n, D) and texts (C, D), both of unit length."""
         image, common = attend(self.feature_norm * features, self.feature_norm * text, layers)
-        image = F.normalise(self.ratio * image + (1 - self.ratio) * features)
+        image = F.normalize(self.ratio * image + (1 - self.ratio) * features)
         # |ratio · b + (1 − ratio) · T|, without an array of n texts for each class
         overlap = 2 * self.ratio * (1 - self.ratio) * F.affinity(common, text)
         length = (self.ratio**2 + (1 - self.ratio) ** 2 + overlap).clamp_min(F.EPS).sqrt()
@@ -145,7 +145,7 @@ class MultiModalAdapterClassifier(Baseline):
         return self.encoder_logit_scale_ * mixed / length
 
     def _logits(self, features: Tensor) -> Tensor:
-        text, *layers = like(features, self.text_, *self.layers_)
+        text, *layers = to_tensors(self.text_, *self.layers_, like=features)
         return self._adapted(features, text, layers)
 
 
@@ -179,6 +179,6 @@ def attend(features: Tensor, text: Tensor, layers: Sequence[Tensor]) -> tuple[Te
     for_text = image @ value.T + value_bias
 
     def back(x: Tensor) -> Tensor:
-        return F.normalise((x @ out.T + out_bias) @ up.T + up_bias)
+        return F.normalize((x @ out.T + out_bias) @ up.T + up_bias)
 
     return back(for_image), back(for_text)

@@ -14,7 +14,7 @@ from skxma import functional as F
 from skxma._estimators.task import Task
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import frozen
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 SHOTS = (1, 2, 4, 8, 16)
 BETAS = (3.0, 2.6, 1.5, 1.66, 1.7)
@@ -111,7 +111,7 @@ class ProKeRClassifier(Baseline):
         self.n_trained_ = 0
 
     def _logits(self, features: Tensor) -> Tensor:
-        keys, dual = like(features, self.image_cache_.keys, self.dual_coef_)
+        keys, dual = to_tensors(self.image_cache_.keys, self.dual_coef_, like=features)
         evidence = F.cache_evidence(F.affinity(features, keys), dual, self.beta_)
         return F.residual_logits(self._zero_shot_logits(features), evidence, self.encoder_logit_scale_)
 

@@ -14,7 +14,7 @@ from skxma._estimators.task import Task
 from skxma.baselines._base import Support
 from skxma.baselines._semi_supervised import SemiSupervisedBaseline, pool_of
 from skxma.baselines._training import frozen
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 ABSENT_RATIO = 4.0
 
@@ -99,17 +99,17 @@ class SSTextUClassifier(SemiSupervisedBaseline):
         if len(pool):
             share = class_shares(support.mass)
             for _ in range(self.n_iter):
-                logits = support.scale * F.affinity(pool, F.normalise(prototypes))
+                logits = support.scale * F.affinity(pool, F.normalize(prototypes))
                 assigned = transport(logits, share, counts, self.n_transport)
                 drawn = (assigned * counts[:, None]).T @ pool / counts.sum()
                 prototypes = support.text + labelled + support.scale * drawn
         else:
             prototypes = support.text + labelled
-        self.prototypes_ = frozen(F.normalise(prototypes))
+        self.prototypes_ = frozen(F.normalize(prototypes))
         self.n_trained_ = 0
 
     def _logits(self, features: Tensor) -> Tensor:
-        return self.encoder_logit_scale_ * F.affinity(features, *like(features, self.prototypes_))
+        return self.encoder_logit_scale_ * F.affinity(features, *to_tensors(self.prototypes_, like=features))
 
 
 def class_shares(mass: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from skxma._estimators.task import Task
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import Plan, cosine_logits, count, cross_entropy, frozen, leaf, steps_a_pass, train
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 
 class TaskResClassifier(Baseline):
@@ -129,5 +129,5 @@ class TaskResClassifier(Baseline):
         self.n_trained_ = count([residual])
 
     def _logits(self, features: Tensor) -> Tensor:
-        (prototypes,) = like(features, self.prototypes_)
+        (prototypes,) = to_tensors(self.prototypes_, like=features)
         return cosine_logits(features, prototypes, self.encoder_logit_scale_)

@@ -12,7 +12,7 @@ from skxma import functional as F
 from skxma._estimators.task import Task
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, train
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 ADAM_EPS = 1e-4
 
@@ -196,6 +196,6 @@ class TipAdapterFClassifier(TipAdapterClassifier):
         self.n_trained_ = count([keys])
 
     def _logits(self, features: Tensor) -> Tensor:
-        keys, values = like(features, self.keys_, self.image_cache_.values)
+        keys, values = to_tensors(self.keys_, self.image_cache_.values, like=features)
         evidence = F.cache_evidence(F.affinity(features, keys), values, self.beta)
         return F.residual_logits(self._zero_shot_logits(features), evidence, self.alpha)

@@ -14,7 +14,7 @@ from skxma._estimators.task import Task
 from skxma.baselines._base import Support
 from skxma.baselines._semi_supervised import SemiSupervisedBaseline, pool_of
 from skxma.baselines._training import frozen
-from skxma.caches import like
+from skxma.caches import to_tensors
 
 SHARPNESS = 50.0
 ASSIGNMENT_STEPS = 5
@@ -141,7 +141,9 @@ class TransCLIPClassifier(SemiSupervisedBaseline):
         return z
 
     def _logits(self, features: Tensor) -> Tensor:
-        means, variances, pool, z = like(features, self.means_, self.variances_, self.pool_, self.assignments_)
+        means, variances, pool, z = to_tensors(
+            self.means_, self.variances_, self.pool_, self.assignments_, like=features
+        )
         text = torch.log_softmax(self._zero_shot_logits(features), 1)
         logits = self.text_weight * text + Mixture(means, variances).log_density(features) / SHARPNESS
         if not len(pool):

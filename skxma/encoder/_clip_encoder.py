@@ -17,14 +17,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skxma._runtime.device import is_out_of_memory, resolve_device, resolve_precision
 from skxma._runtime.doc_links import DocumentedMixin
 from skxma._runtime.progress import Progress
-from skxma.embeddings import Embeddings
+from skxma.embeddings import Embeddings, unit_rows
 from skxma.encoder._augmentation import draw_seed, random_views
 from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._encoding_job import ImageRun
 from skxma.encoder._loaded_model import LoadedModel
 from skxma.encoder._model_cache import load
 from skxma.encoder._prefetch import read_batches, run_ahead
-from skxma.encoder._text_encoding import _chunks, _unit_rows
+from skxma.encoder._text_encoding import _chunks
 from skxma.errors import ImageError, OutOfMemoryError
 from skxma.images._content_key import FileVersion, content_key, file_version
 from skxma.images._reading import check_header, load_image
@@ -401,7 +401,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         features = self._in_batches(self._forward_images, rows, loaded)
         if n_views == 1:
             return features
-        return _unit_rows(features.reshape(b, n_views, -1).mean(axis=1))
+        return unit_rows(features.reshape(b, n_views, -1).mean(axis=1))
 
     def _in_batches(
         self, forward: Callable[[Any], NDArray[np.float32]], rows: Any, loaded: LoadedModel
@@ -452,7 +452,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
                 prompts = [prompt for key in some for prompt in unique[key]]
                 features = self._in_batches(self._forward_texts, prompts, loaded)
                 ends = np.cumsum([len(unique[key]) for key in some])[:-1]
-                values = _unit_rows(np.stack([part.mean(axis=0) for part in np.split(features, ends)]))
+                values = unit_rows(np.stack([part.mean(axis=0) for part in np.split(features, ends)]))
                 if store is not None:
                     store.put_many(namespace, some, values)
                 known.update(zip(some, values, strict=True))

@@ -1,11 +1,8 @@
-"""Batches of prompts and row normalization for text embeddings."""
+"""Batches of prompts for text embeddings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 def _chunks(keys: list[bytes], groups: dict[bytes, list[str]], batch_size: int) -> Iterator[list[bytes]]:
@@ -20,8 +17,3 @@ def _chunks(keys: list[bytes], groups: dict[bytes, list[str]], batch_size: int) 
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def _unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)

@@ -86,14 +86,14 @@ class FusionDisplay:
         display : FusionDisplay
         """
         check_is_fitted(estimator)
-        members = getattr(estimator.model_, "members", [])
+        components = getattr(estimator.model_, "components", [])
         names = ["zero_shot", *(TEXT_EXPERTS if estimator.text_cache_ is not None else ()), *IMAGE_EXPERTS]
-        weights = np.array([member.weights / member.prior for member in members])
+        weights = np.array([one.weights / one.prior for one in components])
         return cls(
-            names=names[: weights.shape[1]] if len(members) else [],
+            names=names[: weights.shape[1]] if len(components) else [],
             weights=weights,
-            losses=np.array([member.loss for member in members]),
-            shares=np.array([member.share for member in members]),
+            losses=np.array([one.loss for one in components]),
+            shares=np.array([one.averaging_weight for one in components]),
             scalars={
                 "alpha": estimator.alpha_,
                 "beta": estimator.beta_,

@@ -12,17 +12,18 @@ from numpy.random import Generator
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._calibrated.config import Settings
-from skxma._calibrated.experts import ridge_img2txt, support_image_scores
-from skxma._calibrated.fit import doubtful, judge_all
-from skxma._calibrated.fusion import Layout, LeaveOneOutLogProbability
-from skxma._calibrated.metric import metrics, see_support, vocabulary_root
-from skxma._calibrated.metric_selection import best_metrics, prepare
-from skxma._fitted import LeftOutAnswers
-from skxma._paper.fit import class_mean_text, judge_left_out
-from skxma._paper.loss import LoneAffinity, current_lone, leave_one_out_loss
-from skxma._paper.module import CrossModalCache, PaperSettings
-from skxma._statistics import class_means, spread, weighted_mean
+from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.experts import left_out_image_scores, ridge_img2txt
+from skxma._calibrated.fit import average_left_out_logits, probable_label_errors
+from skxma._calibrated.fusion import FusionParametrization, LeaveOneOutLogProbability
+from skxma._calibrated.metric import MetricSupport, candidate_metrics, covariance_root
+from skxma._calibrated.metric_selection import prepare_support, select_metrics
+from skxma._fitted import LeftOutPredictions
+from skxma._paper.config import PaperConfig
+from skxma._paper.fit import class_mean_text, leave_one_out_logits
+from skxma._paper.loss import SingletonAffinity, leave_one_out_loss
+from skxma._paper.module import CrossModalCache
+from skxma._statistics import SingletonPrior, class_means, cosine_spread, weighted_mean
 from skxma.caches import ImageCache
 
 pytestmark = pytest.mark.property
@@ -31,15 +32,15 @@ LIKE = torch.empty(0, dtype=torch.float64)
 
 
 def unit_rows(rng: Generator, *shape: int) -> Tensor:
-    return F.normalise(torch.as_tensor(rng.standard_normal(shape)))
+    return F.normalize(torch.as_tensor(rng.standard_normal(shape)))
 
 
-def draw_support(seed: int, least=1, lone=False) -> tuple[Tensor, Tensor, Tensor, int, Generator]:
-    """Features, labels and weights of 2 to 4 unbalanced classes; the last class has one sample where `lone`."""
+def draw_support(seed: int, least=1, singleton=False) -> tuple[Tensor, Tensor, Tensor, int, Generator]:
+    """Features, labels and weights of 2 to 4 unbalanced classes; the last class has one sample where `singleton`."""
     rng = np.random.default_rng(seed)
     n_classes = int(rng.integers(2, 5))
     shots = rng.integers(least, 5, n_classes)
-    if lone:
+    if singleton:
         shots[-1] = 1
     labels = torch.arange(n_classes).repeat_interleave(torch.as_tensor(shots))
     weights = torch.as_tensor(rng.uniform(0.5, 2, len(labels)))
@@ -107,8 +108,8 @@ def test_relative_weights_are_what_their_parameters_say(seed, alpha, fusion_rati
     rng = np.random.default_rng(seed)
     n_image = int(rng.integers(1, 4))
     theta = torch.as_tensor(rng.standard_normal(3 + n_text + n_image))
-    layout = Layout(np.ones(1 + n_text + n_image), n_text, n_image, alpha, fusion_ratio)
-    relative, got_alpha, ratio, distance = layout.relative_weights(theta)
+    parametrization = FusionParametrization(np.ones(1 + n_text + n_image), n_text, n_image, alpha, fusion_ratio)
+    relative, got_alpha, ratio, distance = parametrization.relative_weights(theta)
     zero, text, image = relative[0], relative[1 : 1 + n_text], relative[1 + n_text :]
     n = n_text + n_image
     assert float(zero) == pytest.approx(math.exp(theta[0]))
@@ -124,32 +125,36 @@ def test_relative_weights_are_what_their_parameters_say(seed, alpha, fusion_rati
         torch.testing.assert_close(text / text.sum(), torch.softmax(theta[3 : 3 + n_text], 0))
     if alpha is None and (fusion_ratio is None or not n_text):
         # what is learned is pulled by the distance of each weight from its prior, up to a constant
-        other = layout.relative_weights(torch.zeros_like(theta))
+        other = parametrization.relative_weights(torch.zeros_like(theta))
         moved = relative.sum() - relative.log().sum() - (other[0].sum() - other[0].log().sum())
         torch.testing.assert_close(distance - other[3], moved)
 
 
 def test_without_anything_learned_every_weight_is_its_prior():
     for n_text in (0, 1, 2):
-        relative, alpha, _, _ = Layout(np.ones(4 + n_text), n_text, 3).relative_weights(torch.zeros(6 + n_text))
+        relative, alpha, _, _ = FusionParametrization(np.ones(4 + n_text), n_text, 3).relative_weights(
+            torch.zeros(6 + n_text)
+        )
         torch.testing.assert_close(relative, torch.ones(4 + n_text))
         assert float(alpha) == 1
 
 
-def paper(**changes) -> PaperSettings:
+def paper(**changes) -> PaperConfig:
     held = {"alpha": None, "beta": None, "fusion_ratio": None, "logit_scale": 5.0, "hard_sample_weight": 1.0}
     training = {"text_dim": None, "n_epochs": 0, "learning_rate": 1e-3, "weight_decay": 0.0, "batch_size": 8, "seed": 0}
-    return PaperSettings(**{**held, **training, **changes})
+    return PaperConfig(**{**held, **training, **changes})
 
 
 @settings(max_examples=8, deadline=None)
 @given(seeds, st.booleans())
 def test_the_gradients_of_keys_nets_and_ratio_are_those_of_finite_differences(seed, narrow):
-    features, labels, weights, n_classes, rng = draw_support(seed, lone=True)
+    features, labels, weights, n_classes, rng = draw_support(seed, singleton=True)
     text = unit_rows(rng, n_classes, features.shape[1])
     cache = ImageCache(*(a.numpy() for a in (features.float(), labels, weights.float())), n_classes)
     model = CrossModalCache(cache, text, paper(text_dim=2 if narrow else None), LIKE)
-    lone = LoneAffinity(torch.tensor([0.4, 0.6], dtype=torch.float64), torch.tensor([0.3, 0.7], dtype=torch.float64))
+    simulated = SingletonAffinity(
+        torch.tensor([0.4, 0.6], dtype=torch.float64), torch.tensor([0.3, 0.7], dtype=torch.float64)
+    )
     rows = torch.arange(len(labels))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -161,7 +166,9 @@ def test_the_gradients_of_keys_nets_and_ratio_are_those_of_finite_differences(se
         def run():
             image, text_affinity = model.affinities(features)
             scalars = (model.alpha, model.beta, model.ratio())
-            return leave_one_out_loss(model, 5 * features @ text.T, rows, image, text_affinity, scalars, lone).sum()
+            return leave_one_out_loss(
+                model.support, 5 * features @ text.T, rows, image, text_affinity, scalars, simulated
+            ).sum()
 
         wrapped = Wrapped(model, run)
         return torch.func.functional_call(wrapped, {f"model.{n}": v for n, v in zip(names, values, strict=True)}, ())
@@ -207,11 +214,11 @@ def refit_view(x: Tensor, labels: Tensor, weights: Tensor, i: int, rho: float, t
 def test_left_out_image_scores_are_those_of_refitting_without_the_sample(seed, with_words, rho):
     features, labels, weights, n_classes, rng = draw_support(seed, least=2)
     width = features.shape[1]
-    root = vocabulary_root(unit_rows(rng, 12, width)) if with_words else None
-    (metric,) = metrics(features, labels, weights, n_classes, root, (rho,))
-    support = see_support(metric(features), labels, weights, n_classes)
+    root = covariance_root(unit_rows(rng, 12, width), 0.01) if with_words else None
+    (metric,) = candidate_metrics(features, labels, weights, n_classes, root, (rho,))
+    support = MetricSupport.from_keys(metric(features), labels, weights, n_classes)
     beta = float(rng.uniform(1, 6))
-    scores, scale = support_image_scores(support, metric.leave_out, beta)
+    scores, scale = left_out_image_scores(support, metric.scatter_weight, CalibrationConfig(beta=beta))
     x = (features - weighted_mean(features, weights)) @ (torch.eye(width, dtype=LIKE.dtype) if root is None else root)
     means, _ = class_means(x, labels, weights, n_classes)
     trace = float((weights[:, None] * (x - means[labels]) ** 2).sum() / width)
@@ -231,11 +238,11 @@ def test_left_out_logits_of_a_fit_are_its_experts_refitted_without_the_sample(se
     features, labels, weights, n_classes, rng = draw_support(seed, least=2)
     width = features.shape[1]
     text = unit_rows(rng, n_classes, width) if with_text else None
-    held = Settings(members=1, shrinkages=(0.3,), beta=2.0)
+    held = CalibrationConfig(max_metrics=1, shrinkages=(0.3,), beta=2.0)
     cache = ImageCache(*(a.numpy() for a in (features.float(), labels, weights.float())), n_classes)
-    support = prepare(cache, text, 2.0, LIKE)
-    best = best_metrics(support, [("none", None)], held)
-    logits, _, _ = judge_all(best, support, held)
+    support = prepare_support(cache, text, held, LIKE)
+    best = select_metrics(support, [("none", None)], held)
+    logits, _, _ = average_left_out_logits(best, support, held)
     f, v = support.features, support.weights
     x = f - weighted_mean(f, v)
     means, _ = class_means(x, labels, v, n_classes)
@@ -265,10 +272,10 @@ def text_experts_without(i: int, f: Tensor, labels: Tensor, v: Tensor, text: Ten
     design = torch.cat([root * centred, torch.eye(width, dtype=f.dtype)])
     wanted = torch.cat([root * target, torch.zeros(width, width, dtype=f.dtype)])
     matrix = torch.linalg.lstsq(design, wanted).solution
-    mapped = F.normalise(f[i] + shift + (f[i] - mean) @ matrix)
+    mapped = F.normalize(f[i] + shift + (f[i] - mean) @ matrix)
     class_mean, _ = class_means(f, labels, v, n_classes)
-    centred_query = F.normalise(f[i] - class_mean.mean(0))
-    return torch.stack([text @ f[i], text @ mapped, F.normalise(text - text.mean(0)) @ centred_query])
+    centred_query = F.normalize(f[i] - class_mean.mean(0))
+    return torch.stack([text @ f[i], text @ mapped, F.normalize(text - text.mean(0)) @ centred_query])
 
 
 @few
@@ -276,7 +283,7 @@ def text_experts_without(i: int, f: Tensor, labels: Tensor, v: Tensor, text: Ten
 def test_img2txt_is_ridge_regression_by_least_squares(seed):
     f, labels, v, n_classes, rng = draw_support(seed)
     targets = unit_rows(rng, n_classes, f.shape[1])[labels]
-    net, left_out = ridge_img2txt(f, targets, v)
+    net, left_out = ridge_img2txt(f, targets, v, 1.0)
     queries = unit_rows(rng, 5, f.shape[1])
     mean, shift = weighted_mean(f, v), weighted_mean(targets - f, v)
     width = f.shape[1]
@@ -284,7 +291,7 @@ def test_img2txt_is_ridge_regression_by_least_squares(seed):
     wanted = torch.cat([v.sqrt()[:, None] * (targets - f - shift), torch.zeros(width, width, dtype=f.dtype)])
     matrix = torch.linalg.lstsq(design, wanted).solution
     torch.testing.assert_close(
-        net(queries), F.normalise(queries + shift + (queries - mean) @ matrix), atol=1e-5, rtol=0
+        net(queries), F.normalize(queries + shift + (queries - mean) @ matrix), atol=1e-5, rtol=0
     )
     assert left_out.norm(dim=1) == pytest.approx(1)
 
@@ -301,10 +308,10 @@ def test_left_out_logits_of_the_papers_form_are_those_of_a_cache_without_the_sam
     model = CrossModalCache(cache, text, settings, LIKE)
     f = torch.as_tensor(cache.keys).double()
     zero_shot = torch.as_tensor(rng.standard_normal((len(labels), n_classes)))
-    got, _ = judge_left_out(model, f, zero_shot)
+    got, _ = leave_one_out_logits(model, f, zero_shot)
     for i in range(len(labels)):
         rest = np.arange(len(labels)) != i
-        image = f[i] @ F.normalise(f[rest]).T
+        image = f[i] @ F.normalize(f[rest]).T
         own_text = torch.ones(n_classes, dtype=f.dtype) if text is None else text @ f[i]
         fused = (ratio if with_text else 1.0) * image + (1 - ratio if with_text else 0.0) * own_text[labels[rest]]
         evidence = torch.exp(-beta * (1 - fused)) @ torch.as_tensor(cache.values[rest]).double()
@@ -327,19 +334,19 @@ def test_class_means_in_the_place_of_text_are_refitted_without_the_sample(seed):
 
 @few
 @given(seeds)
-def test_lone_affinities_have_the_spread_of_the_affinities_between_keys(seed):
+def test_singleton_affinities_have_the_spread_of_the_affinities_between_keys(seed):
     features, labels, weights, n_classes, _ = draw_support(seed)
     cache = ImageCache(*(a.numpy() for a in (features.float(), labels, weights.float())), n_classes)
     model = CrossModalCache(cache, None, paper(), LIKE)
     between = [
         float(a @ b) for i, a in enumerate(model.keys.detach()) for j, b in enumerate(model.keys.detach()) if i != j
     ]
-    lone = current_lone(model)
+    simulated = SingletonAffinity.from_keys(F.normalize(model.keys.detach()), SingletonPrior())
     sigma, mean = np.std(between), np.mean(between)
     nodes, _ = np.polynomial.hermite_e.hermegauss(5)
     wanted = np.minimum(mean + np.minimum(sigma * (2.5 + 2 * nodes), 0.95), 1)
-    np.testing.assert_allclose(lone.nodes, wanted, atol=1e-6)
-    assert float(lone.weights.sum()) == pytest.approx(1)
+    np.testing.assert_allclose(simulated.nodes, wanted, atol=1e-6)
+    assert float(simulated.weights.sum()) == pytest.approx(1)
 
 
 @few
@@ -347,7 +354,7 @@ def test_lone_affinities_have_the_spread_of_the_affinities_between_keys(seed):
 def test_the_vocabulary_root_is_the_fourth_root_of_what_is_stated(seed, shrinkage):
     rng = np.random.default_rng(seed)
     words = torch.as_tensor(rng.standard_normal((int(rng.integers(2, 12)), int(rng.integers(1, 7)))))
-    root = vocabulary_root(words, shrinkage)
+    root = covariance_root(words, shrinkage)
     covariance = np.atleast_2d(np.cov(words.numpy().T, bias=True))
     scaled = covariance / (np.trace(covariance) / len(covariance))
     wanted = (1 - shrinkage) * scaled + shrinkage * np.eye(len(covariance))
@@ -366,7 +373,7 @@ def test_the_spread_is_that_of_all_pairs(seed):
         for j in range(len(keys))
         if i != j
     ]
-    assert spread(keys) == pytest.approx(max(np.std(pairs), 0.05), abs=1e-7)
+    assert cosine_spread(keys) == pytest.approx(max(np.std(pairs), 0.05), abs=1e-7)
 
 
 @few
@@ -389,12 +396,12 @@ def test_hardness_is_the_mean_gap_over_the_own_class(seed, leaves_out):
 
 @few
 @given(seeds)
-def test_the_standardised_gap_is_centred_for_each_sample_and_scaled_over_all(seed):
+def test_the_standardized_gap_is_centered_for_each_sample_and_scaled_over_all(seed):
     rng = np.random.default_rng(seed)
     n, n_classes = int(rng.integers(1, 6)), int(rng.integers(2, 5))
     image, text = rng.standard_normal((n, n_classes)), 3 + rng.standard_normal((n, n_classes))
     labels = rng.integers(n_classes, size=n)
-    got = F.standardised_gap(*map(torch.as_tensor, (image, text, labels)))
+    got = F.standardized_gap(*map(torch.as_tensor, (image, text, labels)))
     for i, label in enumerate(labels):
         in_image = (image[i, label] - np.mean(image[i])) / np.std(image)
         in_text = (text[i, label] - np.mean(text[i])) / np.std(text)
@@ -431,7 +438,7 @@ def test_open_set_scores_and_log_odds_are_their_sums(seed):
     rng = np.random.default_rng(seed)
     logits = torch.as_tensor(rng.standard_normal((4, int(rng.integers(2, 6)))))
     labels = torch.as_tensor(rng.integers(logits.shape[1], size=4))
-    own, others = F.log_odds_of_own(logits, labels)
+    own, others = F.split_own_class(logits, labels)
     for i, label in enumerate(labels.tolist()):
         row = [math.exp(v) for v in logits[i].tolist()]
         assert float(F.open_set_score(logits)[i]) == pytest.approx(-math.log(sum(row)))
@@ -446,7 +453,7 @@ def test_the_threshold_is_exceeded_by_the_stated_share(seed, rate):
     scores = rng.standard_normal((int(rng.integers(1, 9)), int(rng.integers(1, 4)))).astype(np.float32)
     weights = rng.uniform(0.1, 1, scores.shape[1]).astype(np.float32)
     logits = torch.zeros(len(scores), 2)
-    answers = LeftOutAnswers.of(logits, torch.as_tensor(scores), torch.as_tensor(weights))
+    answers = LeftOutPredictions.from_logits(logits, torch.as_tensor(scores), torch.as_tensor(weights))
     threshold = answers.rejection_threshold(rate)
     mass = np.tile(weights, len(scores)) / (weights.sum() * len(scores))
     assert threshold in scores
@@ -456,7 +463,7 @@ def test_the_threshold_is_exceeded_by_the_stated_share(seed, rate):
 
 @few
 @given(seeds)
-def test_equal_pictures_of_a_class_are_merged_as_a_dictionary_merges(seed):
+def test_equal_images_of_a_class_are_merged_as_a_dictionary_merges(seed):
     rng = np.random.default_rng(seed)
     n, n_classes = int(rng.integers(1, 12)), int(rng.integers(1, 4))
     features = rng.integers(-1, 2, (n, 2)).astype(np.float32)
@@ -489,7 +496,7 @@ def test_less_than_half_of_a_class_is_ever_doubted(seed):
     labels = rng.integers(n_classes, size=n)
     cache = ImageCache(np.zeros((n, 1), np.float32), labels, np.ones(n, np.float32), n_classes)
     posterior = rng.random(n).astype(np.float32)
-    got = doubtful(cache, posterior)
+    got = probable_label_errors(cache, posterior, CalibrationConfig(min_shots_to_drop=0))
     for c in range(n_classes):
         wrong = posterior[labels == c] > 0.5
         wanted = wrong if 2 * wrong.sum() < len(wrong) else np.zeros_like(wrong)

@@ -5,31 +5,30 @@ import pytest
 import torch
 from problems import make_problem
 
-from skxma import _sampling
 from skxma._calibrated import metric_selection
-from skxma._calibrated.config import Settings
+from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.fit import fit_calibrated
 from skxma._calibrated.fusion import fit_fusion
-from skxma._calibrated.metric import NO_ROOT, vocabulary_root
-from skxma._calibrated.model import CalibratedCache
+from skxma._calibrated.metric import IDENTITY_ROOT, covariance_root
+from skxma._calibrated.model import CalibratedModel
 from skxma.caches import ImageCache
 
 LIKE = torch.empty(0, dtype=torch.float64)
 
 
-def fit(problem, n_classes=5, text=True, words=True, **settings):
+def fit(problem, n_classes=5, text=True, words=True, **changes):
     cache, _ = ImageCache.build(problem.X, problem.y, n_classes)
     return fit_calibrated(
         cache,
         torch.as_tensor(problem.text).double() if text else None,
         torch.as_tensor(problem.words).double() if words else None,
-        Settings(**settings),
+        CalibrationConfig(**changes),
         LIKE,
     )
 
 
 def accuracy(report, problem):
-    logits = report.model.on(LIKE).logits(torch.as_tensor(problem.X_test).double())
+    logits = report.model.scorer(LIKE).logits(torch.as_tensor(problem.X_test).double())
     return float((logits.argmax(1).numpy() == problem.y_test).mean())
 
 
@@ -48,7 +47,7 @@ def test_without_anything_to_learn_from_zero_shot_stands():
     report = fit(problem)
     queries = torch.as_tensor(problem.X_test).double()
     wanted = 100 * problem.X_test @ problem.text.T
-    np.testing.assert_allclose(report.model.on(LIKE).logits(queries), wanted, atol=1e-4)
+    np.testing.assert_allclose(report.model.scorer(LIKE).logits(queries), wanted, atol=1e-4)
 
 
 def test_wrong_labels_are_found_and_set_aside():
@@ -80,14 +79,14 @@ def test_class_order_never_matters(text, shots):
     order = np.array([3, 0, 4, 1, 2])
     other = replace(problem, y=np.argsort(order)[problem.y], text=problem.text[order])
     queries = torch.as_tensor(problem.X_test).double()
-    a = fit(problem, text=text).model.on(LIKE).logits(queries)
-    b = fit(other, text=text).model.on(LIKE).logits(queries)
+    a = fit(problem, text=text).model.scorer(LIKE).logits(queries)
+    b = fit(other, text=text).model.scorer(LIKE).logits(queries)
     torch.testing.assert_close(torch.softmax(a[:, order], 1), torch.softmax(b, 1), atol=1e-5, rtol=0)
 
 
 def test_alpha_zero_is_zero_shot():
     problem = make_problem(shots=3)
-    logits = fit(problem, alpha=0.0, n_epochs=0).model.on(LIKE).logits(torch.as_tensor(problem.X_test).double())
+    logits = fit(problem, alpha=0.0, n_epochs=0).model.scorer(LIKE).logits(torch.as_tensor(problem.X_test).double())
     cosines = torch.as_tensor(problem.X_test @ problem.text.T).double()
     assert torch.equal(logits.argsort(1), cosines.argsort(1))
 
@@ -95,32 +94,32 @@ def test_alpha_zero_is_zero_shot():
 def test_fusion_ratio_zero_leaves_the_image_cache_without_a_say():
     problem = make_problem(shots=3)
     report = fit(problem, fusion_ratio=0.0)
-    assert all((member.weights[3:] == 0).all() for member in report.model.members)
+    assert all((one.weights[3:] == 0).all() for one in report.model.components)
 
 
 def test_the_vocabulary_shapes_the_metric_of_one_shot():
     problem = make_problem(shots=1)
     with_words, without = fit(problem), fit(problem, words=False)
-    root = vocabulary_root(torch.as_tensor(problem.words).double()).numpy()
+    root = covariance_root(torch.as_tensor(problem.words).double(), 0.01).numpy()
 
     def uses_root(report):
-        bases = [frame.basis for frame in report.model.frames if frame.basis is not None]
+        bases = [one.basis for one in report.model.bases if one.basis is not None]
         return any(np.allclose(basis, root, atol=1e-6) for basis in bases)
 
     assert uses_root(with_words)
     assert not uses_root(without)
 
 
-def test_words_in_whose_directions_the_pictures_do_not_differ_shape_no_metric():
+def test_words_in_whose_directions_the_images_do_not_differ_shape_no_metric():
     problem = make_problem(shots=1, dim=512)
     rng = np.random.default_rng(99)
     problem.words, problem.text = rng.standard_normal((60, 512)), rng.standard_normal(problem.text.shape)
-    assert [member.choice[0] for member in fit(problem).model.members] == [NO_ROOT]
+    assert [one.choice[0] for one in fit(problem).model.components] == [IDENTITY_ROOT]
 
 
 def test_at_one_shot_the_gaussian_is_left_out():
-    assert len(fit(make_problem(shots=1)).model.members[0].weights) == 5
-    assert len(fit(make_problem(shots=2)).model.members[0].weights) == 6
+    assert len(fit(make_problem(shots=1)).model.components[0].weights) == 5
+    assert len(fit(make_problem(shots=2)).model.components[0].weights) == 6
 
 
 def test_the_residual_is_trained_where_it_helps_and_only_then():
@@ -137,8 +136,8 @@ def test_the_residual_is_trained_where_it_helps_and_only_then():
 def test_affinities_are_cosines_and_follow_the_labels():
     problem = make_problem(shots=3)
     model = fit(problem).model
-    assert isinstance(model, CalibratedCache)
-    image, text = model.on(LIKE).affinities(torch.as_tensor(problem.X).double())
+    assert isinstance(model, CalibratedModel)
+    image, text = model.scorer(LIKE).affinities(torch.as_tensor(problem.X).double())
     assert float(image.abs().max()) <= 1 + 1e-6
     cache, position = ImageCache.build(problem.X, problem.y, 5)
     assert (image.argmax(1).numpy() == position).all()
@@ -146,13 +145,12 @@ def test_affinities_are_cosines_and_follow_the_labels():
     assert torch.equal(text[:, same], text[:, same][:, :1].expand(-1, 3))
 
 
-def test_weights_learned_from_a_share_of_a_large_support_set_are_about_those_of_all(monkeypatch):
+def test_weights_learned_from_a_part_of_a_large_support_set_are_about_those_of_all(monkeypatch):
     problem = make_problem(n_classes=6, shots=40, dim=24, noise=1.0, text_noise=1.0, n_test=60)
     whole = fit(problem, 6)
     tried = []
-    monkeypatch.setattr(_sampling, "MAX_SCORES", 6 * 240 // 2)
     monkeypatch.setattr(metric_selection, "fit_fusion", lambda *given: tried.append(given) or fit_fusion(*given))
-    part = fit(problem, 6)
+    part = fit(problem, 6, max_scores=6 * 240 // 2)
     assert {len(given[1]) for given in tried} == {120}
     assert all(np.bincount(given[1]).tolist() == [20] * 6 for given in tried)
     assert part.hardness.shape == part.label_noise.shape == (240,)
@@ -160,10 +158,9 @@ def test_weights_learned_from_a_share_of_a_large_support_set_are_about_those_of_
     np.testing.assert_allclose(part.hardness.mean(), whole.hardness.mean(), rtol=0.2)
 
 
-def test_a_large_support_set_takes_the_best_metric_alone_and_no_residual(monkeypatch):
+def test_a_large_support_set_takes_the_best_metric_alone_and_no_residual():
     problem = make_problem(n_classes=5, shots=4, noise=1.0)
-    assert len(fit(problem, n_epochs=20).model.members) == 4
-    monkeypatch.setattr(metric_selection, "MAX_WORK", 0)
-    large = fit(problem, n_epochs=20)
-    assert len(large.model.members) == 1
+    assert len(fit(problem, n_epochs=20).model.components) == 4
+    large = fit(problem, n_epochs=20, max_work=0)
+    assert len(large.model.components) == 1
     assert large.model.residual is None

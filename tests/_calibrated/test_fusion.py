@@ -1,26 +1,27 @@
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 import torch
 
-from skxma._calibrated import fusion as calibration
-from skxma._calibrated.experts import Scores
+from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.experts import LeaveOneOutScores
 from skxma._calibrated.fusion import (
-    FusionProblem,
-    Layout,
+    FusionObjective,
+    FusionParametrization,
     LeaveOneOutLogProbability,
     fit_fusion,
     fused_logits,
+    leave_one_out_correction,
     leave_one_out_log_probability,
     mean_log_likelihood,
-    missing_shot,
     weight_penalty,
 )
-from skxma._calibrated.metric_selection import shares
-from skxma._fitted import FitReport, LeftOutAnswers
+from skxma._calibrated.metric_selection import pseudo_bma_weights
+from skxma._fitted import FitReport, LeftOutPredictions
 
 PRIOR = np.array([10.0, 2.0, 1.0, 3.0])
+CONFIG = CalibrationConfig()
 
 
 def make_scores(n=60, n_classes=4, useful=(1.0, 0.5, 1.0, 0.0), wrong=0, seed=0):
@@ -34,12 +35,12 @@ def make_scores(n=60, n_classes=4, useful=(1.0, 0.5, 1.0, 0.0), wrong=0, seed=0)
     scores, labels = torch.as_tensor(scores), torch.as_tensor(labels)
     own = scores.gather(2, labels[None, :, None].expand(len(scores), -1, 1)).repeat(1, 1, 3)
     names = ("zero_shot", "text_cache", "image_cache", "prototype")
-    lone = torch.zeros(n, dtype=torch.bool)
-    return Scores(names, scores, own, torch.full((3,), 1 / 3, dtype=torch.float64), lone), labels
+    singleton = torch.zeros(n, dtype=torch.bool)
+    return LeaveOneOutScores(names, scores, own, torch.full((3,), 1 / 3, dtype=torch.float64), singleton), labels
 
 
-def fit(scores, labels, **held):
-    return fit_fusion(scores, labels, torch.ones(len(labels)), Layout(PRIOR, 1, 2, **held))
+def fit(scores, labels, config=CONFIG, **held):
+    return fit_fusion(scores, labels, torch.ones(len(labels)), FusionParametrization(PRIOR, 1, 2, **held), config)
 
 
 def test_a_useless_expert_loses_its_weight_and_a_useful_one_gains():
@@ -79,7 +80,7 @@ def test_what_is_reported_is_what_was_minimised():
     scores, labels = make_scores()
     fusion = fit(scores, labels)
     logits = np.tensordot(fusion.weights, scores.scores.numpy(), axes=1)
-    np.testing.assert_allclose(fused_logits(scores, fusion.weights), logits)
+    np.testing.assert_allclose(fused_logits(scores.scores, fusion.weights), logits)
     shifted = logits - logits.max(1, keepdims=True)
     p = (np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True))[np.arange(len(labels)), labels]
     np.testing.assert_allclose(fusion.log_probability.exp(), p)
@@ -89,15 +90,15 @@ def test_what_is_reported_is_what_was_minimised():
 
 def test_the_learned_weights_are_a_minimum():
     scores, labels = make_scores()
-    layout = Layout(PRIOR, 1, 2)
+    parametrization = FusionParametrization(PRIOR, 1, 2)
     fusion = fit(scores, labels)
 
     def objective(weights):
         log_p = leave_one_out_log_probability(scores, torch.as_tensor(weights), labels)
         rate = torch.tensor(fusion.noise_rate, dtype=torch.float64)
         loss = -mean_log_likelihood(log_p, scores, rate, torch.ones(len(labels), dtype=torch.float64), 4)
-        u = weights / layout.prior
-        return float(loss) + weight_penalty(len(labels), 4) * np.sum(u - 1 - np.log(u))
+        u = weights / parametrization.prior
+        return float(loss) + weight_penalty(len(labels), 4, CONFIG) * np.sum(u - 1 - np.log(u))
 
     least = objective(fusion.weights)
     for j in range(4):
@@ -118,15 +119,15 @@ def test_the_learned_noise_rate_is_a_minimum(n):
         return -float(p.log().mean()) + max(0.01, 0.5 / n) * (np.log(rate / (1 - rate)) + 4) ** 2
 
     assert objective(fusion.noise_rate) < min(objective(0.97 * fusion.noise_rate), objective(1.03 * fusion.noise_rate))
-    distance = float(Layout(PRIOR, 1, 2).relative_weights(torch.as_tensor(fusion.theta[:-1]))[3])
-    assert fusion.objective == pytest.approx(objective(fusion.noise_rate) + weight_penalty(n, 4) * distance)
+    distance = float(FusionParametrization(PRIOR, 1, 2).relative_weights(torch.as_tensor(fusion.theta[:-1]))[3])
+    assert fusion.objective == pytest.approx(objective(fusion.noise_rate) + weight_penalty(n, 4, CONFIG) * distance)
 
 
-def test_a_share_of_known_pictures_exceeds_the_threshold():
+def test_a_share_of_known_images_exceeds_the_threshold():
     rng = np.random.default_rng(0)
     scores, nodes = rng.standard_normal((40, 3)), np.array([0.25, 0.5, 0.25], dtype=np.float32)
     logits = torch.as_tensor(rng.standard_normal((40, 5)))
-    answers = LeftOutAnswers.of(logits, torch.as_tensor(scores), torch.as_tensor(nodes))
+    answers = LeftOutPredictions.from_logits(logits, torch.as_tensor(scores), torch.as_tensor(nodes))
     np.testing.assert_array_equal(answers.label, logits.argmax(1))
     np.testing.assert_allclose(answers.probability, torch.softmax(logits, 1).amax(1), rtol=1e-6)
     for rate in (0.1, 0.3, 0.7):
@@ -139,19 +140,19 @@ def test_nothing_known_exceeds_the_threshold_of_no_rejection():
     nodes = np.full(10, 0.1)
     assert np.cumsum(nodes)[-1] / nodes.sum() < 1
     scores = np.arange(10.0)[None]
-    answers = LeftOutAnswers(np.zeros(1, int), np.ones(1), scores, nodes, np.zeros((1, 2)))
+    answers = LeftOutPredictions(np.zeros(1, int), np.ones(1), scores, nodes, np.zeros((1, 2)))
     assert answers.rejection_threshold(0.0) == 9
 
 
 def test_what_was_learned_stays_as_it_is():
     scores, labels = make_scores()
     fusion = fit(scores, labels)
-    answers = LeftOutAnswers.of(torch.zeros(1, 2), torch.zeros(1, 1), torch.ones(1))
+    answers = LeftOutPredictions.from_logits(torch.zeros(1, 2), torch.zeros(1, 1), torch.ones(1))
     report = FitReport(None, None, None, 0.0, [], answers)
-    problem = FusionProblem(scores, labels, torch.ones(len(labels)), Layout(PRIOR, 1, 2))
+    problem = FusionObjective(scores, labels, torch.ones(len(labels)), FusionParametrization(PRIOR, 1, 2))
     for one, name in (
         (fusion, "weights"),
-        (problem.layout, "prior"),
+        (problem.parametrization, "prior"),
         (answers, "label"),
         (report, "noise_rate"),
         (problem, "labels"),
@@ -162,19 +163,21 @@ def test_what_was_learned_stays_as_it_is():
 
 def test_weights_are_pulled_by_each_of_two_texts():
     theta = torch.tensor([0.2, -0.3, 0.7, 0.1, -0.4, 0.5, 0.3, -0.6], dtype=torch.float64)
-    layout = Layout(np.ones(6), 2, 3)
-    relative, _, _, distance = layout.relative_weights(theta)
-    others = layout.relative_weights(torch.zeros(8, dtype=torch.float64))
+    parametrization = FusionParametrization(np.ones(6), 2, 3)
+    relative, _, _, distance = parametrization.relative_weights(theta)
+    others = parametrization.relative_weights(torch.zeros(8, dtype=torch.float64))
     moved = relative.sum() - relative.log().sum() - (others[0].sum() - others[0].log().sum())
     torch.testing.assert_close(distance - others[3], moved)
 
 
-def test_lone_samples_are_scored_without_noise_and_by_the_mean_of_the_log_likelihoods():
+def test_singletons_are_scored_without_noise_and_by_the_mean_of_the_log_likelihoods():
     scores, labels = make_scores(n=6)
     own = scores.own.clone()
     own[:, :, 1] += 1.0
-    lone = torch.ones(6, dtype=torch.bool)
-    scores = Scores(scores.names, scores.scores, own, torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64), lone)
+    singleton = torch.ones(6, dtype=torch.bool)
+    scores = LeaveOneOutScores(
+        scores.names, scores.scores, own, torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64), singleton
+    )
     log_p = leave_one_out_log_probability(scores, torch.as_tensor(PRIOR), labels)
     rate = torch.tensor(0.3, dtype=torch.float64)
     got = mean_log_likelihood(log_p, scores, rate, torch.ones(6, dtype=torch.float64), 4)
@@ -182,11 +185,11 @@ def test_lone_samples_are_scored_without_noise_and_by_the_mean_of_the_log_likeli
     assert fit(scores, labels).noise_rate == 0
 
 
-def test_loss_weights_say_whom_to_please():
+def test_a_sample_of_little_loss_weight_has_little_influence():
     scores, labels = make_scores(n=200, useful=(2.0, 2.0, 2.0, 2.0), wrong=50)
     weights = torch.ones(200)
     weights[:50] = 1e-6
-    trusting = fit_fusion(scores, labels, weights, Layout(PRIOR, 1, 2))
+    trusting = fit_fusion(scores, labels, weights, FusionParametrization(PRIOR, 1, 2), CONFIG)
     assert trusting.noise_rate < fit(scores, labels).noise_rate / 2
 
 
@@ -204,11 +207,13 @@ def test_the_gradient_in_closed_form_is_that_of_finite_differences():
 def test_another_start_reaches_the_same_minimum():
     scores, labels = make_scores()
     a = fit(scores, labels)
-    b = fit_fusion(scores, labels, torch.ones(len(labels)), Layout(PRIOR, 1, 2), start=a.theta + 0.5)
+    b = fit_fusion(
+        scores, labels, torch.ones(len(labels)), FusionParametrization(PRIOR, 1, 2), CONFIG, start=a.theta + 0.5
+    )
     np.testing.assert_allclose(a.weights, b.weights, rtol=1e-2)
 
 
-def test_labels_are_not_called_wrong_where_the_text_is(monkeypatch):
+def test_labels_are_not_called_wrong_where_the_text_is():
     scores, labels = make_scores(n=20, useful=(0.0, 0.0, 2.0, 2.0), seed=3)
     # zero-shot is sure of another class for most
     scores.scores[0] *= 30.0
@@ -216,61 +221,61 @@ def test_labels_are_not_called_wrong_where_the_text_is(monkeypatch):
     found = fit(scores, labels)
     assert found.noise_rate < 0.1
     assert found.weights[0] < 0.1 * PRIOR[0]
-    monkeypatch.setattr(calibration, "SUSPICIOUS", np.inf)
-    assert fit(scores, labels).noise_rate > 0.3
+    unsuspecting = replace(CONFIG, suspicious_noise_rate=0.999)
+    assert fit(scores, labels, unsuspecting).noise_rate > 0.3
 
 
 @pytest.mark.parametrize(("later", "taken"), [(0.5, "later"), (1.5, "first")])
 def test_weights_learned_as_if_no_label_was_wrong_count_where_they_are_better(monkeypatch, later, taken):
     scores, labels = make_scores()
-    solutions = {"first": np.full(7, calibration.SUSPICIOUS + 1), "later": np.zeros(7)}
+    solutions = {"first": np.full(7, 5.0), "later": np.zeros(7)}
     found = iter([(1.0, solutions["first"]), (0.1, np.ones(7)), (later, solutions["later"])])
-    monkeypatch.setattr(FusionProblem, "minimum", lambda *given, **options: next(found))
-    solution = FusionProblem(scores, labels, torch.ones(len(labels)), Layout(PRIOR, 1, 2)).solve(None)
+    monkeypatch.setattr(FusionObjective, "minimize", lambda *given, **options: next(found))
+    solution = FusionObjective(scores, labels, torch.ones(len(labels)), FusionParametrization(PRIOR, 1, 2)).solve(None)
     assert solution is solutions[taken]
 
 
 def test_metrics_count_by_how_well_they_answer_for_samples_left_out():
-    even = shares([0.5, 0.9, 0.2], 0)
+    even = pseudo_bma_weights([0.5, 0.9, 0.2], 0, 0.3)
     np.testing.assert_allclose(even, 1 / 3)
-    few, many = shares([0.5, 0.9, 0.2], 10), shares([0.5, 0.9, 0.2], 10_000)
+    few, many = (pseudo_bma_weights([0.5, 0.9, 0.2], n, 0.3) for n in (10, 10_000))
     assert few[2] > few[0] > few[1] > 0
     np.testing.assert_allclose(few[0] / few[1], np.exp(0.3 * 10 * 0.4))
     np.testing.assert_allclose(many, [0, 0, 1])
 
 
 def test_the_pull_to_the_priors_fades_with_the_samples():
-    pulls = [weight_penalty(n, 10) for n in (10, 50, 100, 160, 1000)]
+    pulls = [weight_penalty(n, 10, CONFIG) for n in (10, 50, 100, 160, 1000)]
     assert pulls == sorted(pulls, reverse=True)
     assert pulls[0] == pulls[1] == 0.02
     assert pulls[3] == pytest.approx(1 / 160)
 
 
 def test_many_classes_of_few_shots_are_pulled_as_hard_as_few_classes():
-    assert weight_penalty(2000, 1000) == weight_penalty(20, 10) == 0.02
-    assert weight_penalty(16000, 1000) < 0.005
+    assert weight_penalty(2000, 1000, CONFIG) == weight_penalty(20, 10, CONFIG) == 0.02
+    assert weight_penalty(16000, 1000, CONFIG) < 0.005
 
 
 def test_the_missing_shot_counts_less_the_more_there_are():
-    assert missing_shot(np.array([2, 2, 0])) == pytest.approx(4 / 3)
-    assert missing_shot(np.array([1, 1])) == 1.0
-    assert missing_shot(np.array([16, 16])) == pytest.approx(256 / 255)
-    assert missing_shot(np.array([1, 3])) == pytest.approx((1 + 3 * 9 / 8) / 4)
+    assert leave_one_out_correction(np.array([2, 2, 0])) == pytest.approx(4 / 3)
+    assert leave_one_out_correction(np.array([1, 1])) == 1.0
+    assert leave_one_out_correction(np.array([16, 16])) == pytest.approx(256 / 255)
+    assert leave_one_out_correction(np.array([1, 3])) == pytest.approx((1 + 3 * 9 / 8) / 4)
 
 
-def test_more_image_shifts_the_weights_and_what_is_told_of_them():
+def test_rescaled_image_experts_shift_the_weights_and_the_scalars():
     scores, labels = make_scores()
-    layout = Layout(PRIOR, 1, 2)
-    before = fit_fusion(scores, labels, torch.ones(len(labels)), layout)
-    after = layout.with_more_image(before, 4 / 3)
+    parametrization = FusionParametrization(PRIOR, 1, 2)
+    before = fit_fusion(scores, labels, torch.ones(len(labels)), parametrization, CONFIG)
+    after = parametrization.rescale_image_experts(before, 4 / 3)
     np.testing.assert_allclose(after.weights[2:] / before.weights[2:], (4 / 3) ** 0.5)
     np.testing.assert_allclose(after.weights[:2] / before.weights[:2], (3 / 4) ** 0.5)
     relative = after.weights[1:] / PRIOR[1:]
     assert after.alpha == pytest.approx(relative.mean())
     assert after.fusion_ratio == pytest.approx(relative[1:].sum() / relative.sum())
-    two_texts = Layout(PRIOR, 2, 1)
-    shifted = two_texts.with_more_image(before, 4)
+    two_texts = FusionParametrization(PRIOR, 2, 1)
+    shifted = two_texts.rescale_image_experts(before, 4)
     np.testing.assert_allclose(shifted.weights / before.weights, [0.5, 0.5, 0.5, 2])
-    held = Layout(PRIOR, 1, 2, alpha=0.5)
-    fixed = fit_fusion(scores, labels, torch.ones(len(labels)), held)
-    assert held.with_more_image(fixed, 4 / 3) is fixed
+    held = FusionParametrization(PRIOR, 1, 2, alpha=0.5)
+    fixed = fit_fusion(scores, labels, torch.ones(len(labels)), held, CONFIG)
+    assert held.rescale_image_experts(fixed, 4 / 3) is fixed

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.residual import choose_residual, negative_log_likelihood, train_residual
 from skxma._sampling import stratified_folds
 
@@ -19,10 +20,10 @@ def test_folds_deal_out_each_class_evenly(labels):
 def test_the_residual_learns_what_the_offset_does_not_know():
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(3).repeat(30)
-    centres = torch.randn(3, 8, generator=rng, dtype=torch.float64)
-    features = centres[labels] + 0.3 * torch.randn(90, 8, generator=rng, dtype=torch.float64)
+    centers = torch.randn(3, 8, generator=rng, dtype=torch.float64)
+    features = centers[labels] + 0.3 * torch.randn(90, 8, generator=rng, dtype=torch.float64)
     offset, weights = torch.zeros(90, 3, dtype=torch.float64), torch.ones(90, dtype=torch.float64)
-    residual, curve = choose_residual(features, labels, weights, offset, 20)
+    residual, curve = choose_residual(features, labels, weights, offset, CalibrationConfig(n_epochs=20))
     after = negative_log_likelihood(offset + features @ residual.T, labels, weights)
     assert float(after) < 0.3 < np.log(3)
     assert curve[-1] < curve[0]
@@ -34,7 +35,9 @@ def test_the_residual_is_left_out_where_nothing_is_to_be_learned():
     labels = torch.arange(3).repeat(12)
     features = torch.randn(36, 8, generator=rng, dtype=torch.float64)
     offset = 8 * torch.eye(3, dtype=torch.float64)[labels]
-    residual, curve = choose_residual(features, labels, torch.ones(36, dtype=torch.float64), offset, 20)
+    residual, curve = choose_residual(
+        features, labels, torch.ones(36, dtype=torch.float64), offset, CalibrationConfig(n_epochs=20)
+    )
     assert residual is None
     assert curve == []
 

@@ -88,7 +88,7 @@ def test_a_model_file_leaves_them_out(problem, tmp_path):
     clf = classifier(problem, warm_start=True).set_callbacks(Recorder(problem)).fit(problem.X, problem.y)
     clf.save(tmp_path / "m.skxma")
     loaded = load(tmp_path / "m.skxma")
-    assert [member.choice for member in loaded.model_.members] == [member.choice for member in clf.model_.members]
+    assert [one.choice for one in loaded.model_.components] == [one.choice for one in clf.model_.components]
     np.testing.assert_array_equal(loaded.predict_proba(problem.X_test), clf.predict_proba(problem.X_test))
     np.testing.assert_allclose(
         loaded.fit(problem.X, problem.y).predict_proba(problem.X_test),

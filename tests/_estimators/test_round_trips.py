@@ -57,7 +57,7 @@ def assert_same(a, b, path="") -> None:
             assert_same(left, right, f"{path}[{i}]")
     elif hasattr(a, "__dict__"):
         # a scorer that is ready is made again where it is needed
-        assert_same(*({k: v for k, v in vars(one).items() if k != "_ready"} for one in (a, b)), path)
+        assert_same(*({k: v for k, v in vars(one).items() if k != "_kept_scorer"} for one in (a, b)), path)
     else:
         assert a == b, path
 

@@ -7,9 +7,8 @@ from problems import make_problem
 
 from skxma import XMAdapterClassifier
 from skxma._calibrated import metric_selection
-from skxma._calibrated.config import MEMBERS
-from skxma._calibrated.fusion import NOISE_LOGIT, Layout
-from skxma._calibrated.metric import SHRINKAGES
+from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.fusion import FusionParametrization
 
 
 def classifier(problem=None, **changes):
@@ -22,25 +21,28 @@ def problem():
     return make_problem(n_classes=6, shots=6, dim=24)
 
 
+CONFIG = CalibrationConfig()
+
+
 @pytest.fixture
 def tried(monkeypatch):
     """What of the metrics a fit tries."""
     choices = []
 
-    def spy(support, metric, settings, start=None):
+    def spy(support, metric, config, start=None):
         choices.append(metric.choice)
-        return once(support, metric, settings, start)
+        return once(support, metric, config, start)
 
-    once = metric_selection.try_metric
-    monkeypatch.setattr(metric_selection, "try_metric", spy)
+    once = metric_selection.fit_metric
+    monkeypatch.setattr(metric_selection, "fit_metric", spy)
     return choices
 
 
 def test_a_warm_fit_of_the_same_pictures_tries_what_was_chosen_and_says_the_same(problem, tried):
     clf = classifier(problem, vocabulary=problem.words, warm_start=True).fit(problem.X, problem.y)
     cold = clf.predict_proba(problem.X_test)
-    assert len(tried) == 3 * len(SHRINKAGES)
-    chosen = [member.choice for member in clf.model_.members]
+    assert len(tried) == 3 * len(CONFIG.shrinkages)
+    chosen = [one.choice for one in clf.model_.components]
     assert {root for root, _ in chosen} == {"words", "classes", "none"}
     tried.clear()
     clf.fit(problem.X, problem.y)
@@ -52,7 +54,7 @@ def test_a_cold_fit_forgets(problem, tried):
     clf = classifier(problem).fit(problem.X, problem.y)
     first = clf.predict_proba(problem.X_test)
     clf.fit(problem.X[::-1], problem.y[::-1])
-    assert len(tried) == 2 * 2 * len(SHRINKAGES)
+    assert len(tried) == 2 * 2 * len(CONFIG.shrinkages)
     np.testing.assert_allclose(clf.predict_proba(problem.X_test), first, atol=1e-6)
 
 
@@ -67,7 +69,7 @@ def test_pictures_and_classes_are_added_without_forgetting(problem, grow, text, 
         clf.fit(problem.X, problem.y)
     else:
         clf.partial_fit(problem.X[~old], problem.y[~old])
-    assert len(tried) <= MEMBERS
+    assert len(tried) <= CONFIG.max_metrics
     assert clf.classes_.tolist() == list(range(6))
     assert clf.score(problem.X_test[problem.y_test < 5], problem.y_test[problem.y_test < 5]) > before - 0.1
     cold = classifier(problem if text else None).fit(problem.X, problem.y)
@@ -77,15 +79,15 @@ def test_pictures_and_classes_are_added_without_forgetting(problem, grow, text, 
 def test_what_was_learned_with_less_is_no_bound(problem, tried):
     one_shot = np.arange(len(problem.y)) % 6 == 0
     clf = classifier(problem, warm_start=True).fit(problem.X[one_shot], problem.y[one_shot])
-    assert sorted(member.choice for member in clf.model_.members) == [("classes", None), ("none", None)]
+    assert sorted(one.choice for one in clf.model_.components) == [("classes", None), ("none", None)]
     tried.clear()
     clf.fit(problem.X, problem.y)
-    assert len(tried) == 2 * len(SHRINKAGES)
+    assert len(tried) == 2 * len(CONFIG.shrinkages)
     # another number of experts, and no text any more
     clf.set_params(text_features=None).fit(problem.X, problem.y)
     assert clf.text_cache_ is None
     zero_shot = classifier(problem, warm_start=True).fit(problem.X[:1], problem.y[:1])
-    assert zero_shot.fit(problem.X, problem.y).model_.members
+    assert zero_shot.fit(problem.X, problem.y).model_.components
 
 
 def test_the_papers_training_goes_on(problem):
@@ -134,11 +136,11 @@ def test_what_does_not_fit_starts_anew(problem, changes):
     st.floats(1e-4, 0.5),
 )
 def test_a_start_is_the_solution_it_was_made_of(n_text, n_image, logs, rate):
-    layout = Layout(np.ones(1 + n_text + n_image), n_text, n_image)
+    parametrization = FusionParametrization(np.ones(1 + n_text + n_image), n_text, n_image)
     relative = np.exp(logs[: 1 + n_text + n_image])
-    theta = layout.theta_of(relative, rate)
+    theta = parametrization.theta_from(relative, rate, CONFIG.noise_prior_logit)
     assert theta.shape == (4 + n_text + n_image,)
-    found = layout.relative_weights(torch.as_tensor(theta[:-1]))[0]
+    found = parametrization.relative_weights(torch.as_tensor(theta[:-1]))[0]
     np.testing.assert_allclose(found, relative, rtol=1e-6)
-    assert 1 / (1 + np.exp(-(theta[-1] + NOISE_LOGIT))) == pytest.approx(rate, rel=1e-4)
-    assert layout.theta_of(relative[:-1], rate) is None
+    assert 1 / (1 + np.exp(-(theta[-1] + CONFIG.noise_prior_logit))) == pytest.approx(rate, rel=1e-4)
+    assert parametrization.theta_from(relative[:-1], rate, CONFIG.noise_prior_logit) is None

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skxma import functional as F
-from skxma._index import exact as retrieval
-from skxma._index.clustered import CelledKeys, must_read, ready_keys
-from skxma._index.clusters import cut_cells
-from skxma._index.exact import TOLERANCE, Keys
+from skxma._index.clustered import ClusteredIndex, build_index, classes_to_score
+from skxma._index.clusters import cluster_keys
+from skxma._index.config import IndexConfig
+from skxma._index.exact import ExactIndex
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -26,9 +26,9 @@ def draw_logits(seed):
 
 @settings(max_examples=300, deadline=None)
 @given(seeds, st.sampled_from([1e-3, 0.01, 0.1, 0.4]), st.booleans())
-def test_what_is_not_read_moves_no_probability_by_more_than_the_tolerance(seed, tolerance, certain_is_enough):
+def test_what_is_not_read_moves_no_probability_by_more_than_the_tolerance(seed, tolerance, skip_if_certain):
     low, high, true, estimate = draw_logits(seed)
-    read = must_read(low, high, tolerance, certain_is_enough)
+    read = classes_to_score(low, high, tolerance, skip_if_certain)
     answered = torch.where(read, true, estimate)
     gap = (torch.softmax(answered, 1) - torch.softmax(true, 1)).abs().max()
     assert float(gap) <= tolerance + 1e-12
@@ -38,16 +38,16 @@ def test_what_is_not_read_moves_no_probability_by_more_than_the_tolerance(seed, 
 @given(seeds)
 def test_where_the_only_possible_class_is_read_the_sum_of_all_is_near_too(seed):
     low, high, true, estimate = draw_logits(seed)
-    answered = torch.where(must_read(low, high, 0.01, certain_is_enough=False), true, estimate)
+    answered = torch.where(classes_to_score(low, high, 0.01, skip_if_certain=False), true, estimate)
     gap = (torch.logsumexp(answered, 1) - torch.logsumexp(true, 1)).abs().max()
     assert float(gap) <= -np.log(1 - 0.01) + 1e-9
 
 
 def test_nothing_is_read_where_the_limits_say_all():
     sure = torch.tensor([[0.0, 30.0, 0.0]])
-    assert not must_read(sure - 1, sure + 1, 0.01).any()
-    assert must_read(sure - 1, sure + 1, 0.01, certain_is_enough=False).tolist() == [[False, True, False]]
-    assert must_read(sure - 20, sure + 20, 0.01).all()
+    assert not classes_to_score(sure - 1, sure + 1, 0.01).any()
+    assert classes_to_score(sure - 1, sure + 1, 0.01, skip_if_certain=False).tolist() == [[False, True, False]]
+    assert classes_to_score(sure - 20, sure + 20, 0.01).all()
 
 
 def make_keys(n=6000, n_classes=5, dim=24, seed=0, dtype=torch.float32):
@@ -58,7 +58,7 @@ def make_keys(n=6000, n_classes=5, dim=24, seed=0, dtype=torch.float32):
     def draw(count):
         labels = torch.randint(n_classes, (count,), generator=generator)
         which = torch.randint(8, (count,), generator=generator)
-        return F.normalise(places[labels, which] + torch.randn(count, dim, generator=generator, dtype=dtype)), labels
+        return F.normalize(places[labels, which] + torch.randn(count, dim, generator=generator, dtype=dtype)), labels
 
     keys, labels = draw(n)
     weights = 0.5 + torch.rand(n, generator=generator, dtype=dtype)
@@ -71,11 +71,9 @@ def by_formula(keys, labels, weights, n_classes, queries, beta):
 
 
 @pytest.mark.parametrize("tile", [7, 1000, 2**21])
-def test_tiles_add_up_to_the_formula(monkeypatch, tile):
-    monkeypatch.setattr(retrieval, "TILE_ENTRIES", tile)
-    monkeypatch.setattr(retrieval, "TILE_ROWS", 6)
+def test_tiles_add_up_to_the_formula(tile):
     keys, labels, weights, queries = make_keys(n=60, dtype=torch.float64)
-    got = Keys(keys, labels, weights, 5).evidence(queries[:20], 3.0)
+    got = ExactIndex(keys, labels, weights, 5, IndexConfig(tile_entries=tile, tile_rows=6)).evidence(queries[:20], 3.0)
     torch.testing.assert_close(got, by_formula(keys, labels, weights, 5, queries[:20], 3.0))
 
 
@@ -83,57 +81,60 @@ def test_tiles_add_up_to_the_formula(monkeypatch, tile):
 def read(monkeypatch):
     """How many contributions of keys were made at a time, from here on."""
     sizes = []
-    contributions = Keys._contributions
+    contributions = ExactIndex._contributions
 
     def watch(self, queries, some, beta):
         found = contributions(self, queries, some, beta)
         sizes.append(found.numel())
         return found
 
-    monkeypatch.setattr(Keys, "_contributions", watch)
+    monkeypatch.setattr(ExactIndex, "_contributions", watch)
     return sizes
 
 
-def test_no_array_is_as_large_as_all_cosines(monkeypatch, read):
+def test_no_array_is_as_large_as_all_cosines(read):
     keys, labels, weights, queries = make_keys()
-    monkeypatch.setattr(retrieval, "TILE_ENTRIES", 4000)
-    for made in (Keys(keys, labels, weights, 5), in_cells(keys, labels, weights)):
+    config = IndexConfig(tile_entries=4000)
+    clusters = cluster_keys(keys, labels, 5, config)
+    order = torch.as_tensor(clusters.order)
+    clustered = ClusteredIndex(keys[order], labels[order], weights[order], 5, clusters, config)
+    for made in (ExactIndex(keys, labels, weights, 5, config), clustered):
         read.clear()
-        made.enough_evidence(queries, 5.0, [torch.log])
+        made.bounded_evidence(queries, 5.0, [torch.log])
         assert max(read) <= 4000
         assert read
 
 
-def in_cells(keys, labels, weights, n_classes=5):
-    return ready_keys(keys, labels, weights, n_classes, cut_cells(keys, labels, n_classes))
+def clustered_index(keys, labels, weights, n_classes=5):
+    return build_index(keys, labels, weights, n_classes, cluster_keys(keys, labels, n_classes))
 
 
-def test_cells_hold_every_key_once_and_one_class_each():
+def test_clusters_hold_every_key_once_and_one_class_each():
     keys, labels, _, _ = make_keys()
-    cells = cut_cells(keys, labels, 5)
-    assert sorted(cells.order) == list(range(6000))
-    assert cells.starts[0] == 0
-    assert cells.starts[-1] == 6000
-    sizes = np.diff(cells.starts)
+    clusters = cluster_keys(keys, labels, 5)
+    assert sorted(clusters.order) == list(range(6000))
+    assert clusters.starts[0] == 0
+    assert clusters.starts[-1] == 6000
+    sizes = np.diff(clusters.starts)
     assert sizes.min() >= 1
     assert 64 <= sizes.mean() <= 256
-    for start, stop in zip(cells.starts, cells.starts[1:], strict=False):
-        assert len(set(labels[cells.order[start:stop]].tolist())) == 1
+    for start, stop in zip(clusters.starts, clusters.starts[1:], strict=False):
+        assert len(set(labels[clusters.order[start:stop]].tolist())) == 1
 
 
-def test_keys_of_a_cell_are_nearer_to_each_other_than_to_the_class():
+def test_keys_of_a_cluster_are_nearer_to_each_other_than_to_the_class():
     keys, labels, weights, _ = make_keys()
-    made = in_cells(keys, labels, weights)
+    made = clustered_index(keys, labels, weights)
     within = [made.unit[a:b] @ made.unit[a:b].T for a, b in zip(made.starts, made.starts[1:], strict=False)]
     of_class = [keys[labels == c] @ keys[labels == c].T for c in range(5)]
     mean = [float(torch.cat([a.flatten() for a in arrays]).mean()) for arrays in (within, of_class)]
     assert mean[0] > mean[1] + 0.2
 
 
-def test_a_class_without_keys_has_no_cell():
+def test_a_class_without_keys_has_no_cluster():
     keys, labels, weights, queries = make_keys(n=300)
-    made = in_cells(keys, labels, weights, n_classes=7)
-    assert set(made.class_of_cell.tolist()) == set(range(5))
+    made = clustered_index(keys, labels, weights, n_classes=7)
+    assert set(made.class_of_cluster.tolist()) == set(range(5))
     estimate, doubt = made.estimate(queries, 4.0)
     assert not estimate[:, 5:].any()
     assert not doubt[:, 5:].any()
@@ -142,10 +143,10 @@ def test_a_class_without_keys_has_no_cell():
 @pytest.mark.parametrize("beta", [2.0, 7.0, 9.0])
 def test_the_evidence_lies_within_the_limits(beta):
     keys, labels, weights, queries = make_keys(n=20_000, dtype=torch.float64)
-    made = in_cells(keys, labels, weights)
+    made = clustered_index(keys, labels, weights)
     estimate, doubt = made.estimate(queries, beta)
-    truth = Keys(keys, labels, weights, 5).evidence(queries, beta)
-    outside = (truth - estimate).abs() > retrieval.DEVIATIONS * doubt + 1e-12
+    truth = ExactIndex(keys, labels, weights, 5).evidence(queries, beta)
+    outside = (truth - estimate).abs() > IndexConfig().n_standard_errors * doubt + 1e-12
     assert float(outside.double().mean()) <= 0.001
     assert (doubt > 0).any()
 
@@ -155,44 +156,44 @@ def test_the_evidence_lies_within_the_limits(beta):
 def test_probabilities_are_within_the_tolerance(beta, scale):
     made, logits, queries = make_logits(20_000, scale)
     truth = torch.softmax(logits(made.evidence(queries, beta)), 1)
-    answer = torch.softmax(logits(made.enough_evidence(queries, beta, [logits])), 1)
-    assert float((answer - truth).abs().max()) <= TOLERANCE
+    answer = torch.softmax(logits(made.bounded_evidence(queries, beta, [logits])), 1)
+    assert float((answer - truth).abs().max()) <= IndexConfig().tolerance
 
 
 def test_few_keys_are_read_where_the_answer_is_clear(read):
     made, logits, queries = make_logits(60_000, 20.0)
     read.clear()
-    made.enough_evidence(queries, 10.0, [logits])
+    made.bounded_evidence(queries, 10.0, [logits])
     assert sum(read) < 0.3 * len(queries) * 60_000
 
 
 def make_logits(n, scale):
-    """Keys in cells, what makes logits of their evidence, and queries."""
+    """Clustered keys, what makes logits of their evidence, and queries."""
     keys, labels, weights, queries = make_keys(n=n)
     mass = torch.zeros(5).index_add(0, labels, weights)
     others = torch.randn(len(queries), 5, generator=torch.Generator().manual_seed(1))
-    return in_cells(keys, labels, weights), lambda e: others + scale * F.log_mean_evidence(e, mass), queries
+    return clustered_index(keys, labels, weights), lambda e: others + scale * F.log_mean_evidence(e, mass), queries
 
 
-def test_a_picture_that_is_a_key_finds_itself():
+def test_an_image_that_is_a_key_finds_itself():
     keys, labels, weights, _ = make_keys(n=20_000)
     mass = torch.zeros(5).index_add(0, labels, weights)
-    made = in_cells(keys, labels, weights)
-    queries = F.normalise(keys[::50] + 0.02 * torch.randn(400, 24, generator=torch.Generator().manual_seed(2)))
+    made = clustered_index(keys, labels, weights)
+    queries = F.normalize(keys[::50] + 0.02 * torch.randn(400, 24, generator=torch.Generator().manual_seed(2)))
 
     def logits(evidence):
         return 2 * F.log_mean_evidence(evidence, mass)
 
     beta = 40.0  # so sharp that one key outweighs all others
     truth = torch.softmax(logits(made.evidence(queries, beta)), 1)
-    answer = torch.softmax(logits(made.enough_evidence(queries, beta, [logits])), 1)
+    answer = torch.softmax(logits(made.bounded_evidence(queries, beta, [logits])), 1)
     assert float((truth.argmax(1) == labels[::50]).double().mean()) > 0.95
-    assert float((answer - truth).abs().max()) <= TOLERANCE
+    assert float((answer - truth).abs().max()) <= IndexConfig().tolerance
 
 
 def test_few_keys_are_read_as_a_whole():
     keys, labels, weights, queries = make_keys(n=100)
-    made = in_cells(keys, labels, weights)
+    made = clustered_index(keys, labels, weights)
     estimate, doubt = made.estimate(queries, 5.0)
     torch.testing.assert_close(estimate, made.evidence(queries, 5.0))
     assert not doubt.any()
@@ -200,13 +201,13 @@ def test_few_keys_are_read_as_a_whole():
 
 def test_cosines_come_in_the_order_of_the_cache():
     keys, labels, weights, queries = make_keys(n=500)
-    made = in_cells(keys, labels, weights)
-    assert isinstance(made, CelledKeys)
+    made = clustered_index(keys, labels, weights)
+    assert isinstance(made, ClusteredIndex)
     torch.testing.assert_close(made.cosines(queries), queries @ keys.T)
 
 
-def test_cells_are_the_same_each_time():
+def test_clusters_are_the_same_each_time():
     keys, labels, _, _ = make_keys()
-    a, b = cut_cells(keys, labels, 5), cut_cells(keys, labels, 5)
+    a, b = cluster_keys(keys, labels, 5), cluster_keys(keys, labels, 5)
     np.testing.assert_array_equal(a.order, b.order)
     np.testing.assert_array_equal(a.starts, b.starts)

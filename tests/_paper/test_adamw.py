@@ -3,11 +3,12 @@ import pytest
 import torch
 from problems import make_problem
 
-from skxma._paper.adamw import Descent, descend
-from skxma._paper.fit import judge_left_out
-from skxma._paper.loss import LoneAffinity, leave_one_out_loss
-from skxma._paper.module import CrossModalCache, PaperSettings
-from skxma._paper.nets_backward import by_net
+from skxma._paper.adamw import PaperTrainer, train_paper
+from skxma._paper.config import PaperConfig
+from skxma._paper.fit import leave_one_out_logits
+from skxma._paper.loss import SingletonAffinity, leave_one_out_loss
+from skxma._paper.module import CrossModalCache
+from skxma._paper.nets_backward import split_by_net
 from skxma.caches import ImageCache
 
 LIKE = torch.empty(0, dtype=torch.float64)
@@ -22,7 +23,7 @@ def make_model(shots=(4, 4, 4, 4, 4), with_text=True, narrow=None, absent=0, **c
     cache, _ = ImageCache.build(problem.X[keep], problem.y[keep], 5, weights)
     text = torch.as_tensor(problem.text).double()
     text[:absent] = 0
-    settings = {
+    changes = {
         "alpha": 1.3,
         "beta": 3.0,
         "fusion_ratio": None,
@@ -36,7 +37,7 @@ def make_model(shots=(4, 4, 4, 4, 4), with_text=True, narrow=None, absent=0, **c
         "seed": 0,
         **changes,
     }
-    model = CrossModalCache(cache, text if with_text else None, PaperSettings(**settings), LIKE)
+    model = CrossModalCache(cache, text if with_text else None, PaperConfig(**changes), LIKE)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -49,8 +50,8 @@ def net_parameters(model):
     return [p for net in (model.img2txt, model.metanet) for p in (net.outer, net.bias, net.inner, net.inner_bias)]
 
 
-def net_gradients(descent):
-    return [of for of_net in by_net(descent.nets.gradients) for of in of_net]
+def net_gradients(trainer):
+    return [of for of_net in split_by_net(trainer.nets.gradients) for of in of_net]
 
 
 @pytest.mark.parametrize("with_text", [True, False])
@@ -61,48 +62,51 @@ def test_gradients_are_those_of_the_loss(with_text, shots, narrow, absent):
     generator = torch.Generator().manual_seed(1)
     rows = torch.randperm(len(features), generator=generator)[:BATCH]
     weights = torch.rand(len(rows), generator=generator, dtype=torch.float64)
-    lone = LoneAffinity(torch.tensor([0.2, 0.5]).double(), torch.tensor([0.4, 0.6]).double())
+    simulated = SingletonAffinity(torch.tensor([0.2, 0.5]).double(), torch.tensor([0.4, 0.6]).double())
     image, text = model.affinities(features[rows])
     scalars = (model.alpha, model.beta, model.ratio())
-    wanted = (weights * leave_one_out_loss(model, zero_shot[rows], rows, image, text, scalars, lone)).sum()
-    parameters = [model.keys, *([model.share, *net_parameters(model)] if with_text else [])]
+    wanted = (weights * leave_one_out_loss(model.support, zero_shot[rows], rows, image, text, scalars, simulated)).sum()
+    parameters = [model.keys, *([model.ratio_logit, *net_parameters(model)] if with_text else [])]
     of_keys, *of_others = torch.autograd.grad(wanted, parameters)
 
     with torch.no_grad():
-        descent = Descent(model, features, zero_shot)
-        one_each = lone if bool(model.lone.any()) else None
-        loss, hardness = descent.differentiate(descent.place[rows], weights, one_each)
+        trainer = PaperTrainer(model, features, zero_shot)
+        one_each = simulated if bool(model.support.singleton.any()) else None
+        loss, hardness = trainer.backward(trainer.place[rows], weights, one_each)
     torch.testing.assert_close(loss, wanted.detach())
-    torch.testing.assert_close(descent.keys_gradient, of_keys[descent.order])
+    torch.testing.assert_close(trainer.grad_keys, of_keys[trainer.order])
     if with_text:
-        torch.testing.assert_close([descent.share_gradient, *net_gradients(descent)], of_others)
-    torch.testing.assert_close(hardness, judge_left_out(model, features, zero_shot)[1][rows])
+        torch.testing.assert_close([trainer.grad_ratio_logit, *net_gradients(trainer)], of_others)
+    torch.testing.assert_close(hardness, leave_one_out_logits(model, features, zero_shot)[1][rows])
 
 
 def test_epochs_are_those_of_adamw_on_the_loss():
     model, features, zero_shot = make_model((3, 4, 2, 4, 3))
     by_hand, _, _ = make_model((3, 4, 2, 4, 3))
-    weights = model.weights
-    curve = descend(Descent(model, features, zero_shot), weights, range(3))
+    weights = model.support.weights
+    curve = train_paper(PaperTrainer(model, features, zero_shot), weights, range(3))
 
     nets = net_parameters(by_hand)
-    groups = [{"params": [by_hand.keys, by_hand.share], "lr": 1e-2}, {"params": nets, "lr": 1e-1}]
-    optimiser = torch.optim.AdamW(groups, eps=1e-4, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 6)
-    generator, unused = torch.Generator().manual_seed(0), LoneAffinity(torch.zeros(1).double(), torch.ones(1).double())
-    hard = judge_left_out(by_hand, features, zero_shot)[1]
+    groups = [{"params": [by_hand.keys, by_hand.ratio_logit], "lr": 1e-2}, {"params": nets, "lr": 1e-1}]
+    optimizer = torch.optim.AdamW(groups, eps=1e-4, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6)
+    generator, unused = (
+        torch.Generator().manual_seed(0),
+        SingletonAffinity(torch.zeros(1).double(), torch.ones(1).double()),
+    )
+    hard = leave_one_out_logits(by_hand, features, zero_shot)[1]
     for wanted in curve:
         scaled = (hard - hard.min()) / (hard.max() - hard.min())
         importance, total, hard = weights * (1 + scaled) / (1 + scaled).mean(), 0.0, hard.clone()
         for rows in torch.randperm(16, generator=generator).split(BATCH):
-            hard[rows] = judge_left_out(by_hand, features, zero_shot)[1][rows]
+            hard[rows] = leave_one_out_logits(by_hand, features, zero_shot)[1][rows]
             image, text = by_hand.affinities(features[rows])
             scalars = (by_hand.alpha, by_hand.beta, by_hand.ratio())
-            loss = leave_one_out_loss(by_hand, zero_shot[rows], rows, image, text, scalars, unused)
+            loss = leave_one_out_loss(by_hand.support, zero_shot[rows], rows, image, text, scalars, unused)
             loss = (importance[rows] * loss).sum() / importance[rows].sum()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             total += loss.item() * len(rows) / 16
         assert wanted == pytest.approx(total, rel=1e-9)
@@ -113,15 +117,15 @@ def test_epochs_are_those_of_adamw_on_the_loss():
 def test_the_model_has_what_was_learned_when_it_is_asked_for():
     model, features, zero_shot = make_model()
     before = [p.detach().clone() for p in model.parameters()]
-    descent, seen = Descent(model, features, zero_shot), []
+    trainer, seen = PaperTrainer(model, features, zero_shot), []
 
     def epochs():
         for epoch in range(2):
             yield epoch
-            descent.put_back()
+            trainer.write_back()
             seen.append(model.keys.detach().clone())
 
-    descend(descent, model.weights, epochs())
+    train_paper(trainer, model.support.weights, epochs())
     assert not torch.equal(seen[0], before[0])
     assert not torch.equal(seen[0], seen[1])
     torch.testing.assert_close(seen[1], model.keys.detach())
@@ -130,7 +134,7 @@ def test_the_model_has_what_was_learned_when_it_is_asked_for():
 
 def test_a_held_ratio_stays():
     model, features, zero_shot = make_model(fusion_ratio=0.6, weight_decay=0.0)
-    share = model.share.detach().clone()
-    descend(Descent(model, features, zero_shot), model.weights, range(2))
-    assert torch.equal(model.share, share)
+    before = model.ratio_logit.detach().clone()
+    train_paper(PaperTrainer(model, features, zero_shot), model.support.weights, range(2))
+    assert torch.equal(model.ratio_logit, before)
     assert float(model.ratio()) == pytest.approx(0.6)

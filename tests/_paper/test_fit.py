@@ -4,9 +4,10 @@ import torch
 from problems import make_problem
 
 from skxma import functional as F
-from skxma._paper.fit import class_mean_text, fit_trained
-from skxma._paper.loss import LoneAffinity, current_lone, leave_one_out_loss
-from skxma._paper.module import CrossModalCache, PaperSettings, ProjectionNet, shared_projection
+from skxma._paper.config import PaperConfig
+from skxma._paper.fit import class_mean_text, fit_paper
+from skxma._paper.loss import SingletonAffinity, leave_one_out_loss
+from skxma._paper.module import CrossModalCache, ProjectionNet, shared_projection
 from skxma.caches import ImageCache
 
 LIKE = torch.empty(0)
@@ -25,13 +26,13 @@ FIXED = {
 }
 
 
-def settings(**changes):
-    return PaperSettings(**{**FIXED, **changes})
+def config(**changes):
+    return PaperConfig(**{**FIXED, **changes})
 
 
 def fit(problem, text=True, **changes):
     cache, _ = ImageCache.build(problem.X, problem.y, 5)
-    return fit_trained(cache, torch.as_tensor(problem.text) if text else None, settings(**changes), LIKE)
+    return fit_paper(cache, torch.as_tensor(problem.text) if text else None, config(**changes), LIKE)
 
 
 def test_untrained_with_given_scalars_is_the_formula_of_the_paper():
@@ -41,20 +42,21 @@ def test_untrained_with_given_scalars_is_the_formula_of_the_paper():
     fused = 0.7 * f @ problem.X.T + 0.3 * (f @ problem.text.T)[:, problem.y]
     evidence = np.exp(-4.0 * (1 - fused)) @ np.eye(5)[problem.y]
     wanted = 20.0 * f @ problem.text.T + 1.3 * evidence
-    np.testing.assert_allclose(model.on(LIKE).logits(torch.as_tensor(f)), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(model.scorer(LIKE).logits(torch.as_tensor(f)), wanted, rtol=1e-4, atol=1e-4)
     assert (model.alpha, model.beta, model.fusion_ratio) == (1.3, 4.0, pytest.approx(0.7))
 
 
 def test_the_loss_of_a_sample_is_that_of_a_cache_without_it_at_its_full_mass():
     problem = make_problem(shots=3)
     cache, _ = ImageCache.build(problem.X, problem.y, 5)
-    model = CrossModalCache(cache, torch.as_tensor(problem.text), settings(alpha=1.0, beta=3.0, fusion_ratio=0.5), LIKE)
+    model = CrossModalCache(cache, torch.as_tensor(problem.text), config(alpha=1.0, beta=3.0, fusion_ratio=0.5), LIKE)
     features = torch.as_tensor(cache.keys)
     zero_shot = 20 * features @ torch.as_tensor(problem.text).T
     rows = torch.arange(15)
     image, text = model.affinities(features)
     scalars = (1.0, 3.0, model.ratio())
-    got = leave_one_out_loss(model, zero_shot, rows, image, text, scalars, current_lone(model)).detach()
+    unused = SingletonAffinity(torch.zeros(1), torch.ones(1))
+    got = leave_one_out_loss(model.support, zero_shot, rows, image, text, scalars, unused).detach()
     for i in range(15):
         rest = np.arange(15) != i
         fused = 0.5 * image[i, rest] + 0.5 * text[i, cache.labels[rest]]
@@ -67,17 +69,19 @@ def test_the_loss_of_a_sample_is_that_of_a_cache_without_it_at_its_full_mass():
 
 def test_gradients_agree_with_finite_differences():
     problem = make_problem(n_classes=3, shots=2, dim=4)
-    cache, _ = ImageCache.build(problem.X[:5], problem.y[:5], 3)  # one lone sample
+    cache, _ = ImageCache.build(problem.X[:5], problem.y[:5], 3)  # one singleton
     features = torch.as_tensor(cache.keys).double()
     text = torch.as_tensor(problem.text).double()
-    model = CrossModalCache(cache, text.float(), settings(), LIKE.double())
-    lone = LoneAffinity(torch.tensor([0.5, 0.6]).double(), torch.tensor([0.5, 0.5]).double())
+    model = CrossModalCache(cache, text.float(), config(), LIKE.double())
+    simulated = SingletonAffinity(torch.tensor([0.5, 0.6]).double(), torch.tensor([0.5, 0.5]).double())
     rows = torch.arange(5)
 
     def loss(keys, alpha, beta, ratio):
-        image = F.affinity(features, F.normalise(keys))
+        image = F.affinity(features, F.normalize(keys))
         affinity = F.affinity(features, text)
-        return leave_one_out_loss(model, 5 * features @ text.T, rows, image, affinity, (alpha, beta, ratio), lone).sum()
+        return leave_one_out_loss(
+            model.support, 5 * features @ text.T, rows, image, affinity, (alpha, beta, ratio), simulated
+        ).sum()
 
     arguments = (features.clone(), *(torch.tensor(v).double() for v in (1.2, 3.0, 0.4)))
     assert torch.autograd.gradcheck(loss, tuple(a.requires_grad_(True) for a in arguments))
@@ -87,7 +91,7 @@ def test_the_scalars_are_found_as_exactly_in_single_precision():
     problem = make_problem(n_classes=40, shots=5, dim=64, noise=1.5, text_noise=2.0)
     cache, _ = ImageCache.build(problem.X, problem.y, 40)
     text = torch.as_tensor(problem.text)
-    single, double = (fit_trained(cache, text, settings(), like).model for like in (LIKE, LIKE.double()))
+    single, double = (fit_paper(cache, text, config(), like).model for like in (LIKE, LIKE.double()))
     for name in ("alpha", "beta", "fusion_ratio"):
         assert getattr(single, name) == pytest.approx(getattr(double, name), rel=2e-6)
 
@@ -123,7 +127,7 @@ def test_a_narrow_text_space_keeps_the_affinities_about_right():
     problem = make_problem(dim=32)
     model = fit(problem, text_dim=24).model
     assert model.text_cache.keys.shape == (5, 24)
-    _, text = model.on(LIKE).affinities(torch.as_tensor(problem.X_test))
+    _, text = model.scorer(LIKE).affinities(torch.as_tensor(problem.X_test))
     wanted = (problem.X_test @ problem.text.T)[:, model.image_cache.labels]
     assert np.corrcoef(text.numpy().ravel(), wanted.ravel())[0, 1] > 0.7
 
@@ -133,7 +137,7 @@ def test_without_text_class_means_stand_in_and_there_is_no_text_cache():
     model = fit(problem, text=False, n_epochs=3).model
     assert model.text_cache is None
     assert model.fusion_ratio == 1
-    assert (model.on(LIKE).logits(torch.as_tensor(problem.X_test)).argmax(1).numpy() == problem.y_test).mean() > 0.9
+    assert (model.scorer(LIKE).logits(torch.as_tensor(problem.X_test)).argmax(1).numpy() == problem.y_test).mean() > 0.9
 
 
 def test_class_means_leave_each_sample_out_of_its_own():
@@ -148,15 +152,15 @@ def test_projection_net_starts_as_its_weight():
     generator = torch.Generator().manual_seed(0)
     start = shared_projection(6, 3, generator)
     torch.testing.assert_close(start.T @ start, torch.eye(3), atol=1e-5, rtol=0)
-    net = ProjectionNet(6, start, generator, LIKE)
+    net = ProjectionNet(6, 1, start, generator, LIKE)
     x = torch.randn(4, 6)
-    torch.testing.assert_close(net(x), F.normalise(x @ start))
-    torch.testing.assert_close(net.freeze()(x), net(x).detach())
+    torch.testing.assert_close(net(x), F.normalize(x @ start))
+    torch.testing.assert_close(net.to_projection()(x), net(x).detach())
 
 
 @pytest.mark.parametrize("shots", [1, 2])
 def test_few_shots_train_without_harm(shots):
     problem = make_problem(shots=shots, text_noise=0.2, noise=0.5)
     zero_shot = (problem.X_test @ problem.text.T).argmax(1) == problem.y_test
-    fitted = fit(problem, n_epochs=20).model.on(LIKE).logits(torch.as_tensor(problem.X_test)).argmax(1).numpy()
+    fitted = fit(problem, n_epochs=20).model.scorer(LIKE).logits(torch.as_tensor(problem.X_test)).argmax(1).numpy()
     assert (fitted == problem.y_test).mean() >= zero_shot.mean() - 0.02

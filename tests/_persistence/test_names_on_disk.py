@@ -12,8 +12,8 @@ from problems import make_problem
 
 import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier, baselines
-from skxma._calibrated.model import CalibratedCache
-from skxma._paper.model import TrainedCache
+from skxma._calibrated.model import CalibratedModel
+from skxma._paper.model import PaperModel
 from skxma._persistence import format_1, model_file, names_on_disk
 from skxma._persistence.names_on_disk import CLIP_ENCODER, ESTIMATORS, RECORDS
 from skxma._persistence.packing import Unpacker
@@ -48,9 +48,7 @@ def dataclasses_of(*hints):
 
 
 def test_every_class_that_a_model_consists_of_has_a_name_on_disk():
-    assert {record.cls for record in RECORDS.values()} == dataclasses_of(
-        CalibratedCache, TrainedCache, PooledModel, Pool
-    )
+    assert {record.cls for record in RECORDS.values()} == dataclasses_of(CalibratedModel, PaperModel, PooledModel, Pool)
 
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=lambda record: record.name)

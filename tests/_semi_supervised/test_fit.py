@@ -1,4 +1,4 @@
-"""Pictures without labels, as an estimator takes them."""
+"""Images without labels, as an estimator takes them."""
 
 import pickle
 
@@ -11,7 +11,8 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier, XMAdapterSearchCV
 from skxma._labels import split_unlabelled
-from skxma._semi_supervised import fit as unlabelled
+from skxma._semi_supervised import fit as pool_fit
+from skxma._semi_supervised.config import PoolConfig
 from skxma.datasets import load_emoji
 from skxma.model_selection import FewShotSplit, UnlabeledInTraining
 
@@ -135,16 +136,16 @@ def test_attributes_of_the_samples(problem):
 def test_no_fold_is_scored_by_a_model_or_soft_labels_that_saw_it(problem, monkeypatch):
     X, y = few(problem, 4)
     seen = []
-    judge = unlabelled.judge_pool
+    score = pool_fit.score_pool
 
     def spy(report, *rest):
         seen.append(report.model.image_cache.keys)
-        return judge(report, *rest)
+        return score(report, *rest)
 
-    monkeypatch.setattr(unlabelled, "judge_pool", spy)
+    monkeypatch.setattr(pool_fit, "score_pool", spy)
     clf = model(problem).fit(X, y)
     whole, folds = seen[0], seen[1:]
-    assert len(folds) == unlabelled.N_FOLDS
+    assert len(folds) == PoolConfig().n_folds
     assert len(whole) == len(clf.image_cache_.keys)
     for key in whole:
         held = sum(bool((part == key).all(1).any()) for part in folds)
@@ -155,9 +156,9 @@ def test_a_pool_of_nothing_known_does_little(problem):
     X, y = few(problem, 4)
     rng = np.random.default_rng(5)
     strangers = unit(rng.standard_normal((200, X.shape[1])) + 3)
-    labelled = y >= 0
-    both = np.concatenate([X[labelled], strangers]), np.concatenate([y[labelled], np.full(200, -1)])
-    clf, without = model(problem).fit(*both), model(problem).fit(X[labelled], y[labelled])
+    labeled = y >= 0
+    both = np.concatenate([X[labeled], strangers]), np.concatenate([y[labeled], np.full(200, -1)])
+    clf, without = model(problem).fit(*both), model(problem).fit(X[labeled], y[labeled])
     assert clf.score(problem.X_test, problem.y_test) > without.score(problem.X_test, problem.y_test) - 0.02
 
 
@@ -183,8 +184,8 @@ def test_one_shot_without_text_has_nothing_to_judge_by(problem):
 
 def test_classes_of_one_and_of_several(problem):
     X, y = few(problem, 3)
-    lone = np.isin(y, [-1, 1, 2, 3]) | (np.arange(len(y)) % 3 == 0)
-    clf = model(problem).fit(X[lone], y[lone])
+    kept = np.isin(y, [-1, 1, 2, 3]) | (np.arange(len(y)) % 3 == 0)
+    clf = model(problem).fit(X[kept], y[kept])
     assert np.isfinite(clf.predict_proba(problem.X_test)).all()
     assert clf.n_unlabeled_used_ > 0
 
@@ -211,7 +212,7 @@ def test_growing_and_dropping_remember_the_pool(problem):
     np.testing.assert_allclose(fewer.predict_proba(problem.X_test), fresh.predict_proba(problem.X_test), atol=1e-5)
 
 
-def test_pictures_without_labels_alone_can_be_added(problem):
+def test_images_without_labels_alone_can_be_added(problem):
     X, y = few(problem)
     clf = model(problem).fit(X[y >= 0], y[y >= 0]).partial_fit(X[y < 0], y[y < 0])
     whole = model(problem).fit(X, y)
@@ -258,7 +259,7 @@ def test_the_papers_form_leaves_them_out(problem):
     assert clf.soft_labels_.shape == (np.sum(y < 0), 5)
 
 
-def test_pictures_and_text_labels():
+def test_images_and_text_labels():
     emoji = load_emoji()
     things = np.isin(emoji.target, emoji.target_names[:6])
     images, names, styles = emoji.images[things], emoji.target[things], emoji.sets[things]
@@ -277,7 +278,7 @@ class TestSplitting:
             assert np.sum(y[train] < 0) == np.sum(y < 0)
             np.testing.assert_array_equal(np.bincount(y[train][y[train] >= 0]), 2)
 
-    def test_labelled_pictures_are_drawn_as_without_them(self, problem):
+    def test_labeled_images_are_drawn_as_without_them(self, problem):
         X, y = few(problem, 8)
         known = np.flatnonzero(y >= 0)
         with_pool = FewShotSplit(2, 2, random_state=0, unlabeled_label=-1).split(X, y)
@@ -286,7 +287,7 @@ class TestSplitting:
             np.testing.assert_array_equal(train[y[train] >= 0], known[train_alone])
             np.testing.assert_array_equal(test, known[test_alone])
 
-    def test_views_of_a_tested_picture_are_left_out(self):
+    def test_views_of_a_tested_image_are_left_out(self):
         y = np.array([0, 0, 0, 1, 1, 1, -1, -1])
         groups = np.array([0, 1, 2, 3, 4, 5, 0, 6])
         for splitter in (

@@ -1,0 +1,28 @@
+"""Sizes of the blocks in which large arrays are computed, so that memory does not grow with the support set.
+
+No answer depends on them, except through the order in which floating-point numbers are added. Sizes from which on the
+method itself changes (a subsample, one metric instead of several) are fields of the configurations instead.
+"""
+
+from __future__ import annotations
+
+SCORE_ENTRIES = 2**24
+"""Entries of an (n, N) block of leave-one-out cosines: 128 MB in double precision."""
+
+CLASS_SUM_ROWS = 2**14
+"""Samples whose one-hot rows (C, n) are multiplied at once for the class means."""
+
+HELD_OUT_ROWS = 2**12
+"""Samples outside of the subsample that are predicted at once."""
+
+POOL_ENTRIES = 2**22
+"""Entries of a block of pool images times dimensions, classes or keys."""
+
+KEY_ROWS = 2**14
+"""Keys that are mapped by a metric at once when an index is built."""
+
+TILE_ENTRIES = 2**21
+"""Cosines of a tile of queries and keys: 8 MB in single precision, which stay in the processor's cache."""
+
+TILE_ROWS = 1024
+"""Queries of a tile."""
