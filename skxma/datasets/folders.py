@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 
+from skxma._runtime.warning import warn
 from skxma.datasets._layout import PARTS, find_class_folders
 from skxma.datasets._listing import IMAGE_ENDINGS
 from skxma.datasets._table import Columns, read_table
@@ -72,7 +72,7 @@ def load_image_folder(
     """
     data = read_image_folder(path, part=part, columns=Columns(path_column, label_column))
     for note in data.notes:
-        warnings.warn(note, UserWarning, stacklevel=2)
+        warn(note)
     return data
 
 
