@@ -10,7 +10,7 @@ from sklearn.utils.validation import _num_samples
 
 from skxma.errors import ImageError
 from skxma.images import as_items
-from skxma.images._validation import path_of
+from skxma.images._sources import path_of
 
 Names = NDArray[np.object_]
 
