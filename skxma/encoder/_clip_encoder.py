@@ -390,7 +390,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             for keys, pixels in batches:
                 values = self._embed_views(pixels, loaded)
                 if store is not None:
-                    store.put_many(namespace, keys, values)
+                    store.put_many(keys, namespace, values)
                 run.fill(keys, values)
                 progress.advance(len(keys))
 
@@ -454,7 +454,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
                 ends = np.cumsum([len(unique[key]) for key in some])[:-1]
                 values = _unit_rows(np.stack([part.mean(axis=0) for part in np.split(features, ends)]))
                 if store is not None:
-                    store.put_many(namespace, some, values)
+                    store.put_many(some, namespace, values)
                 known.update(zip(some, values, strict=True))
                 progress.advance(len(prompts))
         rows = np.array([known[key] for key in keys], dtype=np.float32).reshape(len(keys), loaded.n_features)
