@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from skxma._estimators.embedding_input import EncodedInput
 from skxma._estimators.sample_names import names_with, names_without
@@ -15,6 +15,7 @@ from skxma._estimators.support_set import Samples, check_one_label_each, sample_
 from skxma._labels import ClassTable, resolve_classes, split_unlabelled
 from skxma._runtime.atomic import all_or_nothing
 from skxma._semi_supervised.pool import Pool
+from skxma._sklearn_compat import num_samples
 from skxma.caches import Floats, ImageCache
 
 
@@ -72,7 +73,7 @@ class GrowingClassifier(EncodedInput):
             return self.fit(X, y, sample_weight)
         self._validate_params()
         check_one_label_each(X, y)
-        weights = sample_weights(sample_weight, _num_samples(y))
+        weights = sample_weights(sample_weight, num_samples(y))
         y, unlabelled = split_unlabelled(y, self.unlabeled_label, self.classes_[0])
         labelled, pool = self._held()
         fresh = Samples.of(self._query_features(X), y, weights, unlabelled)

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma._estimators.base import FewShotClassifier
 from skxma._estimators.scoring import settle_ties
 from skxma._fitted import LeftOutAnswers, RetrievalModel
+from skxma._sklearn_compat import Interval
 
 
 class OpenSetClassifier(FewShotClassifier):

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from skxma._runtime.device import is_out_of_memory, resolve_device, resolve_precision
 from skxma._runtime.doc_links import DocumentedMixin
 from skxma._runtime.progress import Progress
+from skxma._sklearn_compat import Interval, StrOptions
 from skxma.embeddings import Embeddings
 from skxma.encoder._augmentation import draw_seed, random_views
 from skxma.encoder._bare_model import refuse_bare_model
