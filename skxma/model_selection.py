@@ -16,6 +16,8 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from skxma._labels import split_unlabelled
 from skxma._sklearn_compat import Interval, StrOptions, num_samples
 
+__all__ = ["Draw", "FewShotSplit", "Tuned", "UnlabeledInTraining", "tune", "validation_score"]
+
 Indices = NDArray[np.intp]
 FEW_VALIDATION_SHOTS = 4
 
