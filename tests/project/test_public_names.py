@@ -57,3 +57,12 @@ def test_names_in_the_reference_are_exported():
     entries = list(documented())
     assert len(entries) > 60
     assert [f"{module}.{name}" for module, name in entries if name not in import_module(module).__all__] == []
+
+
+@pytest.mark.parametrize("package", [name for name in PUBLIC if (PACKAGE / name.rpartition(".")[2]).is_dir()])
+def test_implementation_modules_of_public_packages_begin_with_an_underscore(package):
+    folder = PACKAGE / package.rpartition(".")[2]
+    inner = [path for path in folder.rglob("*.py") if path != folder / "__init__.py"]
+    assert inner
+    hidden = [any(part.startswith("_") for part in path.relative_to(folder).parts) for path in inner]
+    assert [path.name for path, is_hidden in zip(inner, hidden, strict=True) if not is_hidden] == []

@@ -54,7 +54,9 @@ def test_the_layout_names_every_room_once():
     text = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
     rooms = text.partition("## Rooms")[2].partition("Beside the package")[0]
     named = re.findall(r"^\| `([\w.]+)/?` \|", rooms, re.MULTILINE)
-    there = [path.name for path in (ROOT / "skxma").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    there = [
+        path.name for path in (ROOT / "skxma").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    ]
     assert sorted(named) == sorted(set(there) - {"__init__.py", "__main__.py"})
 
 
