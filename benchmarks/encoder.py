@@ -107,7 +107,7 @@ def from_the_store(name, folder, paths, rate, arguments):
 
     keys = [content_key(path) for path in small]
     rows = np.random.default_rng(0).standard_normal((IN_STORE, loaded.n_features)).astype(np.float32)
-    store.put_many(loaded.namespace("image"), keys, rows)
+    store.put_many(keys, loaded.namespace("image"), rows)
     encoder._known_keys.clear()
     seconds = clock(lambda: clip.encode_image(small), loaded.device)
     print(

@@ -2,7 +2,7 @@
 
     python benchmarks/results.py FOLDER [--seeds 5] [--out docs/results.md] [--cells results.csv]
 
-FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `skxma.datasets.features` describes them; the
+FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; the
 bundled emoji are always in. Of data sets with more than 200 classes one seed is run. Finished cells are kept beside
 --cells and not run again; after a change of a method, ``--redo METHOD`` runs its cells anew.
 """

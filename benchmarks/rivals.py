@@ -2,7 +2,7 @@
 
     python benchmarks/rivals.py FOLDER [--seeds 2] [--out rivals.csv]
 
-FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `skxma.datasets.features` describes them; of
+FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; of
 data sets with more than 200 classes one seed is run. Without a folder only the emoji are. Started again with the same
 results file it goes on where it was.
 """

@@ -3,7 +3,7 @@
     python benchmarks/unlabelled.py FOLDER [--seeds 5] [--shots 1 2 4] [--cells unlabelled.csv]
     python benchmarks/unlabelled.py --large
 
-FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `skxma.datasets.features` describes them; the
+FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; the
 bundled emoji are always in, files of more than 200 classes are not. All are tested on the other half. Finished cells
 are kept and not run again. With --large a made-up pool of 100 000 embeddings and 100 classes is fitted and saved
 instead.

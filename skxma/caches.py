@@ -12,6 +12,8 @@ from torch import Tensor
 
 from skxma import functional as F
 
+__all__ = ["ImageCache", "TextCache"]
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.intp]
 ScorerT = TypeVar("ScorerT")

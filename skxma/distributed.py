@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["dask_embeddings"]
+
 PARTITION = 256
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+__all__ = ["Embeddings"]
+
 # What only chooses, repeats or joins rows; the rest of numpy's functions make something else of them.
 _OF_ROWS = {np.concatenate, np.vstack, np.take, np.compress, np.delete, np.repeat, np.copy, np.append, np.insert}
 

@@ -1,5 +1,15 @@
 """The errors of skxma: each also is the builtin that a caller would expect to catch."""
 
+__all__ = [
+    "EncoderMismatchError",
+    "EncoderNotFoundError",
+    "ImageError",
+    "ModelFileError",
+    "OutOfMemoryError",
+    "SkxmaError",
+    "WeightsError",
+]
+
 
 class SkxmaError(Exception):
     """Base of every error that skxma raises on its own account."""

@@ -13,6 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+__all__ = [
+    "affinity",
+    "cache_evidence",
+    "class_log_evidence",
+    "fill_absent",
+    "fuse",
+    "fused_evidence",
+    "hard_sample_weights",
+    "hardness",
+    "noisy_log_likelihood",
+    "normalize",
+    "open_set_score",
+    "residual_logits",
+    "text_affinity",
+    "wrong_label_posterior",
+]
+
 EPS = 1e-12
 """Lower bound of denominators; far below every length, mass or variance that means anything."""
 

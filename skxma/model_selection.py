@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid, check_cv
 from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples
 
 from skxma._labels import split_unlabelled, with_spelling_of
+from skxma._sklearn_compat import Interval, StrOptions, num_samples
+
+__all__ = ["Draw", "FewShotSplit", "Tuned", "UnlabeledInTraining", "tune", "validation_score"]
 
 Indices = NDArray[np.intp]
 FEW_VALIDATION_SHOTS = 4
@@ -148,7 +149,7 @@ class FewShotSplit(BaseEstimator):
             raise ValueError("FewShotSplit needs y: a shot is an image of a class.")
         check_consistent_length(X, y, groups)
         y, unlabelled = split_unlabelled(y, self.unlabeled_label)
-        rows = np.arange(_num_samples(y)) if unlabelled is None else np.flatnonzero(~unlabelled)
+        rows = np.arange(num_samples(y)) if unlabelled is None else np.flatnonzero(~unlabelled)
         belongs = None if groups is None else np.asarray(groups)
         labels, members = self._check(y[rows], None if belongs is None else belongs[rows])
         rng = check_random_state(self.random_state)
@@ -170,7 +171,7 @@ class FewShotSplit(BaseEstimator):
     def _check(self, y: NDArray[Any], groups: Any) -> tuple[Indices, Indices]:
         """Class and group of each sample as numbers from 0; refuse classes that are too small."""
         names, labels = np.unique(y, return_inverse=True)
-        members = np.arange(_num_samples(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        members = np.arange(num_samples(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
         shots = self._validation_shots()
         needed = self.n_shots + (1 if shots is None else shots) + 1
         held = np.unique(np.c_[labels, members], axis=0)[:, 0]
@@ -260,7 +261,7 @@ class UnlabeledInTraining(BaseEstimator):
     def _labelled(self, y: Any, groups: Any) -> tuple[Indices, NDArray[Any], Indices, NDArray[Any] | None]:
         """Positions and labels of the labelled samples, positions of the others, groups of the labelled."""
         y, marked = split_unlabelled(y, self.unlabeled_label)
-        marked = np.zeros(_num_samples(y), dtype=bool) if marked is None else marked
+        marked = np.zeros(num_samples(y), dtype=bool) if marked is None else marked
         rows = np.flatnonzero(~marked)
         return rows, y[rows], np.flatnonzero(marked), None if groups is None else np.asarray(groups)[rows]
 
@@ -347,7 +348,7 @@ def tune(
     ValueError
         No validation images.
     """
-    if not _num_samples(y_validation):
+    if not num_samples(y_validation):
         raise ValueError("there are no validation images; use FewShotSplit(validation='few') or 'full' to draw some.")
     split_unlabelled(y_validation, parameter="y_validation")
     grid = getattr(estimator, "search_grid", {}) if grid is None else grid

@@ -10,6 +10,8 @@ from skxma._persistence import model_file
 from skxma._persistence.estimator_state import find_estimator, unpack_estimator
 from skxma.errors import ModelFileError
 
+__all__ = ["load"]
+
 
 def load(path: str | os.PathLike[str]) -> Any:
     """Load a classifier that its `save` wrote.

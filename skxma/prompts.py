@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+__all__ = ["clean_name", "make_prompts", "resolve_templates"]
+
 # "imagenet" and "simple" are those of OpenAI's CLIP, in its order.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "imagenet": (

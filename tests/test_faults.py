@@ -323,7 +323,7 @@ AS_NOBODY = """
     clf = joblib.load(sys.argv[1])
     # whatever is imported on first use: another user may not be allowed to read it
     clf.save(sys.argv[1] + ".skxma")
-    EmbeddingStore(sys.argv[1] + ".sqlite").put_many("space", [b"a"], np.ones((1, 4), dtype=np.float32))
+    EmbeddingStore(sys.argv[1] + ".sqlite").put_many([b"a"], "space", np.ones((1, 4), dtype=np.float32))
     import concurrent.futures.thread
     if os.geteuid() == 0:
         os.seteuid(65534)
@@ -335,7 +335,7 @@ AS_NOBODY = """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = store.get_many([b"a", b"b"], "space")
-        store.put_many("space", [b"c"], np.ones((1, 4), dtype=np.float32))
+        store.put_many([b"c"], "space", np.ones((1, 4), dtype=np.float32))
     print(len(found), len(store.get_many([b"c"], "space")))
     for warning in caught:
         print(warning.message)
@@ -346,7 +346,7 @@ def test_a_folder_that_may_not_be_written_is_named_and_its_store_still_read(mode
     old, new, X = models
     joblib.dump(new, tmp_path / "new.joblib")
     old.save(open_folder / "model.skxma")
-    EmbeddingStore(open_folder).put_many("space", [b"a", b"b"], np.ones((2, 4), dtype=np.float32))
+    EmbeddingStore(open_folder).put_many([b"a", b"b"], "space", np.ones((2, 4), dtype=np.float32))
     for path in (*open_folder.iterdir(), open_folder):
         path.chmod(0o555 if path.is_dir() else 0o444)
     process = start(AS_NOBODY, tmp_path / "new.joblib", open_folder)

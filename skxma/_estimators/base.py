@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skxma._estimators.growing import GrowingClassifier
@@ -23,10 +23,11 @@ from skxma._labels import ClassTable, announced_classes, split_unlabelled, with_
 from skxma._persistence import model_file
 from skxma._persistence.estimator_state import pack_estimator
 from skxma._runtime.atomic import all_or_nothing
-from skxma._runtime.callbacks import CallbackSupportMixin, FitTask, validated
+from skxma._runtime.callbacks import FitTask, validated
 from skxma._runtime.device import memory_for, resolve_device
 from skxma._runtime.threads import blas_for, threads_for
 from skxma._semi_supervised.pool import Pool
+from skxma._sklearn_compat import CallbackSupportMixin, num_samples
 from skxma._statistics import class_means, zero_shot_cosines
 from skxma.caches import Floats, ImageCache
 from skxma.embeddings import is_embeddings, unit_rows
@@ -229,7 +230,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         """
         ready = self._support_features(X) if self._is_precomputed() or is_embeddings(X) else None
         check_one_label_each(X, y)
-        weights = sample_weights(sample_weight, _num_samples(y))
+        weights = sample_weights(sample_weight, num_samples(y))
         y, unlabelled = split_unlabelled(y, self.unlabeled_label)
         announced = announced_classes(classes, y, unlabelled, self.unlabeled_label)
         table = self._resolve_classes(y, labelled_weights(weights, unlabelled), announced)

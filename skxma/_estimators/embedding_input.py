@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skxma._labels import ClassTable, no_names_message
 from skxma._runtime.device import PRECISIONS, resolve_device
 from skxma._runtime.doc_links import DocumentedMixin
 from skxma._runtime.warning import warn
+from skxma._sklearn_compat import HasMethods, StrOptions
 from skxma.embeddings import Embeddings, Floats, embedding_array, is_embeddings, unit_rows
 from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._class_weights import class_weights

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from skxma._estimators.embedding_input import EncodedInput
 from skxma._estimators.sample_names import names_with, names_without
@@ -23,6 +23,7 @@ from skxma._labels import (
 )
 from skxma._runtime.atomic import all_or_nothing
 from skxma._semi_supervised.pool import Pool
+from skxma._sklearn_compat import num_samples
 from skxma.caches import Floats, ImageCache
 
 
@@ -86,7 +87,7 @@ class GrowingClassifier(EncodedInput):
             return self._fit(X, y, sample_weight, classes)
         self._validate_params()
         check_one_label_each(X, y)
-        weights = sample_weights(sample_weight, _num_samples(y))
+        weights = sample_weights(sample_weight, num_samples(y))
         y, unlabelled = split_unlabelled(y, self.unlabeled_label, self.classes_[0])
         announced = announced_classes(classes, y, unlabelled, self.unlabeled_label, self.classes_)
         join_labels(self.classes_, y)

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma._estimators.base import FewShotClassifier
 from skxma._estimators.scoring import settle_ties
 from skxma._fitted import FittedEvidence, LeftOutPredictions
 from skxma._labels import check_unknown, with_unknown
+from skxma._sklearn_compat import Interval
 
 
 class OpenSetClassifier(FewShotClassifier):

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import _num_samples
 
+from skxma._sklearn_compat import num_samples
 from skxma.errors import ImageError
-from skxma.images import as_items
 from skxma.images._sources import path_of
+from skxma.images._validation import as_items
 
 Names = NDArray[np.object_]
 
@@ -47,7 +47,7 @@ def names_with(clf: Any, X: Any) -> Names | None:
     """
     labeled, pool = _held(clf)
     fresh = names_of(X)
-    return as_names([*labeled, *([None] * _num_samples(X) if fresh is None else fresh), *pool])
+    return as_names([*labeled, *([None] * num_samples(X) if fresh is None else fresh), *pool])
 
 
 def names_without(clf: Any, kept: NDArray[np.bool_]) -> Names | None:

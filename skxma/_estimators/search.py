@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
-from sklearn.utils import _safe_indexing, check_consistent_length, indexable
+from sklearn.utils import check_consistent_length, indexable
 from torch import Tensor
 
 from skxma import functional as F
@@ -24,6 +24,7 @@ from skxma._estimators.xmadapter import XMAdapterClassifier
 from skxma._labels import with_spelling_of
 from skxma._paper.model import PaperScorer
 from skxma._runtime.doc_links import DocumentedMixin
+from skxma._sklearn_compat import safe_indexing
 from skxma.embeddings import Embeddings, is_embeddings
 from skxma.model_selection import UnlabeledInTraining
 
@@ -185,9 +186,9 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
         """Scores of all candidates on one fold, as `GridSearchCV` collects them."""
         start = time.perf_counter()
         clf = clone(self.estimator).set_params(**candidates[0])
-        clf.fit(_safe_indexing(X, train), _safe_indexing(y, train))
+        clf.fit(safe_indexing(X, train), safe_indexing(y, train))
         fit_time = (time.perf_counter() - start) / len(candidates)
-        X_test, y_test = _safe_indexing(X, test), with_spelling_of(_safe_indexing(y, test), clf.classes_)
+        X_test, y_test = safe_indexing(X, test), with_spelling_of(safe_indexing(y, test), clf.classes_)
         numbers = [[float(c.get(name, getattr(self.estimator, name))) for name in SWEPT] for c in candidates]
         # those that share their evidence follow each other
         order = sorted(range(len(numbers)), key=lambda i: numbers[i][1:])

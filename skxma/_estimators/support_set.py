@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import _check_sample_weight, _num_samples
 
 from skxma._labels import join_labels
+from skxma._sklearn_compat import check_sample_weight, num_samples
 from skxma.caches import Floats
 
 
@@ -81,7 +81,7 @@ def labelled_weights(
 
 def check_one_label_each(X: Any, y: Any) -> None:
     """Refuse another number of labels than of samples."""
-    given, labels = _num_samples(X), _num_samples(y)
+    given, labels = num_samples(X), num_samples(y)
     if given != labels:
         raise ValueError(
             f"X has {given} samples and y has {labels} labels: inconsistent numbers of samples. Give each one label."
@@ -92,7 +92,7 @@ def sample_weights(given: Any, n_samples: int) -> NDArray[np.float64] | None:
     """Validated weights (n_samples,), or None where none were given."""
     if given is None:
         return None
-    weights: NDArray[np.float64] = _check_sample_weight(
+    weights: NDArray[np.float64] = check_sample_weight(
         given, np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
     )
     return weights

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from skxma._paper.config import PaperConfig
 from skxma._paper.fit import fit_paper
 from skxma._paper.model import PaperModel
 from skxma._semi_supervised.model import PooledModel
+from skxma._sklearn_compat import Interval, StrOptions
 from skxma.caches import Floats, ImageCache, Integers, to_tensors
 from skxma.embeddings import unit_rows
 from skxma.encoder._class_weights import class_weights

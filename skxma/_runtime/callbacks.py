@@ -4,32 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from sklearn.base import _fit_context
+from skxma._sklearn_compat import callback_context, fit_context
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-if TYPE_CHECKING:
-
-    class CallbackSupportMixin:
-        """scikit-learn's own, typed."""
-
-        def set_callbacks(self, *callbacks: Any) -> Self:
-            """Set callbacks for the fits to come."""
-else:
-    try:
-        from sklearn.callback import CallbackSupportMixin
-    except ImportError:  # before scikit-learn 1.9
-
-        class CallbackSupportMixin:
-            """Nothing: there are no callbacks."""
-
 
 def validated(fit: Callable[P, R]) -> Callable[P, R]:
     """Have scikit-learn validate the parameters before a fit, and end its callbacks after it."""
-    wrapped: Callable[P, R] = _fit_context(prefer_skip_nested_validation=False)(fit)
+    wrapped: Callable[P, R] = fit_context(prefer_skip_nested_validation=False)(fit)
     return wrapped
 
 
@@ -53,9 +38,7 @@ class FitTask:
     @contextmanager
     def fit(cls, estimator: Any, X: Any, y: Any, sample_weight: Any, n_subtasks: int) -> Iterator[FitTask]:
         """The whole fit, in so many tasks one after the other."""
-        context = None
-        if hasattr(estimator, "_init_callback_context"):
-            context = estimator._init_callback_context(max_subtasks=n_subtasks)
+        context = callback_context(estimator, n_subtasks)
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         task = cls(estimator, context, {"X": X, "y": y, "metadata": metadata})
         task._begin()

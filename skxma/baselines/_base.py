@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.base import FewShotClassifier
 from skxma._estimators.task import Task
+from skxma._sklearn_compat import Interval
 from skxma._statistics import class_means, zero_shot_cosines
 from skxma.caches import to_tensors
 

@@ -161,7 +161,7 @@ def load_problem(
         emoji = load_emoji()
         return Problem(EMOJI, emoji.images, emoji.target, ready)
     if Path(text).exists():
-        from skxma.datasets.folders import load_image_folder
+        from skxma.datasets._folders import load_image_folder
 
         data = load_image_folder(text)
         if data.skipped and verbose:
@@ -183,7 +183,7 @@ def _encoder(encoder: Any, memory: Any, verbose: int, precision: str) -> Any:
 
 
 def _of_features(path: str) -> Problem:
-    from skxma.datasets.features import load_features
+    from skxma.datasets._features import load_features
 
     data = load_features(path)
     names = None if data.class_names is None else [str(name) for name in data.class_names]
@@ -200,7 +200,7 @@ def _of_features(path: str) -> Problem:
 
 def _of_coop(name: str, root: str | os.PathLike[str], encoder: Any) -> Problem:
     """One of CoOp's data sets; a shift of ImageNet and novel classes are tested with what was learned elsewhere."""
-    from skxma.datasets.coop import IMAGENET_SHIFTS, load_coop
+    from skxma.datasets._coop import IMAGENET_SHIFTS, load_coop
 
     bare, _, half = name.partition("/")
     if half not in ("", "base", "novel"):

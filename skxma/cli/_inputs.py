@@ -34,8 +34,8 @@ def read_labeled_images(path: str, arguments: argparse.Namespace, part: str = "t
     data : Bunch
         As :func:`skxma.datasets.load_image_folder` gives it.
     """
+    from skxma.datasets._folders import read_image_folder
     from skxma.datasets._table import Columns
-    from skxma.datasets.folders import read_image_folder
 
     path_column, label_column = (getattr(arguments, f"{what}_column", None) for what in ("path", "label"))
     data = read_image_folder(

@@ -1,8 +1,8 @@
 """Data sets: the bundled emoji, folders and tables of pictures, feature files, CoOp's splits."""
 
+from skxma.datasets._coop import load_coop
 from skxma.datasets._emoji import load_emoji
-from skxma.datasets.coop import load_coop
-from skxma.datasets.features import load_features, save_features
-from skxma.datasets.folders import load_image_folder
+from skxma.datasets._features import load_features, save_features
+from skxma.datasets._folders import load_image_folder
 
 __all__ = ["load_coop", "load_emoji", "load_features", "load_image_folder", "save_features"]

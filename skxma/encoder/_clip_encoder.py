@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from skxma._runtime.device import is_out_of_memory, resolve_device, resolve_precision
 from skxma._runtime.doc_links import DocumentedMixin
 from skxma._runtime.progress import Progress
+from skxma._sklearn_compat import Interval, StrOptions
 from skxma.embeddings import Embeddings, unit_rows
 from skxma.encoder._augmentation import draw_seed, random_views
 from skxma.encoder._bare_model import refuse_bare_model
@@ -390,7 +390,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             for keys, pixels in batches:
                 values = self._embed_views(pixels, loaded)
                 if store is not None:
-                    store.put_many(namespace, keys, values)
+                    store.put_many(keys, namespace, values)
                 run.fill(keys, values)
                 progress.advance(len(keys))
 
@@ -454,7 +454,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
                 ends = np.cumsum([len(unique[key]) for key in some])[:-1]
                 values = unit_rows(np.stack([part.mean(axis=0) for part in np.split(features, ends)]))
                 if store is not None:
-                    store.put_many(namespace, some, values)
+                    store.put_many(some, namespace, values)
                 known.update(zip(some, values, strict=True))
                 progress.advance(len(prompts))
         rows = np.array([known[key] for key in keys], dtype=np.float32).reshape(len(keys), loaded.n_features)

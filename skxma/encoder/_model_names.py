@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from skxma.encoder._checkpoints import TINY_FOLDER, FolderIdentity, identify_folder
+from skxma.encoder._checkpoints import TINY_FOLDER, identify_folder
 from skxma.encoder._open_clip import _open_clip
+from skxma.encoder._source import Source
 from skxma.errors import EncoderNotFoundError
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a model's name stands for: exactly one of a tag, a hub repository and a folder."""
-
-    name: str
-    architecture: str | None = None
-    tag: str | None = None
-    repo: str | None = None
-    identity: FolderIdentity | None = None
 
 
 def find_source(model: str) -> Source:

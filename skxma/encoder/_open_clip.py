@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,9 @@ from skxma._runtime.device import PRECISIONS
 from skxma.encoder._checkpoints import fetch_checkpoint, fetch_folder
 from skxma.encoder._loaded_model import LoadedModel
 from skxma.encoder._preprocessing import make_geometry
+from skxma.encoder._source import Source
 from skxma.encoder._torchvision_compat import ensure_importable
 from skxma.errors import WeightsError
-
-if TYPE_CHECKING:
-    from skxma.encoder._model_names import Source
 
 _N_SAMPLED = 1024
 _N_STEM_CONVOLUTIONS = 4

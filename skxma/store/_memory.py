@@ -96,15 +96,15 @@ class MemoryStore:
                     found[key] = row
         return found
 
-    def put_many(self, namespace: str, keys: Sequence[bytes], array: NDArray[Any]) -> None:
+    def put_many(self, keys: Sequence[bytes], namespace: str, array: NDArray[Any]) -> None:
         """Keep one row a key.
 
         Parameters
         ----------
-        namespace : str
-            What the values depend on besides the content.
         keys : sequence of bytes of length n
             Digests of contents.
+        namespace : str
+            What the values depend on besides the content.
         array : ndarray of shape (n, n_features) of float32 or float16
             Copied.
 

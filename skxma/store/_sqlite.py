@@ -101,15 +101,15 @@ class EmbeddingStore:
         sound = (row for row in rows if row[2] in DTYPES and row[5] == _checksum(row[1], row[2], row[3]))
         return {key: np.frombuffer(value, dtype=dtype) for _, key, dtype, value, _, _ in sound}
 
-    def put_many(self, namespace: str, keys: Sequence[bytes], array: NDArray[Any]) -> None:
+    def put_many(self, keys: Sequence[bytes], namespace: str, array: NDArray[Any]) -> None:
         """Keep one row a key, in one transaction.
 
         Parameters
         ----------
-        namespace : str
-            What the values depend on besides the content.
         keys : sequence of bytes of length n
             Digests of contents.
+        namespace : str
+            What the values depend on besides the content.
         array : ndarray of shape (n, n_features) of float32 or float16
             The embeddings.
 

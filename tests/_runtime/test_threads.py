@@ -119,7 +119,7 @@ torch.set_num_threads(4)
 from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma._runtime import threads
 from skxma.encoder import _model_cache
-from skxma.store import default_memory_store
+from skxma.store._memory import default_memory_store
 X = np.random.default_rng(0).integers(0, 255, (8, 40, 40, 3), dtype=np.uint8)
 y = list("aaaabbbb")
 encoder = CLIPEncoder("tiny", memory=False, precision="fp32", device="cpu")

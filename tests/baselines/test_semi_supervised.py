@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 from skxma.baselines import LabelSpreadingProbe, SelfTrainingProbe, SSTextUClassifier, TransCLIPClassifier
-from skxma.baselines.ss_text_u import class_shares, transport
-from skxma.baselines.trans_clip import Graph
+from skxma.baselines._ss_text_u import class_shares, transport
+from skxma.baselines._trans_clip import Graph
 
 ALL = (TransCLIPClassifier, SSTextUClassifier, SelfTrainingProbe, LabelSpreadingProbe)
 

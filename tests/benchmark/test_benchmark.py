@@ -24,7 +24,7 @@ from skxma.benchmark._report import _styles, format_table, plot_curves, summaris
 from skxma.benchmark._results_file import COLUMNS, append_row, failures, read_results
 from skxma.benchmark._runner import METHODS, run_benchmark
 from skxma.cli._benchmark import add_parser
-from skxma.datasets.features import save_features
+from skxma.datasets._features import save_features
 
 QUICK = ["zero-shot", "tip-adapter", "gda"]
 

@@ -262,7 +262,7 @@ def test_errors_are_a_line(folder, capsys, words, said):
 
 def test_the_cache_is_shown_and_cleared(tmp_path, capsys):
     store = EmbeddingStore(tmp_path)
-    store.put_many("space", [b"a", b"b"], np.ones((2, 3), dtype=np.float32))
+    store.put_many([b"a", b"b"], "space", np.ones((2, 3), dtype=np.float32))
     assert main(["cache", "info", "--path", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "embeddings  2" in printed

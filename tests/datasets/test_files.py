@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from skxma.datasets.coop import COOP_DATASETS, IMAGENET_SHIFTS, SPLIT, load_coop
-from skxma.datasets.features import load_features, save_features
-from skxma.datasets.folders import load_image_folder
+from skxma.datasets._coop import COOP_DATASETS, IMAGENET_SHIFTS, SPLIT, load_coop
+from skxma.datasets._features import load_features, save_features
+from skxma.datasets._folders import load_image_folder
 
 
 def touch(*paths):

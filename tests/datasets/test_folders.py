@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from skxma.datasets._folders import load_image_folder, read_image_folder
 from skxma.datasets._table import Columns
-from skxma.datasets.folders import load_image_folder, read_image_folder
 
 
 def plant(root, *names):

@@ -11,7 +11,8 @@ from small_clip import make_pixels
 
 from skxma import CLIPEncoder, XMAdapterClassifier, load
 from skxma.errors import EncoderMismatchError, ImageError
-from skxma.images import content_key, load_image
+from skxma.images import load_image
+from skxma.images._content_key import content_key
 from skxma.store import EmbeddingStore, MemoryStore
 
 GRAY = make_pixels(0)[..., 0]

@@ -16,9 +16,11 @@ from PIL import Image
 from small_clip import make_pixels
 
 from skxma.errors import ImageError
-from skxma.images import as_items, check_images, content_key, file_version, load_image
+from skxma.images import check_images, load_image
+from skxma.images._content_key import content_key, file_version
 from skxma.images._reading import check_header
 from skxma.images._sources import path_of
+from skxma.images._validation import as_items
 
 PIXELS = make_pixels(0)
 CONTENT = encode_as(PIXELS, "PNG")

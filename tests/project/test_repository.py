@@ -17,6 +17,7 @@ GUIDES = [
     *(ROOT / ".github").rglob("*.yml"),
     *(ROOT / ".github").rglob("*.md"),
     ROOT / "benchmarks" / "README.md",
+    ROOT / "docs" / "layout.md",
     ROOT / "docs" / "proofs.md",
     ROOT / "docs" / "changes" / "README.md",
 ]
@@ -47,6 +48,16 @@ def test_the_weekly_workflow_runs_sessions_that_exist():
     names = re.findall(r"- name: (\w+)", (ROOT / ".github" / "workflows" / "weekly.yml").read_text(encoding="utf-8"))
     assert {"coverage", "bench", "mutants"} <= set(names)
     assert [name for name in names if f"\ndef {name}(" not in noxfile] == []
+
+
+def test_the_layout_names_every_room_once():
+    text = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+    rooms = text.partition("## Rooms")[2].partition("Beside the package")[0]
+    named = re.findall(r"^\| `([\w.]+)/?` \|", rooms, re.MULTILINE)
+    there = [
+        path.name for path in (ROOT / "skxma").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    ]
+    assert sorted(named) == sorted(set(there) - {"__init__.py", "__main__.py"})
 
 
 def test_the_version_stands_in_one_place():

@@ -10,7 +10,7 @@ from problems import make_problem
 
 from skxma.benchmark._problem import Problem
 from skxma.benchmark._results_file import append_row, read_results
-from skxma.datasets.features import save_features
+from skxma.datasets._features import save_features
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import results

@@ -36,13 +36,13 @@ def test_a_damaged_file_is_warned_of_once_and_gone_without(tmp_path):
     keys, rows = make_rows(2)
     assert_warns_once(lambda: store.get_many(keys, "a"), "delete it")
     assert store.get_many(keys, "a") == {}
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
 
 
 def test_damage_in_the_middle_is_survived(tmp_path):
     store = EmbeddingStore(tmp_path / "store")
     keys, rows = make_rows(400, width=256)
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
     content = bytearray(store.file.read_bytes())
     content[4096 * 2 : 4096 * 40] = os.urandom(4096 * 38)
     store.file.write_bytes(bytes(content))
@@ -54,7 +54,7 @@ def test_damage_in_the_middle_is_survived(tmp_path):
 def test_damage_inside_a_value_is_noticed_and_mended(tmp_path):
     store = EmbeddingStore(tmp_path / "store.sqlite")
     keys, rows = make_rows(20, width=512)
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
     with sqlite3.connect(store.file) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
@@ -67,14 +67,14 @@ def test_damage_inside_a_value_is_noticed_and_mended(tmp_path):
         found = store.get_many(keys, "a")
         assert keys[7] not in found
         assert len(found) == 19
-        store.put_many("a", keys[7:8], rows[7:8])
+        store.put_many(keys[7:8], "a", rows[7:8])
         np.testing.assert_array_equal(store.get_many(keys, "a")[keys[7]], rows[7])
 
 
 def test_rows_that_skxma_did_not_write_are_unknown(tmp_path):
     store = EmbeddingStore(tmp_path / "store")
     keys, rows = make_rows(2)
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
     with sqlite3.connect(store.file) as connection:
         connection.execute("UPDATE embeddings SET dtype = 'object' WHERE key = ?", (keys[0],))
     connection.close()
@@ -84,7 +84,7 @@ def test_rows_that_skxma_did_not_write_are_unknown(tmp_path):
 def test_a_full_disk_is_warned_of_once_and_what_is_there_still_read(tmp_path, monkeypatch):
     store = EmbeddingStore(tmp_path / "store")
     keys, rows = make_rows(4)
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
     connect = sqlite3.connect
 
     def connect_to_full_disk(*args, **kwargs):
@@ -94,7 +94,7 @@ def test_a_full_disk_is_warned_of_once_and_what_is_there_still_read(tmp_path, mo
 
     monkeypatch.setattr(store_module.sqlite3, "connect", connect_to_full_disk)
     many, large = make_rows(500, width=512, seed=1)
-    assert_warns_once(lambda: store.put_many("a", many, large), "full")
+    assert_warns_once(lambda: store.put_many(many, "a", large), "full")
     assert len(store.get_many(keys, "a")) == 4
     assert store.get_many(many, "a") == {}
 
@@ -103,14 +103,14 @@ def test_a_folder_that_cannot_be_made_is_warned_of_once(tmp_path):
     (tmp_path / "file").write_text("in the way")
     store = EmbeddingStore(tmp_path / "file" / "store")
     keys, rows = make_rows(2)
-    assert_warns_once(lambda: store.put_many("a", keys, rows), "can't be written")
+    assert_warns_once(lambda: store.put_many(keys, "a", rows), "can't be written")
     assert store.get_many(keys, "a") == {}
 
 
 def test_a_read_only_store_is_read(tmp_path, monkeypatch):
     store = EmbeddingStore(tmp_path / "store")
     keys, rows = make_rows(4)
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
     connect = sqlite3.connect
 
     def connect_read_only(file, **kwargs):
@@ -119,13 +119,14 @@ def test_a_read_only_store_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module.sqlite3, "connect", connect_read_only)
     monkeypatch.setattr(store_module, "_TOUCH_SECONDS", -1.0)
     assert len(store.get_many(keys, "a")) == 4
-    assert_warns_once(lambda: store.put_many("a", keys, rows), "readonly")
+    assert_warns_once(lambda: store.put_many(keys, "a", rows), "readonly")
     assert len(store.get_many(keys, "a")) == 4
 
 
 def test_another_layout_is_left_alone(tmp_path):
     store = EmbeddingStore(tmp_path / "store")
-    store.put_many("a", *make_rows(1))
+    keys, rows = make_rows(1)
+    store.put_many(keys, "a", rows)
     with sqlite3.connect(store.file) as connection:
         connection.execute("PRAGMA user_version=999")
     connection.close()

@@ -13,7 +13,8 @@ from small_clip import make_pixels
 
 from skxma import XMAdapterClassifier
 from skxma.cli.main import main
-from skxma.store import EmbeddingStore, _resolve, default_folder, resolve_store
+from skxma.store import EmbeddingStore, _resolve, default_folder
+from skxma.store._resolve import resolve_store
 
 pytestmark = [
     pytest.mark.fault,

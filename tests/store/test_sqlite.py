@@ -1,4 +1,5 @@
 import copy
+import inspect
 import multiprocessing
 import os
 import pickle
@@ -35,10 +36,17 @@ def store(request, tmp_path):
     return MemoryStore() if request.param == "memory" else EmbeddingStore(tmp_path / "store")
 
 
+@pytest.mark.parametrize("name", ["get_many", "put_many"])
+def test_both_stores_take_keys_and_namespace_in_one_order(name):
+    for cls in (MemoryStore, EmbeddingStore):
+        parameters = list(inspect.signature(getattr(cls, name)).parameters)
+        assert parameters == ["self", "keys", "namespace", "array"][: len(parameters)]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_what_was_put_comes_back_bit_for_bit(store, dtype):
     keys, rows = make_rows(1200, dtype=dtype)
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
     found = store.get_many([b"unknown", *keys], "a")
     assert b"unknown" not in found
     np.testing.assert_array_equal(np.stack([found[key] for key in keys]), rows)
@@ -47,31 +55,31 @@ def test_what_was_put_comes_back_bit_for_bit(store, dtype):
 
 def test_namespaces_do_not_mix(store):
     keys, rows = make_rows(3)
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
     assert store.get_many(keys, "b") == {}
-    store.put_many("b", keys, -rows)
+    store.put_many(keys, "b", -rows)
     np.testing.assert_array_equal(store.get_many(keys, "a")[keys[1]], rows[1])
     np.testing.assert_array_equal(store.get_many(keys, "b")[keys[1]], -rows[1])
 
 
 def test_a_key_put_again_is_replaced(store):
     keys, rows = make_rows(3)
-    store.put_many("a", keys, rows)
-    store.put_many("a", keys[:1], rows[2:])
+    store.put_many(keys, "a", rows)
+    store.put_many(keys[:1], "a", rows[2:])
     np.testing.assert_array_equal(store.get_many(keys, "a")[keys[0]], rows[2])
     assert store.info()["n_embeddings"] == 3
 
 
 def test_clear_forgets_everything(store):
     keys, rows = make_rows(3)
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
     store.clear()
     assert store.get_many(keys, "a") == {}
     assert store.info()["n_embeddings"] == 0
 
 
 def test_empty_calls_are_harmless(store):
-    store.put_many("a", [], np.empty((0, 4), dtype=np.float32))
+    store.put_many([], "a", np.empty((0, 4), dtype=np.float32))
     assert store.get_many([], "a") == {}
     assert store.get_many([b"x"], "a") == {}
     assert store.info()["n_embeddings"] == 0
@@ -88,7 +96,7 @@ def test_empty_calls_are_harmless(store):
 )
 def test_wrong_arrays_are_refused(store, array, error, match):
     with pytest.raises(error, match=match):
-        store.put_many("a", [b"x", b"y"], array)
+        store.put_many([b"x", b"y"], "a", array)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -102,7 +110,7 @@ def test_any_keys_namespace_and_values_make_the_round_trip(tmp_path, batch, name
     keys, rows = batch
     for store in (MemoryStore(), EmbeddingStore(tmp_path / "any")):
         store.clear()
-        store.put_many(namespace, keys, rows)
+        store.put_many(keys, namespace, rows)
         found = store.get_many(keys, namespace)
         assert {key: row.tobytes() for key, row in found.items()} == {
             key: row.tobytes() for key, row in zip(keys, rows, strict=True)
@@ -112,9 +120,9 @@ def test_any_keys_namespace_and_values_make_the_round_trip(tmp_path, batch, name
 def test_memory_drops_the_least_recently_used():
     keys, rows = make_rows(4)
     store = MemoryStore(max_bytes=3 * rows[0].nbytes)
-    store.put_many("a", keys[:3], rows[:3])
+    store.put_many(keys[:3], "a", rows[:3])
     store.get_many(keys[:1], "a")
-    store.put_many("a", keys[3:], rows[3:])
+    store.put_many(keys[3:], "a", rows[3:])
     assert set(store.get_many(keys, "a")) == {keys[0], keys[2], keys[3]}
     assert store.info() == {"n_embeddings": 3, "n_bytes": 96, "max_bytes": 96}
 
@@ -122,7 +130,7 @@ def test_memory_drops_the_least_recently_used():
 def test_memory_keeps_its_own_read_only_copy():
     keys, rows = make_rows(1)
     store = MemoryStore()
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
     kept = rows.copy()
     rows[:] = 0
     found = store.get_many(keys, "a")[keys[0]]
@@ -134,7 +142,7 @@ def test_memory_keeps_its_own_read_only_copy():
 def test_copies_of_memory_share_and_pickles_are_empty():
     keys, rows = make_rows(2)
     store = MemoryStore(max_bytes=10_000)
-    store.put_many("a", keys, rows)
+    store.put_many(keys, "a", rows)
     assert copy.deepcopy(store) is store
     assert clone(CLIPEncoder("tiny", memory=store)).memory is store
     again = pickle.loads(pickle.dumps(store))
@@ -148,7 +156,7 @@ def test_memory_is_safe_among_threads():
     def work(seed):
         keys, rows = make_rows(40, seed=seed)
         for _ in range(30):
-            store.put_many("a", keys, rows)
+            store.put_many(keys, "a", rows)
             for key, row in store.get_many(keys, "a").items():
                 if not np.array_equal(row, rows[keys.index(key)]):
                     failures.append(key)
@@ -165,7 +173,7 @@ def test_memory_is_safe_among_threads():
 def test_disk_is_shared_by_path_copy_and_pickle(tmp_path):
     keys, rows = make_rows(3)
     first = EmbeddingStore(tmp_path / "store", max_bytes=10**7)
-    first.put_many("a", keys, rows)
+    first.put_many(keys, "a", rows)
     for other in (EmbeddingStore(tmp_path / "store"), pickle.loads(pickle.dumps(first)), copy.deepcopy(first)):
         np.testing.assert_array_equal(other.get_many(keys, "a")[keys[2]], rows[2])
     assert pickle.loads(pickle.dumps(first)) == first
@@ -174,7 +182,8 @@ def test_disk_is_shared_by_path_copy_and_pickle(tmp_path):
 
 def test_path_may_name_the_file_itself(tmp_path):
     store = EmbeddingStore(tmp_path / "deep" / "mine.sqlite")
-    store.put_many("a", *make_rows(1))
+    keys, rows = make_rows(1)
+    store.put_many(keys, "a", rows)
     assert (tmp_path / "deep" / "mine.sqlite").is_file()
     assert store.info()["path"] == str(tmp_path / "deep" / "mine.sqlite")
     assert store.info()["namespaces"] == {"a": 1}
@@ -195,7 +204,7 @@ def test_disk_drops_the_least_recently_used_and_stays_bounded(tmp_path, monkeypa
     store = EmbeddingStore(tmp_path / "store", max_bytes=700_000)
     batches = [make_rows(50, width=512, seed=seed) for seed in range(10)]
     for keys, rows in batches:
-        store.put_many("a", keys, rows)
+        store.put_many(keys, "a", rows)
         now[0] += 100
         store.get_many(batches[0][0], "a")
         assert store.info()["n_bytes"] <= 700_000
@@ -211,7 +220,7 @@ WRITER = """
     store = EmbeddingStore(sys.argv[1])
     for batch in range(100_000):
         keys = [f"{batch}-{i}".encode() for i in range(16)]
-        store.put_many("a", keys, np.full((16, 256), batch, dtype=np.float32))
+        store.put_many(keys, "a", np.full((16, 256), batch, dtype=np.float32))
         print(batch, flush=True)
 """
 
@@ -236,7 +245,7 @@ def test_a_killed_writer_loses_nothing_that_was_finished(tmp_path):
                 found = store.get_many([f"{batch}-{i}".encode() for i in range(16)], "a")
                 assert len(found) == 16
                 assert all((row == batch).all() for row in found.values())
-            store.put_many("a", [b"after"], np.ones((1, 256), dtype=np.float32))
+            store.put_many([b"after"], "a", np.ones((1, 256), dtype=np.float32))
             assert len(store.get_many([b"after"], "a")) == 1
             # the batch that was being written is there whole or not at all
             assert store.info()["n_embeddings"] % 16 == 1
@@ -250,7 +259,7 @@ FILLER = """
     sys.stdin.readline()
     for batch in range(20):
         keys = [f"{sys.argv[2]}-{batch}-{i}".encode() for i in range(8)]
-        store.put_many("a", keys, np.full((8, 16), batch, dtype=np.float32))
+        store.put_many(keys, "a", np.full((8, 16), batch, dtype=np.float32))
         store.get_many(keys, "a")
 """
 
@@ -275,8 +284,9 @@ def test_a_store_used_before_a_fork_is_used_after_it(tmp_path):
     if not hasattr(os, "fork"):
         pytest.skip("no fork on this platform")
     store = EmbeddingStore(tmp_path / "store")
-    store.put_many("a", *make_rows(4))
-    worker = multiprocessing.get_context("fork").Process(target=store.put_many, args=("b", *make_rows(4)))
+    keys, rows = make_rows(4)
+    store.put_many(keys, "a", rows)
+    worker = multiprocessing.get_context("fork").Process(target=store.put_many, args=(keys, "b", rows))
     worker.start()
     worker.join(60)
     assert worker.exitcode == 0
@@ -286,10 +296,12 @@ def test_a_store_used_before_a_fork_is_used_after_it(tmp_path):
 @pytest.mark.fault
 def test_threads_fill_one_store(tmp_path):
     store = EmbeddingStore(tmp_path / "store")
-    threads = [
-        threading.Thread(target=lambda seed: store.put_many("a", *make_rows(8, seed=seed)), args=(seed,))
-        for seed in range(8)
-    ]
+
+    def put(seed):
+        keys, rows = make_rows(8, seed=seed)
+        store.put_many(keys, "a", rows)
+
+    threads = [threading.Thread(target=put, args=(seed,)) for seed in range(8)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for thread in threads:

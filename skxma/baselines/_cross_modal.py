@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.task import Task
+from skxma._sklearn_compat import Interval
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import Plan, batches, count, cross_entropy, descend, frozen, leaf, means_of
 from skxma.caches import to_tensors

@@ -7,10 +7,10 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma._estimators.task import Task
+from skxma._sklearn_compat import Interval
 from skxma.baselines._base import Support
 from skxma.baselines._semi_supervised import SemiSupervisedBaseline, pool_of
 from skxma.baselines._training import frozen

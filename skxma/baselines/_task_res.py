@@ -6,10 +6,10 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma._estimators.task import Task
+from skxma._sklearn_compat import Interval
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import Plan, cosine_logits, count, cross_entropy, frozen, leaf, steps_a_pass, train
 from skxma.caches import to_tensors

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma._estimators.task import Task
+from skxma._sklearn_compat import Interval
 from skxma.baselines._base import Baseline
 from skxma.caches import to_tensors
 

@@ -6,11 +6,11 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.task import Task
+from skxma._sklearn_compat import Interval
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import (
     Plan,

@@ -11,10 +11,10 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from skxma._estimators.task import Task
+from skxma._sklearn_compat import Interval, StrOptions
 from skxma.baselines._semi_supervised import SemiSupervisedBaseline
 
 UNLABELLED = -1

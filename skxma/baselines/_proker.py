@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.task import Task
+from skxma._sklearn_compat import Interval, StrOptions
 from skxma.baselines._base import Baseline, Support
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors

@@ -1,0 +1,58 @@
+"""Private names of scikit-learn that skxma uses: the only module that imports them, for scikit-learn 1.6 to 1.9.
+
+They validate as scikit-learn's own estimators do, with its messages, and have no public counterpart. A release of
+scikit-learn that moves one of them is met here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sklearn.base import _fit_context as fit_context
+from sklearn.utils import _safe_indexing as safe_indexing
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from sklearn.utils.validation import _num_samples as num_samples
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    class CallbackSupportMixin:
+        """scikit-learn's own, typed."""
+
+        def set_callbacks(self, *callbacks: Any) -> Self:
+            """Set callbacks for the fits to come."""
+else:
+    try:
+        from sklearn.callback import CallbackSupportMixin
+    except ImportError:  # before scikit-learn 1.9
+
+        class CallbackSupportMixin:
+            """An empty class: there are no callbacks."""
+
+
+__all__ = [
+    "CallbackSupportMixin",
+    "HasMethods",
+    "Interval",
+    "StrOptions",
+    "callback_context",
+    "check_sample_weight",
+    "fit_context",
+    "num_samples",
+    "safe_indexing",
+]
+
+
+def callback_context(estimator: Any, n_subtasks: int) -> Any:
+    """Return the context by which a fit reports to scikit-learn's callbacks; None before scikit-learn 1.9.
+
+    Parameters
+    ----------
+    estimator : estimator
+    n_subtasks : int
+        Number of tasks that the fit consists of.
+    """
+    if not hasattr(estimator, "_init_callback_context"):
+        return None
+    return estimator._init_callback_context(max_subtasks=n_subtasks)
