@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 
 from skxma import __version__
-from skxma.cli import _app, _benchmark, _cache, _parsers
+from skxma.cli import _app, _benchmark, _cache, _evaluate, _info, _parsers
 from skxma.cli._help import Parser
 from skxma.errors import ImageError, SkxmaError
 
@@ -34,6 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", default="skxma-demo", metavar="DIR", help="where to write (default: %(default)s)")
     demo.set_defaults(run=_demo)
     _parsers.add_parsers(commands)
+    _evaluate.add_parser(commands)
+    _info.add_parser(commands)
     _app.add_parser(commands)
     _cache.add_parser(commands)
     _benchmark.add_parser(commands)

@@ -66,7 +66,7 @@ def test_the_message_names_the_caller_and_the_extra(hide):
     assert find("matplotlib.pyplot") is None
     with pytest.raises(ImportError, match=r"^--plot needs matplotlib, .*: pip install 'skxma\[plot\]'$"):
         require("matplotlib.pyplot", what="--plot", extra="plot")
-    with pytest.raises(MissingDependencyError, match="pip install matplotlib$"):
+    with pytest.raises(MissingDependencyError, match=r"pip install matplotlib$"):
         require("matplotlib", what="It")
 
 

@@ -77,7 +77,7 @@ def test_long_labels_stay_in_their_column():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["demo"], ["fit"], ["predict"], ["explain"], ["prompts"], ["app"], ["cache"], ["benchmark"]]
+    "command", [[], ["demo"], ["fit"], ["predict"], ["explain"], ["evaluate"], ["info"], ["prompts"], ["app"], ["cache"], ["benchmark"]]
 )
 def test_help_has_examples_that_can_be_copied(capsys, command):
     with pytest.raises(SystemExit) as stop:
