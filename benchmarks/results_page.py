@@ -2,7 +2,7 @@
 
 import math
 
-from skxma.benchmark._cell import CALIBRATION_BINS
+from skxma._statistics import CALIBRATION_BINS
 
 DEFAULT, ZERO_SHOT = "xmadapter", "zero-shot"
 

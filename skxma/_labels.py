@@ -401,7 +401,9 @@ def _column(given: Any, parameter: str) -> tuple[NDArray[Any], np.dtype[Any] | N
         array = np.asarray(given.data)
         hidden = np.ma.getmaskarray(given)
         dtype = array.dtype
-        array = np.where(hidden, None, array.astype(object)) if hidden.any() else array
+        if hidden.any():
+            array = array.astype(object)
+            array[hidden] = None
     elif hasattr(given, "__array__") or isinstance(given, str):
         array = np.asarray(given)
         dtype = array.dtype
@@ -610,8 +612,8 @@ def _names_by_label(given: Any, seen: NDArray[Any], forms: dict[Any, Any]) -> di
 
 def _name_as_label(item: Any, position: int) -> Any:
     """Return the label that an item of a sequence of names stands for among string labels."""
-    names = [item] if isinstance(item, str) else item
-    if is_missing(item) or not isinstance(names, Iterable) or not len(names := list(names)) or is_missing(names[0]):
+    names = [item] if isinstance(item, str) else list(item) if isinstance(item, Iterable) else []
+    if is_missing(item) or not names or is_missing(names[0]):
         raise ValueError(
             f"class_names[{position}] is {item!r}, but string labels must be among the names. For a class without "
             "text pass a mapping, class_names={label: None, ...}."

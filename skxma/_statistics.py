@@ -17,6 +17,8 @@ from skxma import functional as F
 from skxma._runtime import blocks
 from skxma.functional import EPS
 
+CALIBRATION_BINS = 15
+
 SINGLETON_TOLERANCE = 1e-6
 """Share of a class's mass below which the rest of the class is rounding beside one sample that outweighs it."""
 
@@ -164,3 +166,20 @@ def minimize_lbfgs(
 
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return float(found.fun), found.x
+
+
+def calibration_error(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> float:
+    """Expected calibration error: the mean gap between confidence and accuracy, in bins of equal width.
+
+    Parameters
+    ----------
+    confidence : ndarray of shape (n,)
+        Probability of the predicted class.
+    correct : bool ndarray of shape (n,)
+    bins : int, default=15
+    """
+    cell = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(cell, weights=confidence - correct, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))

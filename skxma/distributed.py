@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma._runtime.optional import require
+
 __all__ = ["dask_embeddings"]
 
 PARTITION = 256
@@ -39,12 +41,9 @@ def dask_embeddings(encoder: Any, images: Any, *, partition_size: int = PARTITIO
     ValueError
         The partition size is less than 1, or there are no images.
     """
-    try:
-        import dask.array as da
-        import dask.bag as db
-        from dask.delayed import delayed
-    except ImportError as error:
-        raise ImportError("dask_embeddings needs Dask: pip install 'skxma[dask]'.") from error
+    da, db, delayed = (
+        require(f"dask.{name}", what="dask_embeddings", extra="dask") for name in ("array", "bag", "delayed")
+    )
     if partition_size < 1:
         raise ValueError(f"partition_size must be at least 1, got {partition_size}.")
     if isinstance(images, db.Bag):
@@ -56,7 +55,7 @@ def dask_embeddings(encoder: Any, images: Any, *, partition_size: int = PARTITIO
         parts, lengths = pieces, [len(piece) for piece in pieces]
     if not parts:
         raise ValueError("there are no images to encode.")
-    encode, width = delayed(_encode, pure=True), encoder.n_features
+    encode, width = delayed.delayed(_encode, pure=True), encoder.n_features
     blocks = [
         da.from_delayed(encode(encoder, part), shape=(length, width), dtype=np.float32)
         for part, length in zip(parts, lengths, strict=True)

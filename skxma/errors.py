@@ -57,3 +57,7 @@ class OutOfMemoryError(SkxmaError, RuntimeError):
 
 class ModelFileError(SkxmaError, ValueError):
     """A model that a model file cannot hold, or a file that is none, is damaged or needs a later release."""
+
+
+class MissingDependencyError(SkxmaError, ImportError):
+    """An optional package is needed and cannot be imported; says what needs it and how it is installed."""

@@ -164,3 +164,16 @@ def _digest(text: str, arrays: Arrays) -> str:
         digest.update(f"{name}{array.dtype.name}{array.shape}".encode())
         digest.update(np.asarray(array, order="C").tobytes())
     return digest.hexdigest()
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What the header of a model file says besides its state: format, version and the release that wrote it.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that `read` takes.
+    """
+    with safetensors.safe_open(str(path), framework="numpy") as opened:
+        metadata: dict[str, str] = opened.metadata() or {}
+    return {name: metadata[name] for name in ("format", "version", "written_by") if name in metadata}

@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
+from skxma._runtime.optional import find
+
 _WORTH_WATCHING_SECONDS = 2.0
 _REDRAW_SECONDS = 0.2
 _LOG_SECONDS = 5.0
@@ -83,17 +85,15 @@ class Progress:
 
     def _show(self) -> None:
         self._shown = True
-        try:
-            from rich.console import Console
-            from rich.progress import Progress as RichProgress
-        except ImportError:
+        rich = find("rich.console"), find("rich.progress")
+        if None in rich:
             return
         if sys.stderr is None:
             return
-        console = Console(file=sys.stderr)
+        console = rich[0].Console(file=sys.stderr)
         if not console.is_terminal:
             return
-        self._bar = RichProgress(console=console, transient=True)
+        self._bar = rich[1].Progress(console=console, transient=True)
         self._bar.start()
         self._task = self._bar.add_task(self._title, total=self._total, completed=self._done)
 

@@ -12,12 +12,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from skxma._statistics import calibration_error
 from skxma.benchmark._problem import POOL, Problem
 
 MEBI = 2**20
-CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -84,23 +83,6 @@ def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol
         getattr(fitted, "n_trained_", None),
         memory.peak_mb,
     )
-
-
-def calibration_error(
-    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
-) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy, in bins of equal width.
-
-    Parameters
-    ----------
-    confidence : ndarray of shape (n,)
-        Probability of the predicted class.
-    correct : bool ndarray of shape (n,)
-    bins : int, default=15
-    """
-    cell = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(cell, weights=confidence - correct, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
 
 
 class PeakMemory:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from skxma._runtime.optional import require
 from skxma.benchmark._results_file import read_results
 
 AVERAGE = "average"
@@ -211,22 +212,24 @@ def plot_curves(path: str | os.PathLike[str], image: str | os.PathLike[str], *, 
     ------
     ValueError
         There are no results to draw.
+    skxma.errors.MissingDependencyError
+        matplotlib cannot be imported.
     """
+    agg, figures = (
+        require(f"matplotlib.{name}", what="plot_curves", extra="plot") for name in ("backends.backend_agg", "figure")
+    )
     summary = summarise(path)
     protocol = protocol or next((row.protocol for row in summary), None)
     rows = [row for row in summary if row.protocol == protocol]
     if not rows:
         raise ValueError(f"{path} has no results to draw" + (f" with protocol {protocol!r}." if summary else "."))
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = list(dict.fromkeys(row.dataset for row in rows if row.dataset != AVERAGE))
     shared = any(row.dataset == AVERAGE and row.n_datasets == len(names) > 1 for row in rows)
     panels = [AVERAGE, *names] if shared else names
     columns = min(3, len(panels))
     lines = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(4.2 * columns + 2.8, 3.6 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.Figure(figsize=(4.2 * columns + 2.8, 3.6 * lines), layout="constrained")
+    agg.FigureCanvasAgg(figure)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     styles = _styles(rows)
     for i, (axis, name) in enumerate(zip(axes, panels, strict=False)):

@@ -55,6 +55,28 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     return list({tuple(row[name] for name in KEY): row for row in whole}.values())
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a results file that `append_row` could not write; nothing is made.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Raises
+    ------
+    OSError
+        It is a folder, or it or the folder that it would be made in cannot be written.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; name a file in it for the results.")
+    nearest = next(place for place in (file, *file.absolute().parents) if place.exists())
+    if nearest != file and not nearest.is_dir():
+        raise NotADirectoryError(f"{nearest} is no folder, so the results file {file} cannot be made in it.")
+    if not os.access(nearest, os.W_OK):
+        raise PermissionError(f"{nearest} cannot be written, so there is no place for the results file {file}.")
+
+
 def append_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
     """Add a line to a results file in one write, on disk before this returns.
 

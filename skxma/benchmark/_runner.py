@@ -12,7 +12,7 @@ from skxma._runtime.progress import Progress
 from skxma.benchmark._cell import run_cell
 from skxma.benchmark._problem import POOL, Problem, load_problem
 from skxma.benchmark._report import SummaryRow, summarise
-from skxma.benchmark._results_file import KEY, append_row, read_results
+from skxma.benchmark._results_file import KEY, append_row, check_writable, read_results
 
 METHODS = {
     "xmadapter": "skxma:XMAdapterClassifier",
@@ -56,6 +56,8 @@ def run_benchmark(
 ) -> list[SummaryRow]:
     """Run methods on data sets at numbers of shots with seeds; finished cells are kept and not run again.
 
+    Methods, data sets, encoders and the results file are checked before the first cell runs.
+
     Every finished cell is a line that is added to `out` at once, so a run that was killed goes on where it was when it
     is started again with the same file. What fails is a line too, with its error, and is tried again at the next
     start; the rest goes on. Give every encoder a file of its own: the lines do not name it.
@@ -95,19 +97,26 @@ def run_benchmark(
     Raises
     ------
     ValueError
-        A method or protocol of an unknown name, or a file that holds something else.
+        A method or protocol of an unknown name, data sets that cannot be read or that share a name, or a results file
+        that holds something else.
+    OSError
+        The results file cannot be written.
+    skxma.errors.EncoderNotFoundError
+        An encoder of an unknown name; a ValueError.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
     estimators = _estimators(methods, protocol)
     numbers = range(seeds) if isinstance(seeds, int) else seeds
+    check_writable(out)
     done = {tuple(row[name] for name in KEY) for row in read_results(out) if not row["error"]}
+    _check_datasets(datasets, encoder=encoder, root=root, memory=memory)
     total = len(datasets) * len(shots) * len(numbers) * len(estimators)
     with Progress("benchmark", total, verbose) as progress:
         for source in datasets:
             try:
                 problem = load_problem(source, encoder=encoder, root=root, memory=memory, verbose=max(0, verbose - 1))
-            except Exception as error:  # the other data sets still count
+            except Exception as error:  # it could be read a while ago; the other data sets still count
                 append_row(out, {"dataset": str(source), "protocol": protocol, "error": _say(error)})
                 progress.advance(total // len(datasets))
                 continue
@@ -133,6 +142,35 @@ def _estimators(methods: Sequence[str] | Mapping[str, Any] | None, protocol: str
         module, kind = METHODS[name].split(":")
         made[name] = getattr(import_module(module), kind)()
     return made
+
+
+def _check_datasets(datasets: Sequence[Any], **how: Any) -> None:
+    """Refuse data sets that cannot be read, two of one name, and encoders of unknown names; nothing is encoded."""
+    from skxma.encoder._clip_encoder import CLIPEncoder
+    from skxma.encoder._model_names import find_source
+
+    unreadable: list[str] = []
+    sources: dict[str, Any] = {}
+    encoders = set()
+    for source in datasets:
+        try:
+            problem = load_problem(source, **how)
+        except Exception as error:
+            unreadable.append(f"{source}: {error}" if str(source) not in str(error) else str(error))
+            continue
+        if problem.name in sources:
+            raise ValueError(
+                f"{sources[problem.name]} and {source} are both called {problem.name!r}, by which the results tell "
+                "them apart. Rename one, or give them results files of their own."
+            )
+        sources[problem.name] = source
+        if isinstance(problem.encoder, CLIPEncoder):
+            encoders.add(problem.encoder.model)
+    if unreadable:
+        count = f"{len(unreadable)} of {len(datasets)} data sets cannot be read, so nothing was run:"
+        raise ValueError("\n  ".join([count, *unreadable]))
+    for model in encoders:
+        find_source(model)
 
 
 def _rows(

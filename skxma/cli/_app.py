@@ -6,6 +6,7 @@ import argparse
 import webbrowser
 from typing import Any
 
+from skxma._runtime.optional import require
 from skxma.benchmark._problem import DEFAULT_ENCODER
 
 PORT = 7860
@@ -30,10 +31,8 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Serve the page until it is interrupted; its address is printed."""
-    try:
-        from skxma.app._server import listen, make_app
-    except ImportError as error:
-        raise ValueError(f"The page needs Flask ({error}): pip install 'skxma[app]'.") from error
+    require("flask", what="`skxma app`", extra="app")
+    from skxma.app._server import listen, make_app
     from skxma.app._tabs import make_tabs
 
     tabs = make_tabs(arguments.encoder, arguments.device)

@@ -55,6 +55,10 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command with its parsed arguments; 1 where a cell failed."""
+    if arguments.plot:
+        from skxma.inspection._figure_file import check_figure_file
+
+        check_figure_file(arguments.plot, what="--plot")
     summary = run_benchmark(
         arguments.datasets,
         arguments.methods,

@@ -7,19 +7,20 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from skxma._runtime.device import PRECISIONS
-from skxma.encoder._checkpoints import fetch_checkpoint, fetch_folder
+from skxma._runtime.optional import require
+from skxma.encoder._checkpoints import CONFIG_NAME, fetch_checkpoint, fetch_file, fetch_folder
 from skxma.encoder._loaded_model import LoadedModel
 from skxma.encoder._preprocessing import make_geometry
 from skxma.encoder._source import Source
 from skxma.encoder._torchvision_compat import ensure_importable
-from skxma.errors import WeightsError
+from skxma.errors import MissingDependencyError, WeightsError
 
 _N_SAMPLED = 1024
 _N_STEM_CONVOLUTIONS = 4
@@ -71,6 +72,7 @@ def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tu
     """Build the model in fp32 on the CPU with its weights, and its tokenizer."""
     open_clip = _open_clip()
     if source.architecture is not None:
+        _check_tokenizer(open_clip.get_model_config(source.architecture), source.name)
         tag = open_clip.pretrained.get_pretrained_cfg(source.architecture, source.tag)
         # given a file, open_clip forgets the tag's mean, deviation and activation
         options = {
@@ -81,6 +83,10 @@ def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tu
         name = tokenizer_name = source.architecture
     else:
         if source.repo is not None:
+            config_file = fetch_file(
+                source.repo, (CONFIG_NAME,), cache_dir=cache_dir, local_files_only=local_files_only
+            )
+            _check_tokenizer(_read_json(config_file), source.name)
             folder = str(fetch_folder(source.repo, cache_dir=cache_dir, local_files_only=local_files_only))
         else:
             assert source.identity is not None
@@ -91,15 +97,16 @@ def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tu
         if source.architecture is None:
             config = open_clip.get_model_config(name) or {}
             _refuse_code(config, source.name)
+            _check_tokenizer(config, source.name)
             if source.repo is not None and config.get("text_cfg", {}).get("hf_tokenizer_name"):
                 tokenizer_name = source.name  # the tokenizer's own files are not in the folder yet
         model = open_clip.create_model(name, device="cpu", require_pretrained=True, weights_only=True, **options)
         tokenizer = open_clip.get_tokenizer(tokenizer_name, cache_dir=cache_dir)
-    except WeightsError:
+    except (WeightsError, MissingDependencyError):
         raise
     except Exception as error:  # unlike keys or shapes, a damaged file, a configuration that builds no model
-        if "transformers" in str(error) and find_spec("transformers") is None:
-            raise ImportError(f"The encoder {source.name!r} needs transformers: pip install transformers") from error
+        if "transformers" in str(error):
+            require("transformers", what=f"The encoder {source.name!r}")
         raise WeightsError(
             f"The encoder {source.name!r} could not be loaded: its weights are damaged or don't fit its configuration "
             f"({type(error).__name__}: {error!s:.600}). Delete the files and fetch them anew, or correct the "
@@ -116,6 +123,23 @@ def _refuse_code(config: Any, model: str) -> None:
         )
     for inner in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
         _refuse_code(inner, model)
+
+
+def _check_tokenizer(config: Any, model: str) -> None:
+    """Ask for transformers before weights are fetched, where a configuration names a text tower or tokenizer of its."""
+    parts = [config, *(config.values() if isinstance(config, dict) else ())]
+    texts = [part.get("text_cfg") for part in parts if isinstance(part, dict)]
+    names = ("hf_tokenizer_name", "hf_model_name")
+    if any(text.get(name) for text in texts if isinstance(text, dict) for name in names):
+        require("transformers", what=f"model={model!r}")
+
+
+def _read_json(path: Path) -> Any:
+    """A configuration; nothing of one that is damaged, which open_clip then names."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
 
 
 @contextmanager

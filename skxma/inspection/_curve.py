@@ -67,6 +67,8 @@ class FewShotCurveDisplay:
         -------
         display : FewShotCurveDisplay
         """
+        if ax is None:
+            pyplot()  # asked for before hundreds of fits
         methods = estimator if isinstance(estimator, Mapping) else {type(estimator).__name__: estimator}
         scores = {
             name: {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from skxma._runtime.optional import require
 from skxma.errors import ImageError
 from skxma.images._reading import load_image
 
@@ -21,11 +22,7 @@ TILE = 160
 
 def pyplot() -> Any:
     """matplotlib.pyplot, or an error that says how to get it."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("Displays need matplotlib: pip install 'skxma[plot]'.") from error
-    return plt
+    return require("matplotlib.pyplot", what="A display", extra="plot")
 
 
 def thumbnail(image: Any) -> np.ndarray:

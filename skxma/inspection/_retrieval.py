@@ -106,6 +106,7 @@ class RetrievalDisplay:
         display : RetrievalDisplay
         """
         check_is_fitted(estimator)
+        pyplot()  # asked for before images are encoded
         image, text, found = estimator.kneighbors(X, n_neighbors)
         labels = support_labels(estimator)
         return cls.from_predictions(

@@ -5,6 +5,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,15 +17,18 @@ from PIL import Image
 from problems import make_problem
 from sklearn.metrics import log_loss
 
+from skxma._statistics import calibration_error
 from skxma.baselines import SSTextUClassifier, TipAdapterClassifier, ZeroShotClassifier
 from skxma.benchmark import _runner as benchmark
-from skxma.benchmark._cell import PeakMemory, calibration_error, run_cell
+from skxma.benchmark._cell import PeakMemory, run_cell
 from skxma.benchmark._problem import Problem, load_problem
 from skxma.benchmark._report import _styles, format_table, plot_curves, summarise
 from skxma.benchmark._results_file import COLUMNS, append_row, failures, read_results
 from skxma.benchmark._runner import METHODS, run_benchmark
 from skxma.cli._benchmark import add_parser
+from skxma.cli.main import main
 from skxma.datasets._features import save_features
+from skxma.errors import EncoderNotFoundError
 
 QUICK = ["zero-shot", "tip-adapter", "gda"]
 
@@ -170,16 +174,12 @@ class Broken(ZeroShotClassifier):
 
 def test_what_fails_is_recorded_and_the_rest_goes_on(features, tmp_path):
     out = tmp_path / "r.csv"
-    bad = tmp_path / "bad.npz"
-    bad.write_bytes(b"nothing")
     methods = {"broken": Broken(), "zero-shot": ZeroShotClassifier()}
-    run_benchmark([bad, features, tmp_path / "gone"], methods, shots=[1, 20], seeds=1, out=out)
+    run_benchmark([features], methods, shots=[1, 20], seeds=1, out=out)
     errors = {(r["method"], r["dataset"], r["shots"]): r["error"] for r in lines(out)}
     assert errors.pop(("zero-shot", "small", "1")) == ""
     assert errors.pop(("broken", "small", "1")) == "RuntimeError: out of luck"
     assert "class 0 has 12 images" in errors.pop(("", "small", "20"))
-    assert "cannot be read" in errors.pop(("", str(bad), ""))
-    assert "no file or folder" in errors.pop(("", str(tmp_path / "gone"), ""))
     assert not errors
     assert [row.method for row in summarise(out)] == ["zero-shot"]
     assert any(line.startswith("broken small 1 shots, seed 0: RuntimeError") for line in failures(out))
@@ -192,6 +192,75 @@ def test_what_failed_is_tried_again_and_then_counts(features, tmp_path):
     run_benchmark([features], {"method": ZeroShotClassifier()}, shots=[1], seeds=1, out=out)
     assert len(summarise(out)) == 1
     assert list(failures(out)) == []
+
+
+def test_a_data_set_that_vanishes_on_the_way_is_recorded_and_the_others_run(features, tmp_path, monkeypatch):
+    out, asked = tmp_path / "r.csv", []
+
+    def vanishing(source, **how):
+        asked.append(source)
+        if asked.count(source) > 1 and source != features:
+            raise FileNotFoundError(f"{source} is gone")
+        return load_problem(features) if source == features else Problem(source, *np.empty((2, 0)))
+
+    monkeypatch.setattr(benchmark, "load_problem", vanishing)
+    run_benchmark(["first", features], ["zero-shot"], shots=[1], seeds=1, out=out)
+    assert [(row["dataset"], row["error"]) for row in lines(out)] == [
+        ("first", "FileNotFoundError: first is gone"),
+        ("small", ""),
+    ]
+
+
+def test_data_sets_that_cannot_be_read_are_all_named_before_anything_runs(features, tmp_path):
+    bad = tmp_path / "bad.npz"
+    bad.write_bytes(b"nothing")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    sources = [features, bad, tmp_path / "gone", empty]
+    with pytest.raises(ValueError, match="3 of 4 data sets cannot be read, so nothing was run") as told:
+        run_benchmark(sources, {"broken": Broken()}, shots=[1], seeds=1, out=tmp_path / "r.csv")
+    assert all(str(path) in str(told.value) for path in sources[1:])
+    assert not (tmp_path / "r.csv").exists()
+
+
+def test_data_sets_of_one_name_are_refused(features, tmp_path):
+    other = tmp_path / "elsewhere" / features.name
+    other.parent.mkdir()
+    other.write_bytes(features.read_bytes())
+    with pytest.raises(ValueError, match=f"{features} and {other} are both called 'small'"):
+        run_benchmark([features, other], QUICK, shots=[1], seeds=1, out=tmp_path / "r.csv")
+    assert not (tmp_path / "r.csv").exists()
+
+
+def test_an_encoder_of_an_unknown_name_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(EncoderNotFoundError, match="ViT-B-32/openai"):
+        run_benchmark(["emoji"], QUICK, shots=[1], seeds=1, out=tmp_path / "r.csv", encoder="ViT-B-23/openai")
+    assert not (tmp_path / "r.csv").exists()
+
+
+def test_a_results_file_that_cannot_be_written_is_refused_before_anything_runs(features, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for out, wanted in (
+        (tmp_path, IsADirectoryError),
+        (tmp_path / "file" / "r.csv", NotADirectoryError),
+        (tmp_path / "shut" / "deep" / "r.csv", PermissionError),
+    ):
+        if wanted is PermissionError:
+            # root may write everywhere
+            monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+        with pytest.raises(wanted, match=re.escape(str(tmp_path))):
+            run_benchmark([features], {"broken": Broken()}, shots=[1], seeds=1, out=out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "small.npz"]
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted"), [("c.xyz", "names no format of a figure; use one of .*png"), ("gone/c.png", "make it first")]
+)
+def test_a_figure_that_cannot_be_written_is_refused_before_anything_runs(features, tmp_path, capsys, image, wanted):
+    out = tmp_path / "r.csv"
+    assert main(["benchmark", str(features), "--out", str(out), "--plot", str(tmp_path / image)]) == 1
+    assert re.search(wanted, capsys.readouterr().err)
+    assert not out.exists()
 
 
 def test_wrong_names_are_refused_before_anything_runs(features, tmp_path):
@@ -434,13 +503,13 @@ def test_the_command_prints_a_table_and_keeps_progress_apart(features, tmp_path,
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     out, image = tmp_path / "r.csv", tmp_path / "c.png"
-    words = ["benchmark", str(features), "gone", "--methods", *QUICK, "--shots", "1", "4", "--seeds", "2"]
+    words = ["benchmark", str(features), "--methods", *QUICK, "--shots", "1", "4", "50", "--seeds", "2"]
     arguments = parser.parse_args([*words, "--out", str(out), "--plot", str(image)])
     arguments.run(arguments)
     printed = capsys.readouterr()
     assert printed.out.startswith("small, validation none")
     assert "benchmark 18/18" not in printed.out
-    assert "failed: gone" in printed.err
+    assert "failed: small 50 shots: ValueError" in printed.err
     assert image.stat().st_size > 10_000
 
 

@@ -78,7 +78,11 @@ def test_long_labels_stay_in_their_column():
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["demo"], ["fit"], ["predict"], ["explain"], ["prompts"], ["app"], ["cache"], ["benchmark"], ["completion"]],
+    [
+        [],
+        *([name] for name in ("demo", "fit", "predict", "explain", "evaluate", "info", "prompts")),
+        *([name] for name in ("app", "cache", "benchmark", "completion")),
+    ],
 )
 def test_help_has_examples_that_can_be_copied(capsys, command):
     with pytest.raises(SystemExit) as stop:
