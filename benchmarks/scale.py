@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from skxma import XMAdapterClassifier
-from skxma._estimators.base import CHUNK_ENTRIES
+from skxma._estimators.scoring import CHUNK_ENTRIES
 from skxma.baselines import TipAdapterFClassifier
 
 DIM = 512

@@ -39,8 +39,8 @@ SEPARATOR = ": "
 class LabelledOnly(XMAdapterClassifier):
     """The default without the pictures that have no label."""
 
-    def _learn_from_pool(self, report, task, vocabulary, refit):
-        return report.model
+    def _evidence(self, task):
+        return replace(super()._evidence(task), learns_from_pool=False)
 
 
 def methods():

@@ -55,11 +55,18 @@ class FittedEvidence(Protocol):
     def logit_scale(self) -> float:
         """Weight of the zero-shot cosines."""
 
+    @property
+    def evidence(self) -> str:
+        """Value of the parameter `evidence` that makes such models."""
+
     def scorer(self, like: Tensor) -> EvidenceScorer:
         """Return the model as tensors with the device and dtype of `like`."""
 
     def with_index(self, like: Tensor) -> FittedEvidence:
         """Return the model with clustered keys, or unchanged where all keys must be read."""
+
+    def without_pool(self) -> FittedEvidence:
+        """Return the model as it was before it learned from unlabeled images."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ scikit-learn that moves one of them is met here.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from sklearn.base import _fit_context as fit_context
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
         def set_callbacks(self, *callbacks: Any) -> Self:
             """Set callbacks for the fits to come."""
+
+    def callback_management_context(estimator: Any) -> AbstractContextManager[None]:
+        """End the callbacks of an estimator, however its fit ends."""
 else:
     try:
         from sklearn.callback import CallbackSupportMixin
+        from sklearn.callback._callback_support import callback_management_context
     except ImportError:  # before scikit-learn 1.9
+        callback_management_context = nullcontext
 
         class CallbackSupportMixin:
             """An empty class: there are no callbacks."""
@@ -37,8 +42,8 @@ __all__ = [
     "Interval",
     "StrOptions",
     "callback_context",
+    "callback_management_context",
     "check_sample_weight",
-    "fit_context",
     "num_samples",
     "safe_indexing",
 ]

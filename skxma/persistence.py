@@ -26,7 +26,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    clf : FewShotClassifier
+    clf : BaseFewShotClassifier
         An `XMAdapterClassifier` or a rival of `skxma.baselines`, fitted.
 
     Raises

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.random import Generator
 
 from skxma import XMAdapterClassifier, baselines
+from skxma._estimators.base import BaseFewShotClassifier
 from skxma.baselines import (
     APETClassifier,
     CLAPClassifier,
@@ -18,7 +19,6 @@ from skxma.baselines import (
     TaskResClassifier,
     TipAdapterFClassifier,
 )
-from skxma.baselines._base import Baseline
 
 LARGEST = 1.7e308
 SUBNORMAL = 5e-324
@@ -142,5 +142,5 @@ def ours(problem, evidence: str, **parameters) -> XMAdapterClassifier:
     return XMAdapterClassifier("precomputed", random_state=0, **given)
 
 
-def rival(kind: type[Baseline], text) -> Baseline:
+def rival(kind: type[BaseFewShotClassifier], text) -> BaseFewShotClassifier:
     return kind(encoder="precomputed", random_state=0, text_features=text, **SHORT.get(kind, {}))

@@ -22,6 +22,7 @@ import skxma
 from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier, XMAdapterSearchCV
 from skxma._runtime.atomic import replacing
 from skxma._runtime.device import memory_for
+from skxma.caches import ImageCache
 from skxma.cli.main import main
 from skxma.datasets import load_emoji
 from skxma.errors import OutOfMemoryError
@@ -483,12 +484,11 @@ def test_a_fit_that_fails_or_is_interrupted_changes_nothing(monkeypatch, change,
     clf = XMAdapterClassifier("precomputed", vocabulary=None).fit(problem.X, labels)
     before = dict(vars(clf))
 
-    def fail(self, task):
-        self.alpha_ = None
+    def fail(*arguments):
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(XMAdapterClassifier, "_fit_task", fail)
+        patch.setattr(ImageCache, "class_order", fail)
         with pytest.raises(error):
             change(clf, problem)
     assert vars(clf).keys() == before.keys()
@@ -509,11 +509,11 @@ def test_a_device_too_small_for_a_fit_or_a_model_is_told_and_changes_nothing(mon
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     with monkeypatch.context() as patch:
-        patch.setattr(XMAdapterClassifier, "_fit_task", run_out)
+        patch.setattr(ImageCache, "class_order", run_out)
         with pytest.raises(OutOfMemoryError, match=r"Fitting 7 pictures of 4 classes ran out.*on cpu") as caught:
             clf.partial_fit(problem.X_test[:1], [7])
         assert isinstance(caught.value.__cause__, torch.cuda.OutOfMemoryError)
-        patch.setattr(XMAdapterClassifier, "_scorer", run_out)
+        patch.setattr(type(clf.model_), "scorer", run_out)
         with pytest.raises(OutOfMemoryError, match="Predicting with 6 keys of 3 classes ran out of memory on cpu"):
             clf.predict(problem.X_test)
     np.testing.assert_array_equal(clf.predict_proba(problem.X_test), before)
@@ -528,10 +528,10 @@ def test_a_device_too_small_for_a_fit_or_a_model_is_told_and_changes_nothing(mon
 def test_a_first_fit_that_is_interrupted_leaves_an_unfitted_estimator(monkeypatch):
     problem = make_problem(n_classes=3, shots=2, dim=8)
 
-    def interrupt(self, task):
+    def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(XMAdapterClassifier, "_fit_task", interrupt)
+    monkeypatch.setattr(ImageCache, "class_order", interrupt)
     clf = XMAdapterClassifier("precomputed")
     with pytest.raises(KeyboardInterrupt):
         clf.fit(problem.X, problem.y)

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from skxma import functional as F
@@ -29,9 +28,11 @@ from skxma._calibrated.metric_selection import (
 )
 from skxma._calibrated.model import CalibratedModel, MetricComponent, StoredBasis
 from skxma._calibrated.residual import choose_residual
+from skxma._calibrated.subsample import extend_to_all, probable_label_errors
 from skxma._fitted import FitReport, LeftOutPredictions
+from skxma._sampling import stratified_subsample
 from skxma._statistics import weighted_mean
-from skxma.caches import Floats, ImageCache
+from skxma.caches import Floats, ImageCache, Integers
 
 
 def to_arrays(best: Sequence[MetricCandidate]) -> tuple[list[StoredBasis], list[MetricComponent]]:
@@ -107,19 +108,6 @@ def label_noise_posterior(
     return rate, torch.where(singleton, 0.0, posterior)
 
 
-def probable_label_errors(cache: ImageCache, posterior: Floats, config: CalibrationConfig) -> NDArray[np.bool_]:
-    """Mask (N,) of keys to set aside: labels more likely wrong than right, but never half of a class or more.
-
-    None with few shots per class, and none where the configuration keeps all.
-    """
-    counts = cache.shots
-    if not config.drop_wrong_labels or len(cache.labels) < config.min_shots_to_drop * (counts > 0).sum():
-        return np.zeros(len(cache.labels), dtype=bool)
-    wrong = posterior > config.max_label_noise
-    dropped = np.bincount(cache.labels[wrong], minlength=cache.n_classes)
-    return wrong & (2 * dropped < counts)[cache.labels]
-
-
 def fit_residual(
     logits: Tensor, scores: LeaveOneOutScores, support: CalibrationSupport, config: CalibrationConfig
 ) -> tuple[Floats | None, list[float]]:
@@ -156,34 +144,24 @@ def fit_calibrated(
     like : Tensor
         Gives the device and the precision of the computation.
     """
+    if len(cache.labels) > config.max_support:
+        # the metric, the weights and the rate of wrong labels need no more than some ten thousand samples
+        size, least = config.subsample_size, config.subsample_min_per_class
+        chosen = stratified_subsample(cache.labels, cache.n_classes, size, least)
+        # one metric, because every further one would map and keep all keys again; of very many classes the subsample
+        # is larger than `max_support`
+        once = replace(config, max_metrics=1, max_support=int(chosen.sum()))
+        part = fit_calibrated(cache.keep(chosen), text, vocabulary, once, like)
+        return extend_to_all(part, chosen, cache, config, like)
     # the fit sees the classes in an order of its own, because an ill-conditioned fusion amplifies rounding, and class
     # names must not change an answer
     order = cache.class_order(text)
-    place = np.argsort(order)
-    ordered = None if text is None else text[torch.as_tensor(order, device=text.device)]
-    report = _fit_ordered(cache.rename_classes(place), ordered, vocabulary, config, like)
-    model = report.model
-    assert isinstance(model, CalibratedModel)
-    text_cache = model.text_cache
-    renamed = replace(
-        model,
-        image_cache=model.image_cache.rename_classes(order),
-        text_cache=None if text_cache is None else replace(text_cache, keys=text_cache.keys[place]),
-        residual=None if model.residual is None else model.residual[place],
-    )
-    predictions = report.left_out
-    left_out = replace(predictions, label=order[predictions.label], logits=predictions.logits[:, place])
-    return replace(report, model=renamed, left_out=left_out)
-
-
-def _fit_ordered(
-    cache: ImageCache, text: Tensor | None, vocabulary: Tensor | None, config: CalibrationConfig, like: Tensor
-) -> FitReport:
-    """:func:`fit_calibrated` with the classes in an order that depends on their content alone."""
+    cache = cache.rename_classes(np.argsort(order))
+    text = None if text is None else text[torch.as_tensor(order, device=text.device)]
     support = prepare_support(cache, text, config, like)
     roots = candidate_roots(vocabulary, text, support, config)
     if (cache.shots > 0).sum() < 2 and text is not None:
-        return _zero_shot_report(cache, support, config)
+        return _rename_classes(_zero_shot_report(cache, support, config), order)
     best = select_metrics(support, roots, config)
     logits, open_set, scores = average_left_out_logits(best, support, config)
     all_logits = logits
@@ -207,7 +185,25 @@ def _fit_ordered(
         residual=residual,
     )
     left_out = LeftOutPredictions.from_logits(all_logits, open_set, scores.node_weights)
-    return FitReport(model, hard.float().cpu().numpy(), posterior.float().cpu().numpy(), noise_rate, curve, left_out)
+    noise = posterior.float().cpu().numpy()
+    report = FitReport(model, hard.float().cpu().numpy(), noise, noise_rate, curve, left_out)
+    return _rename_classes(report, order)
+
+
+def _rename_classes(report: FitReport, order: Integers) -> FitReport:
+    """Report with class c renamed to ``order[c]``."""
+    model, place = report.model, np.argsort(order)
+    assert isinstance(model, CalibratedModel)
+    text_cache = model.text_cache
+    renamed = replace(
+        model,
+        image_cache=model.image_cache.rename_classes(order),
+        text_cache=None if text_cache is None else replace(text_cache, keys=text_cache.keys[place]),
+        residual=None if model.residual is None else model.residual[place],
+    )
+    predictions = report.left_out
+    left_out = replace(predictions, label=order[predictions.label], logits=predictions.logits[:, place])
+    return replace(report, model=renamed, left_out=left_out)
 
 
 def _zero_shot_report(cache: ImageCache, support: CalibrationSupport, config: CalibrationConfig) -> FitReport:

@@ -95,12 +95,21 @@ class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
     residual: Floats | None = None
     key_clusters: KeyClusters | None = None
 
+    @property
+    def evidence(self) -> str:
+        """Value of the parameter `evidence` that makes such models."""
+        return "calibrated"
+
     def _make_scorer(self, like: Tensor) -> CalibratedScorer:
         return CalibratedScorer(self, like)
 
     def warm_start(self, noise_rate: float) -> WarmStart:
         """Return the solution from which a fit on other samples may start."""
         return WarmStart({one.choice: one.weights / one.prior for one in self.components}, noise_rate)
+
+    def without_pool(self) -> CalibratedModel:
+        """Return the model itself, which has no pool."""
+        return self
 
     def with_index(self, like: Tensor) -> CalibratedModel:
         """Return the model with clustered keys, or unchanged where predictions must read all keys.

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
-from skxma._calibrated.fit import fit_calibrated, probable_label_errors
 from skxma._calibrated.model import CalibratedModel, CalibratedScorer
 from skxma._fitted import FitReport
 from skxma._runtime import blocks
-from skxma._sampling import stratified_subsample
 from skxma.caches import Floats, ImageCache, Integers, to_tensors
 
 
@@ -51,24 +49,25 @@ class HeldOutPredictions:
         return HeldOutPredictions(*(merge_field(field.name) for field in fields(self)))
 
 
-def fit_on_subsample(
-    cache: ImageCache, text: Tensor | None, vocabulary: Tensor | None, config: CalibrationConfig, like: Tensor
+def extend_to_all(
+    report: FitReport, chosen: NDArray[np.bool_], cache: ImageCache, config: CalibrationConfig, like: Tensor
 ) -> FitReport:
-    """Fit as :func:`~skxma._calibrated.fit.fit_calibrated`, of very many keys on a stratified subsample.
+    """Extend a fit on a subsample to all samples, which all become keys.
 
-    The metric, the weights and the rate of wrong labels need no more than some ten thousand samples. The model of the
-    subsample predicts all other samples, which it has not seen. In the end all are keys.
+    The model of the subsample predicts all other samples, which it has not seen.
 
     Parameters
     ----------
-    cache, text, vocabulary, config, like
-        See :func:`~skxma._calibrated.fit.fit_calibrated`.
+    report : FitReport
+        Of the fit on the subsample.
+    chosen : bool ndarray of shape (N,)
+        True for the samples in it.
+    cache : ImageCache
+        All samples.
+    config : CalibrationConfig
+    like : Tensor
+        Gives the device and the precision of the computation.
     """
-    if len(cache.labels) <= config.max_support:
-        return fit_calibrated(cache, text, vocabulary, config, like)
-    chosen = stratified_subsample(cache.labels, cache.n_classes, config.subsample_size, config.subsample_min_per_class)
-    # one metric, because every further one would map and keep all keys again
-    report = fit_calibrated(cache.keep(chosen), text, vocabulary, replace(config, max_metrics=1), like)
     model = report.model
     assert isinstance(model, CalibratedModel)
     left_out = report.left_out
@@ -86,6 +85,19 @@ def fit_on_subsample(
         report.loss_curve,
         replace(left_out, label=predictions.label, probability=predictions.probability),
     )
+
+
+def probable_label_errors(cache: ImageCache, posterior: Floats, config: CalibrationConfig) -> NDArray[np.bool_]:
+    """Mask (N,) of keys to set aside: labels more likely wrong than right, but never half of a class or more.
+
+    None with few shots per class, and none where the configuration keeps all.
+    """
+    counts = cache.shots
+    if not config.drop_wrong_labels or len(cache.labels) < config.min_shots_to_drop * (counts > 0).sum():
+        return np.zeros(len(cache.labels), dtype=bool)
+    wrong = posterior > config.max_label_noise
+    dropped = np.bincount(cache.labels[wrong], minlength=cache.n_classes)
+    return wrong & (2 * dropped < counts)[cache.labels]
 
 
 @torch.no_grad()

@@ -1,58 +1,130 @@
-"""What every few-shot classifier shares: classes, the support set, growing, predictions from logits."""
+"""The base of the few-shot classifiers: fit, growing and dropping, predictions from logits."""
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skxma._estimators.growing import GrowingClassifier
-from skxma._estimators.sample_names import names_of
-from skxma._estimators.scoring import settle_ties, softmax
-from skxma._estimators.support_set import check_one_label_each, labelled_weights, sample_weights
+from skxma._estimators.embedding_input import (
+    PRECOMPUTED,
+    EmbeddingInput,
+    is_callers_own,
+    is_precomputed,
+    without_weights,
+)
+from skxma._estimators.pool_learning import KEPT_POOL, KEPT_POOL_PER_CLASS
+from skxma._estimators.sample_names import names_of, names_with, names_without
+from skxma._estimators.scoring import Scoring, score, settle_ties, softmax
+from skxma._estimators.support_set import SupportSet, check_one_label_each, sample_weights
 from skxma._estimators.task import Task
-from skxma._labels import ClassTable, announced_classes, split_unlabelled, with_spelling_of
+from skxma._labels import (
+    ClassTable,
+    announced_classes,
+    join_labels,
+    members,
+    members_to_drop,
+    resolve_classes,
+    split_unlabelled,
+    with_spelling_of,
+)
 from skxma._persistence import model_file
 from skxma._persistence.estimator_state import pack_estimator
-from skxma._runtime.atomic import all_or_nothing
-from skxma._runtime.callbacks import FitTask, validated
-from skxma._runtime.device import memory_for, resolve_device
+from skxma._runtime.callbacks import FitTask
+from skxma._runtime.device import PRECISIONS, memory_for
+from skxma._runtime.doc_links import doc_link_parameters, doc_link_template
 from skxma._runtime.threads import blas_for, threads_for
 from skxma._semi_supervised.pool import Pool
-from skxma._sklearn_compat import CallbackSupportMixin, num_samples
+from skxma._sklearn_compat import CallbackSupportMixin, HasMethods, Interval, StrOptions, num_samples
 from skxma._statistics import class_means, zero_shot_cosines
 from skxma.caches import Floats, ImageCache
-from skxma.embeddings import is_embeddings, unit_rows
+from skxma.embeddings import unit_rows
 
-LOGIT_SCALE = 100.0
 DOUBLE_ENTRIES = 2**16
-CHUNK_ENTRIES = 2**22
 FIT_PASSES = 1000
-KEPT_POOL, KEPT_POOL_PER_CLASS = 1024, 16
-POOL_STATE = ("unlabeled_cache_", "unlabeled_position_", "soft_labels_", "n_unlabeled_used_")
 
 
-class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier):
-    """Base of the few-shot classifiers on top of a frozen encoder.
+class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+    """Base of the few-shot classifiers on top of a frozen encoder, with the parameters that all of them have.
 
-    A subclass assigns its parameters in ``__init__``, learns in `_fit_task` and scores in `_logits`.
+    A subclass assigns its own parameters in ``__init__``, returns its fitted attributes from `_fit_support` and scores
+    in `_logits`. Nothing is set on the estimator before a fit has come to its end.
+
+    Attributes
+    ----------
+    search_grid : dict from parameter to candidates
+        Searched where there are validation images (:func:`skxma.model_selection.tune`); empty where nothing is.
     """
 
+    unlabeled_label: Any = None
+    classes_: NDArray[Any]
+    image_cache_: ImageCache
+    text_features_: Floats
+    encoder_logit_scale_: float
+    compute_dtype_: str
+    n_features_in_: int
+    encoder_fingerprint_: str | None
+    search_grid: ClassVar[dict[str, tuple[float, ...]]] = {}
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "encoder": [str, HasMethods(["encode_image", "encode_text"])],
+        "class_names": ["array-like", dict, None],
+        "templates": [str, "array-like"],
+        "text_features": ["array-like", dict, None],
+        "n_views": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", *PRECISIONS})],
+        "memory": "no_validation",
+        "verbose": ["verbose"],
+    }
+    _doc_link_module = "skxma"
+    _doc_link_template = doc_link_template
+    _doc_link_url_param_generator = doc_link_parameters
+
+    def __init__(
+        self,
+        encoder: Any = "ViT-B-32/laion2b_s34b_b79k",
+        *,
+        class_names: Any = None,
+        templates: Any = "simple",
+        text_features: Any = None,
+        n_views: int = 1,
+        device: Any = "auto",
+        precision: str = "auto",
+        memory: Any = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.encoder = encoder
+        self.class_names = class_names
+        self.templates = templates
+        self.text_features = text_features
+        self.n_views = n_views
+        self.device = device
+        self.precision = precision
+        self.memory = memory
+        self.random_state = random_state
+        self.verbose = verbose
+
     @abstractmethod
-    def _fit_task(self, task: Task) -> None:
-        """Learn from a task."""
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        """Learn from a task; returns the fitted attributes, of which none is set yet."""
 
     @abstractmethod
     def _logits(self, features: Tensor) -> Tensor:
-        """Logits (n, C) of L2-normalised embeddings (n, D)."""
+        """Logits (n, C) of L2-normalized embeddings (n, D)."""
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit on a few labelled images.
@@ -80,24 +152,61 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         skxma.errors.ImageError
             An image that cannot be read; says which.
         """
-        return self._fit(X, y, sample_weight)
+        with self._first_task(X, y, sample_weight) as task:
+            task.fitted.update(self._fit_support(task))
+        return self._set_fitted(task.fitted)
 
-    @validated
-    @all_or_nothing
-    def _fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
-        """Fit with further `classes` announced, as the first `partial_fit` does."""
-        if y is None:
-            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        resolve_device(self.device)
-        if isinstance(X, (str, os.PathLike)):
-            raise ValueError(f"X is the single path {str(X)!r}; pass a list of pictures, one for each label.")
-        with FitTask.fit(self, X, y, sample_weight, n_subtasks=2) as whole:
-            with whole.subtask("encode"):
-                features, table, weights, unlabelled = self._encode_support(X, y, sample_weight, classes)
-            if hasattr(self, "dropped_classes_"):
-                del self.dropped_classes_
-            self.sample_names_ = names_of(X)
-            return self._fit_features(features, table, weights, unlabelled, whole)
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Add samples, and classes that were not known before, to the support set.
+
+        The result is that of `fit` on all samples together; nothing is forgotten and no image is encoded again.
+
+        Parameters
+        ----------
+        X : sequence of images, or array-like of shape (n_samples, n_features)
+            As in `fit`.
+        y : array-like of shape (n_samples,)
+            Labels, known or new.
+        classes : array-like, optional
+            All labels that this call and later ones may bring, as in scikit-learn. Those without images so far become
+            classes at once, known by their text where they have one; `y` may hold no others. With None classes join
+            as they come.
+        sample_weight : array-like of shape (n_samples,), optional
+            As in `fit`.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+        """
+        prepare = self._grown_task if hasattr(self, "classes_") else self._first_task
+        with prepare(X, y, sample_weight, classes) as task:
+            task.fitted.update(self._fit_support(task))
+        return self._set_fitted(task.fitted)
+
+    def drop(self, classes: Any) -> Self:
+        """Forget classes, their pictures and their text; nothing is encoded again.
+
+        The result is that of `fit` without them. They come back with pictures given to `partial_fit`.
+
+        Parameters
+        ----------
+        classes : array-like
+            Members of `classes_`; at least two others must stay.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            A class that the model does not know, or too few that would stay.
+        """
+        with self._reduced_task(classes) as task:
+            task.fitted.update(self._fit_support(task))
+        return self._set_fitted(task.fitted)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Most probable class of each image.
@@ -181,12 +290,12 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        features = torch.as_tensor(self._query_features(X))
+        features = torch.as_tensor(self._embed(X))
         cosines = zero_shot_cosines(features, torch.as_tensor(self.text_features_))
         return softmax(self.encoder_logit_scale_ * cosines.double().numpy())
 
     def encode(self, X: Any) -> Floats:
-        """L2-normalised embeddings of images, as `fit` and the predictions use them.
+        """L2-normalized embeddings of images, as `fit` and the predictions use them.
 
         Parameters
         ----------
@@ -197,7 +306,7 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         -------
         embeddings : ndarray of shape (n_samples, n_features), float32
         """
-        return self._query_features(X)
+        return self._embed(X)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted classifier to a file that `skxma.load` reads: arrays and JSON, nothing that can be run.
@@ -221,143 +330,248 @@ class FewShotClassifier(CallbackSupportMixin, ClassifierMixin, GrowingClassifier
         check_is_fitted(self)
         model_file.write(path, *pack_estimator(self))
 
-    def _encode_support(
-        self, X: Any, y: Any, sample_weight: Any, classes: Any = None
-    ) -> tuple[Floats, ClassTable, NDArray[np.float64] | None, NDArray[np.bool_] | None]:
-        """Embeddings (n, D), the classes, weights (n,), and which have no label (n,).
+    @contextmanager
+    def _first_task(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Iterator[Task]:
+        """The task of a fit on images, with `classes` announced; labels are settled before images are encoded."""
+        fitted: dict[str, Any] = {}
+        with FitTask.fit(self, X, y, sample_weight, 2, lambda: fitted) as whole:
+            if y is None:
+                raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+            if isinstance(X, (str, os.PathLike)):
+                raise ValueError(f"X is the single path {str(X)!r}; pass a list of pictures, one for each label.")
+            self._check_parameters()
+            unfitted = _without_fitted(self)
+            inputs = EmbeddingInput.of(unfitted)
+            with whole.subtask("encode"):
+                embedded = inputs.embed_support(X) if inputs.holds_embeddings(X) else None
+                check_one_label_each(X, y)
+                weights = sample_weights(sample_weight, num_samples(y))
+                y, unlabeled = split_unlabelled(y, self.unlabeled_label)
+                announced = announced_classes(classes, y, unlabeled, self.unlabeled_label)
+                table = self._resolve_classes(y, weights, unlabeled, announced=announced)
+                embedded = inputs.embed_support(X) if embedded is None else embedded
+                features = embedded.features
+                unread = np.asarray(np.isnan(features).any(axis=1))
+                if unread.any():
+                    # an encoder with on_error="skip" has warned of them
+                    weights = np.where(unread, 0.0, weights)
+                    table = self._resolve_classes(y, weights, unlabeled, announced=announced)
+                    features = np.where(unread[:, None], np.float32(0), features)
+            support = SupportSet(features, table.classes[table.indices], weights, unlabeled)
+            fitted.update(embedded.attributes, sample_names_=names_of(X))
+            with self._task(inputs, support, table, fitted, whole) as task:
+                yield task
 
-        Labels are settled before pictures are encoded.
-        """
-        ready = self._support_features(X) if self._is_precomputed() or is_embeddings(X) else None
+    @contextmanager
+    def _grown_task(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> Iterator[Task]:
+        """The task of a fitted classifier's samples and further ones."""
+        self._validate_params()
+        self._check_parameters()
         check_one_label_each(X, y)
         weights = sample_weights(sample_weight, num_samples(y))
-        y, unlabelled = split_unlabelled(y, self.unlabeled_label)
-        announced = announced_classes(classes, y, unlabelled, self.unlabeled_label)
-        table = self._resolve_classes(y, labelled_weights(weights, unlabelled), announced)
-        features = self._support_features(X) if ready is None else ready
-        unread = np.asarray(np.isnan(features).any(axis=1))
-        if unread.any():
-            # an encoder with on_error="skip" has warned of them
-            weights = np.where(unread, 0.0, 1.0 if weights is None else weights)
-            table = self._resolve_classes(y, labelled_weights(weights, unlabelled), announced)
-            features = np.where(unread[:, None], np.float32(0), features)
-        return features, table, weights, unlabelled
+        y, unlabeled = split_unlabelled(y, self.unlabeled_label, self.classes_[0])
+        announced = announced_classes(classes, y, unlabeled, self.unlabeled_label, self.classes_)
+        join_labels(self.classes_, y)
+        inputs = EmbeddingInput.of(self)
+        fresh = SupportSet(inputs.embed_queries(X), y, weights, unlabeled)
+        support = SupportSet.from_fitted(self).append(fresh).append(SupportSet.pool_of_fitted(self))
+        table = self._resolve_classes(
+            support.labels, support.weights, support.unlabeled, announced=announced, known=self.classes_
+        )
+        fitted = {**self._kept_attributes(), "sample_names_": names_with(self, X)}
+        if hasattr(self, "dropped_classes_"):
+            back = members(self.dropped_classes_, support.labels.tolist())
+            fitted["dropped_classes_"] = self.dropped_classes_[~back]
+            table = table.without(fitted["dropped_classes_"])
+        with self._task(inputs, support, table, fitted, FitTask()) as task:
+            yield task
 
-    def _fit_features(
-        self,
-        features: Floats,
-        table: ClassTable,
-        weights: NDArray[np.float64] | None,
-        unlabelled: NDArray[np.bool_] | None,
-        whole: FitTask | None = None,
-    ) -> Self:
-        """Fit from embeddings, once everything else is settled."""
-        text = self._class_text(table)
-        n_classes = len(table.classes)
-        support = labelled_weights(weights, unlabelled)
-        cache, self.sample_position_ = ImageCache.build(features, table.indices, n_classes, support, text)
-        self.sample_weight_ = np.ones(len(features)) if support is None else support[support > 0]
-        pool = self._pool_of(features, weights, unlabelled, cache)
-        scale = LOGIT_SCALE
-        if not self._is_precomputed():
-            scale = float(getattr(self._make_encoder(), "logit_scale", LOGIT_SCALE))
-        self.classes_ = table.classes
-        self.class_names_ = table.names
-        self.encoder_logit_scale_ = scale
-        self.image_cache_: ImageCache = cache
-        small = len(cache.keys) * (features.shape[1] + n_classes) <= DOUBLE_ENTRIES
-        # batch-invariant to the last digits where that costs nothing
-        self.compute_dtype_ = "float64" if small else "float32"
-        device, dtype = self._compute_on()
-        as_tensor = None if text is None else torch.as_tensor(text, device=device, dtype=dtype)
-        self.text_features_ = class_mean_directions(cache) if text is None else text
-        n, width = cache.keys.shape
-        work = float(n) * n * width + float(n) * n_classes * FIT_PASSES
+    @contextmanager
+    def _reduced_task(self, classes: Any) -> Iterator[Task]:
+        """The task of a fitted classifier's samples without those of some classes."""
+        check_is_fitted(self)
+        dropped = members_to_drop(classes, self.classes_)
+        n_kept = int((~members(self.classes_, dropped.tolist())).sum())
+        before = SupportSet.from_fitted(self).append(SupportSet.pool_of_fitted(self))
+        support = before.without(dropped)
+        if n_kept < 2 or not support.labeled_weights.any():
+            raise ValueError(f"{n_kept} classes would stay; it takes two, one of them with pictures.")
+        table = self._resolve_classes(support.labels, support.weights, support.unlabeled, known=self.classes_)
+        fitted = {
+            **self._kept_attributes(),
+            "sample_names_": names_without(self, ~before.is_of(dropped)),
+            "dropped_classes_": np.unique(join_labels(getattr(self, "dropped_classes_", dropped), dropped)),
+        }
+        with self._task(EmbeddingInput.of(self), support, table.without(dropped), fitted, FitTask()) as task:
+            yield task
+
+    @contextmanager
+    def _task(
+        self, inputs: EmbeddingInput, support: SupportSet, table: ClassTable, fitted: dict[str, Any], watched: FitTask
+    ) -> Iterator[Task]:
+        """The task of a support set whose classes are settled, and the surroundings in which it is learned."""
+        n_features, n_classes = support.embeddings.shape[1], len(table.classes)
+        text = inputs.embed_classes(table, self.templates, n_features)
+        weights = support.labeled_weights
+        cache, position = ImageCache.build(support.embeddings, table.indices, n_classes, weights, text)
+        small = len(cache.keys) * (n_features + n_classes) <= DOUBLE_ENTRIES
+        fitted.update(
+            classes_=table.classes,
+            class_names_=table.names,
+            image_cache_=cache,
+            sample_position_=position,
+            sample_weight_=weights[weights > 0],
+            text_features_=class_mean_directions(cache) if text is None else text,
+            encoder_logit_scale_=inputs.logit_scale,
+            # batch-invariant to the last digits where that costs nothing
+            compute_dtype_="float64" if small else "float32",
+        )
+        pool = pool_position = None
+        if support.unlabeled is not None:
+            rows = support.unlabeled
+            pool, pool_position = Pool.build(support.embeddings[rows], support.weights[rows], cache)
+            # some of a large pool stand for it when the model grows
+            most = max(KEPT_POOL, KEPT_POOL_PER_CLASS * n_classes)
+            fitted.update(
+                unlabeled_position_=pool_position, unlabeled_cache_=None if pool is None else pool.thinned(most)
+            )
+        device, dtype = inputs.compute_device, getattr(torch, fitted["compute_dtype_"])
+        n = len(cache.keys)
+        work = float(n) * n * n_features + float(n) * n_classes * FIT_PASSES
         told = memory_for(f"Fitting {n} pictures of {n_classes} classes", device)
+        # the caller may have turned gradients off, as scripts that encode do
+        gradients = torch.inference_mode(False), torch.enable_grad()
         with (
             threads_for(work),
             blas_for(work),
             told,
-            (whole or FitTask()).subtask("learn", self._n_steps()) as learning,
+            gradients[0],
+            gradients[1],
+            watched.subtask("learn", self._n_steps()) as learning,
         ):
-            self._fit_task(Task(cache, as_tensor, scale, device, dtype, learning, pool))
-            if unlabelled is not None:
-                self._answer_unlabelled(features[unlabelled], unlabelled)
+            yield Task(
+                cache=cache,
+                text=None if text is None else torch.as_tensor(text, device=device, dtype=dtype),
+                text_features=fitted["text_features_"],
+                classes=table.classes,
+                logit_scale=fitted["encoder_logit_scale_"],
+                device=device,
+                dtype=dtype,
+                inputs=inputs,
+                support=support,
+                position=position,
+                pool=pool,
+                pool_position=pool_position,
+                fitted=fitted,
+                watched=learning,
+            )
+
+    def _set_fitted(self, fitted: dict[str, Any]) -> Self:
+        """Replace all fitted attributes, in one assignment: an interrupt finds the old ones or the new ones."""
+        self.__dict__ = {**vars(_without_fitted(self)), **fitted}
         return self
 
+    def _kept_attributes(self) -> dict[str, Any]:
+        """Fitted attributes that say what X has to be; growing and dropping do not change them."""
+        names = ("n_features_in_", "encoder_fingerprint_", "feature_names_in_")
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+    def _check_parameters(self) -> None:
+        """Warn of parameters that have no effect, or refuse such that do not go together."""
+
+    def _resolve_classes(
+        self, y: Any, weights: NDArray[np.float64], unlabeled: NDArray[np.bool_] | None, **more: Any
+    ) -> ClassTable:
+        """The classes of labels (n_samples,), of which those of weight 0 and those that stand for none do not count."""
+        counts = weights > 0 if unlabeled is None else (weights > 0) & ~unlabeled
+        kept = None if counts.all() else counts
+        marker = self.unlabeled_label
+        return resolve_classes(y, self.class_names, self.text_features, kept, marker=marker, **more)
+
     def _n_steps(self) -> int:
-        """In how many steps `_fit_task` learns that callbacks may watch; 0 for as a whole."""
+        """Number of steps of `_fit_support` that callbacks may watch; 0 where it learns as a whole."""
         return 0
 
-    def _pool_of(
-        self,
-        features: Floats,
-        weights: NDArray[np.float64] | None,
-        unlabelled: NDArray[np.bool_] | None,
-        cache: ImageCache,
-    ) -> Pool | None:
-        """The pictures without labels; some of a large pool are remembered, to stand for it when the model grows."""
-        for name in POOL_STATE:
-            if hasattr(self, name):
-                delattr(self, name)
-        if unlabelled is None:
-            return None
-        rows = np.flatnonzero(unlabelled)
-        counts = np.ones(len(rows)) if weights is None else weights[rows]
-        pool, self.unlabeled_position_ = Pool.build(features[rows], counts, cache)
-        most = max(KEPT_POOL, KEPT_POOL_PER_CLASS * cache.n_classes)
-        self.unlabeled_cache_ = None if pool is None else pool.thinned(most)
-        return pool
+    def _embed(self, X: Any) -> Floats:
+        """L2-normalized embeddings of new images (n, D), by the encoder of the fit."""
+        check_is_fitted(self)
+        return EmbeddingInput.of(self).embed_queries(X)
 
-    def _answer_unlabelled(self, features: Floats, unlabelled: NDArray[np.bool_]) -> None:
-        """Say what came of the embeddings (M, D) given without a label; `unlabelled` (n_samples,) is True there."""
+    def _like(self) -> Tensor:
+        """An empty tensor on the device and in the precision of the computation."""
+        return torch.empty(0, device=EmbeddingInput.of(self).compute_device, dtype=getattr(torch, self.compute_dtype_))
 
-    def _compute_on(self) -> tuple[torch.device, torch.dtype]:
-        """Where and in what the mathematics runs; MPS has no double, and all but encoding is light."""
-        device = resolve_device(self._present_device())
-        on = device if device.type == "cuda" else torch.device("cpu")
-        return on, getattr(torch, self.compute_dtype_)
-
-    def _like_fit(self) -> Tensor:
-        """An empty tensor where and in what the mathematics runs."""
-        device, dtype = self._compute_on()
-        return torch.empty(0, device=device, dtype=dtype)
-
-    def _scorer(self, like: Tensor) -> Callable[[Tensor], Tensor]:
-        """What gives the logits (n, C) of each chunk (n, D); prepares once what all chunks need."""
+    def _scorer(self, like: Tensor) -> Scoring:
+        """The function from a chunk (n, D) to its logits (n, C); prepares once what all chunks need."""
         return self._logits
 
     def _width(self) -> int:
-        """How many numbers a prediction holds for a query: here, affinities to all keys."""
+        """Length of the longest row that a prediction holds for a query: here, affinities to all keys."""
         return len(self.image_cache_.keys)
-
-    def _chunks(self, features: Floats, width: int | None = None) -> Iterator[Tensor]:
-        """Embeddings (n, D) in pieces that fit in memory with arrays (n, width), as wide as predictions need."""
-        device, dtype = self._compute_on()
-        width = max(self._width() if width is None else width, len(self.classes_), features.shape[1])
-        for piece in torch.as_tensor(features).split(max(1, CHUNK_ENTRIES // width)):
-            yield piece.to(device=device, dtype=dtype)
 
     def _predict_logits(self, X: Any) -> NDArray[np.float64]:
         """Logits (n, C) as float64."""
         return settle_ties(self._score(X, self._scorer))
 
-    def _score(self, X: Any, scorer: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> NDArray[np.float64]:
-        """The rows (n, k) as float64 that a scorer, made ready once, gives of new images, chunk by chunk."""
-        check_is_fitted(self)
-        return self._score_features(self._query_features(X), scorer)
+    def _score(self, X: Any, make_scorer: Callable[[Tensor], Scoring]) -> NDArray[np.float64]:
+        """Scores (n, k) of new images as float64."""
+        features = self._embed(X)
+        return score(features, make_scorer, self._like(), self.image_cache_, self._width())
 
-    def _score_features(self, features: Floats, scorer: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> Any:
-        """The same for embeddings (n, D)."""
-        n_keys, width = self.image_cache_.keys.shape
-        threads = threads_for(float(len(features)) * width * (n_keys + width))
-        told = memory_for(f"Predicting with {n_keys} keys of {len(self.classes_)} classes", self._compute_on()[0])
-        with torch.inference_mode(), threads, told:
-            score = scorer(self._like_fit())
-            return np.concatenate([score(chunk).double().cpu().numpy() for chunk in self._chunks(features)])
+    def __copy__(self) -> Self:
+        """Copy the attributes; pickles may lack some."""
+        return _with_attributes(self, vars(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy the attributes deeply, but for an encoder object of the caller's, which may hold locks and handles."""
+        if is_callers_own(self.encoder):
+            memo[id(self.encoder)] = self.encoder
+        copied = _with_attributes(self, {})
+        memo[id(self)] = copied
+        vars(copied).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return copied
+
+    def __sklearn_clone__(self) -> Self:
+        """Clone the parameters, but for an encoder object of the caller's, which the clone shares."""
+        if not is_callers_own(self.encoder) or hasattr(self.encoder, "get_params"):
+            cloned: Self = super().__sklearn_clone__()
+            return cloned
+        named = _with_attributes(self, {**vars(self), "encoder": PRECOMPUTED})
+        cloned = BaseEstimator.__sklearn_clone__(named)
+        cloned.encoder = self.encoder
+        return cloned
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the weights of the encoder out of a fitted model."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        if hasattr(self, "classes_"):
+            state["encoder"] = without_weights(state["encoder"])
+        return state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        if not is_precomputed(self.encoder):
+            tags.input_tags.two_d_array = False
+            tags.input_tags.one_d_array = True
+            tags.input_tags.string = True
+            tags.input_tags.three_d_array = True
+        return tags
+
+
+def _with_attributes(estimator: Any, attributes: Mapping[str, Any]) -> Any:
+    """Another estimator of this class with some attributes."""
+    made: Any = object.__new__(type(estimator))
+    vars(made).update(attributes)
+    return made
+
+
+def _without_fitted(estimator: Any) -> Any:
+    """A shallow copy that is not fitted."""
+    fitted = [name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")]
+    return _with_attributes(estimator, {name: value for name, value in vars(estimator).items() if name not in fitted})
 
 
 def class_mean_directions(cache: ImageCache) -> Floats:
-    """L2-normalised class means (C, D), which stand for the text where there is none."""
+    """L2-normalized class means (C, D), which stand for the text where there is none."""
     keys, labels, weights = map(torch.as_tensor, (cache.keys, cache.labels, cache.weights))
     return unit_rows(class_means(keys, labels, weights, cache.n_classes)[0].numpy())

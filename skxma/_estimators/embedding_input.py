@@ -1,22 +1,25 @@
-"""From what a user gives to embeddings: the part of an estimator that meets images, encoders and class names."""
+"""From images, names and encoders to embeddings."""
 
 from __future__ import annotations
 
+import copy
 import inspect
-from typing import Any, ClassVar, Self
+import io
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
+from torch import Tensor
 
-from skxma._labels import ClassTable, no_names_message
-from skxma._runtime.device import PRECISIONS, resolve_device
-from skxma._runtime.doc_links import DocumentedMixin
+from skxma._labels import ClassTable, Name, no_names_message
+from skxma._runtime.device import resolve_device
 from skxma._runtime.warning import warn
-from skxma._sklearn_compat import HasMethods, StrOptions
 from skxma.embeddings import Embeddings, Floats, embedding_array, is_embeddings, unit_rows
 from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._class_weights import class_weights
@@ -24,6 +27,219 @@ from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import EncoderMismatchError, ImageError
 
 PRECOMPUTED = "precomputed"
+LOGIT_SCALE = 100.0
+# Weights are larger than this; settings, addresses and names of models are smaller.
+SMALL_PICKLE = 2**20
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of the support images, and where they come from.
+
+    Attributes
+    ----------
+    features : ndarray of shape (n, D)
+        L2-normalized; rows of NaN for images that an encoder with ``on_error="skip"`` could not read.
+    fingerprint : str or None
+        Of their encoder, as far as it is known.
+    names : ndarray of shape (D,) or None
+        Column names of the data frame that held them.
+    """
+
+    features: Floats
+    fingerprint: str | None
+    names: NDArray[Any] | None = None
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Fitted attributes that say what X has to be."""
+        found = {"n_features_in_": self.features.shape[1], "encoder_fingerprint_": self.fingerprint}
+        return found if self.names is None else {**found, "feature_names_in_": self.names}
+
+
+@dataclass(frozen=True)
+class EmbeddingInput:
+    """The encoder of an estimator and what it needs to run: turns X and class names into embeddings.
+
+    Attributes
+    ----------
+    estimator : BaseEstimator
+        Whose parameters these are; scikit-learn names it in errors. Nothing is set on it.
+    encoder : str or object
+    device : str or torch.device
+        One that is present.
+    """
+
+    estimator: Any
+    encoder: Any
+    device: Any
+
+    @classmethod
+    def of(cls, estimator: Any) -> EmbeddingInput:
+        """Those of an estimator; a fitted one that came from a machine with more devices goes on with the CPU."""
+        device = estimator.device
+        try:
+            resolve_device(device)
+        except ValueError as error:
+            if not hasattr(estimator, "classes_"):
+                raise
+            warn(f"{error} This fitted model goes on with the CPU.")
+            device = "cpu"
+        return cls(estimator, estimator.encoder, device)
+
+    @property
+    def precomputed(self) -> bool:
+        """Whether X holds embeddings."""
+        return is_precomputed(self.encoder)
+
+    @property
+    def fingerprint(self) -> str:
+        """The encoder's own, or the name of its class."""
+        encoder = self.make_encoder()
+        return str(getattr(encoder, "fingerprint", name_of(encoder)))
+
+    @property
+    def logit_scale(self) -> float:
+        """The encoder's own, or CLIP's."""
+        return LOGIT_SCALE if self.precomputed else float(getattr(self.make_encoder(), "logit_scale", LOGIT_SCALE))
+
+    @property
+    def compute_device(self) -> torch.device:
+        """Where the mathematics runs; MPS has no double, and all but encoding is light."""
+        device = resolve_device(self.device)
+        return device if device.type == "cuda" else torch.device("cpu")
+
+    def make_encoder(self) -> Any:
+        """The object that encodes: made of a name, or the caller's own. Weights stay in the encoder's own cache."""
+        refuse_bare_model(self.encoder)
+        if not isinstance(self.encoder, str):
+            return clone(self.encoder) if isinstance(self.encoder, BaseEstimator) else self.encoder
+        from skxma.encoder._clip_encoder import CLIPEncoder
+
+        settings = {name: getattr(self.estimator, name) for name in ("precision", "memory", "verbose")}
+        return CLIPEncoder(self.encoder, device=self.device, **settings)
+
+    def holds_embeddings(self, X: Any) -> bool:
+        """Whether X needs no encoder."""
+        return self.precomputed or is_embeddings(X)
+
+    def embed_support(self, X: Any) -> Embedded:
+        """Embeddings of the support images (n, D)."""
+        n_views = self.estimator.n_views
+        if self.precomputed:
+            if n_views > 1:
+                raise ValueError(f"n_views={n_views} needs images; with encoder='precomputed' use n_views=1.")
+            # scikit-learn's check writes what it finds on the estimator that it is given
+            unfitted = copy.copy(self.estimator)
+            rows = self._check_embeddings(X, unfitted, reset=True)
+            made_by = X.fingerprint if isinstance(X, Embeddings) else None
+            return Embedded(rows, made_by, getattr(unfitted, "feature_names_in_", None))
+        if is_embeddings(X):
+            fitted = copy.copy(self.estimator)
+            fitted.n_features_in_, fitted.encoder_fingerprint_ = X.shape[1], self.fingerprint
+            vars(fitted).pop("feature_names_in_", None)
+            return Embedded(self._check_embeddings(X, fitted, reset=False), fitted.encoder_fingerprint_)
+        features = self.encode_images(X, n_views)
+        return Embedded(features, self.fingerprint)
+
+    def embed_queries(self, X: Any) -> Floats:
+        """Embeddings of new images (n, D), by the encoder of the fit."""
+        clf = self.estimator
+        if self.holds_embeddings(X):
+            return self._check_embeddings(X, clf, reset=False)
+        if isinstance(self.encoder, DetachedEncoder):
+            self.encoder.encode_image()
+        check_images_first(self.make_encoder(), X)
+        found = self.fingerprint
+        if found != clf.encoder_fingerprint_:
+            raise EncoderMismatchError(
+                f"The model was fitted with {clf.encoder_fingerprint_}, but encoder={self.encoder!r} is now {found}. "
+                "Give it the encoder of the fit with set_params(encoder=...), or fit again."
+            )
+        features = self.encode_images(X)
+        unread = np.flatnonzero(np.isnan(features).any(axis=1))
+        if len(unread):
+            raise ImageError(
+                f"{len(unread)} pictures could not be read (items {_first(unread)}), so there is nothing to predict "
+                "from; leave them out."
+            )
+        return features
+
+    def encode_images(self, X: Any, n_views: int = 1) -> Floats:
+        """L2-normalized embeddings (n, D) of images; NaN for those that the encoder was told to skip."""
+        encoder = self.make_encoder()
+        extra: dict[str, Any] = {}
+        if n_views > 1:
+            if "n_views" not in inspect.signature(encoder.encode_image).parameters:
+                raise ValueError(f"n_views={n_views}, but {type(encoder).__name__} makes no augmented views; use 1.")
+            extra = {"n_views": n_views, "random_state": self.estimator.random_state}
+        # the encoder is frozen, whatever mode the caller computes in
+        with torch.no_grad():
+            rows = _as_array(encoder.encode_image(X, **extra))
+        skipped = [index for index, *_ in getattr(encoder, "skipped_", [])]
+        lost = np.setdiff1d(np.flatnonzero(~np.isfinite(rows).all(axis=1)), skipped)
+        if len(lost):
+            raise ImageError(
+                f"{type(encoder).__name__}.encode_image gave NaN or infinity for {len(lost)} of {len(rows)} images "
+                f"(items {_first(lost)}). Leave these images out, or encode them in a higher precision.",
+                index=int(lost[0]),
+            )
+        return unit_rows(rows)
+
+    def encode_names(self, names: Sequence[Name | None], templates: Any) -> Floats:
+        """L2-normalized text embeddings (C, D) of names in templates; zero rows for None."""
+        encoder = self.make_encoder()
+        with torch.no_grad():
+            rows = class_weights(encoder, names, templates)
+        lost = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(lost):
+            raise ValueError(
+                f"{type(encoder).__name__} gave NaN or infinity for the text of {len(lost)} of {len(names)} names, "
+                f"the first of them {names[lost[0]]!r}. Give them other names, or encode in a higher precision."
+            )
+        return rows
+
+    def embed_classes(self, table: ClassTable, templates: Any, n_features: int) -> Floats | None:
+        """L2-normalized text features (C, D) of the classes, zero rows for those without; None if no class has any."""
+        text: NDArray[Any] | None = table.text
+        if text is None and not self.precomputed:
+            if table.names is None:
+                warn(no_names_message(table.classes))
+                return None
+            text = self.encode_names(table.names, templates)
+        if text is None:
+            return None
+        if text.shape[1] != n_features:
+            raise ValueError(
+                f"text_features has {text.shape[1]} columns, the embeddings have {n_features}; "
+                "both must come from one encoder."
+            )
+        rows = unit_rows(text)
+        return rows if rows.any() else None
+
+    def _check_embeddings(self, X: Any, estimator: Any, reset: bool) -> Floats:
+        """Validate embeddings as scikit-learn does and scale their rows to unit length; zero rows stay zero."""
+        if not self.precomputed:
+            # the columns of an encoder's frame have no names that anybody chose
+            X = embedding_array(X)
+        made_by = X.fingerprint if isinstance(X, Embeddings) else None
+        if np.ma.is_masked(X):
+            # scikit-learn would go on with what is under the mask
+            raise ValueError("Input X holds masked values; leave these rows out, or fill them.")
+        X = validate_data(estimator, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False)
+        unusable = np.flatnonzero(~np.isfinite(X).all(axis=1))
+        if len(unusable):
+            what = "NaN" if np.isnan(X).any() else "infinity"
+            raise ValueError(
+                f"Input X contains {what} in {len(unusable)} of {len(X)} rows ({_first(unusable)}): no embedding of a "
+                "picture. Leave these samples out, or encode their pictures again."
+            )
+        if not reset and made_by is not None and estimator.encoder_fingerprint_ not in (None, made_by):
+            raise EncoderMismatchError(
+                f"The model was fitted with embeddings of {estimator.encoder_fingerprint_!r}, these come from "
+                f"{made_by!r}. Encode with the same weights, or fit again."
+            )
+        return unit_rows(X)
 
 
 def check_images_first(encoder: Any, X: Any) -> None:
@@ -33,179 +249,74 @@ def check_images_first(encoder: Any, X: Any) -> None:
         check(X)
 
 
-class EncodedInput(DocumentedMixin, BaseEstimator):
-    """An estimator whose X is images or, with ``encoder="precomputed"``, embeddings."""
+def is_precomputed(encoder: Any) -> bool:
+    """Whether an `encoder` parameter says that X holds embeddings."""
+    return isinstance(encoder, str) and encoder == PRECOMPUTED
 
-    encoder: Any
-    templates: Any
-    device: Any
-    precision: str
-    memory: Any
-    verbose: Any
-    n_features_in_: int
-    encoder_fingerprint_: str | None
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "encoder": [str, HasMethods(["encode_image", "encode_text"])],
-        "class_names": ["array-like", dict, None],
-        "templates": [str, "array-like"],
-        "text_features": ["array-like", dict, None],
-        "device": [str, torch.device],
-        "precision": [StrOptions({"auto", *PRECISIONS})],
-        "memory": "no_validation",
-        "verbose": ["verbose"],
-    }
+def is_callers_own(encoder: Any) -> bool:
+    """Whether an `encoder` parameter is an object of the caller's, which scikit-learn cannot clone."""
+    return not isinstance(encoder, (str, BaseEstimator, DetachedEncoder))
 
-    def _is_precomputed(self) -> bool:
-        return isinstance(self.encoder, str) and self.encoder == PRECOMPUTED
 
-    def _make_encoder(self) -> Any:
-        """The object that encodes: made of a name, or the caller's own. Weights stay in the encoder's own cache."""
-        refuse_bare_model(self.encoder)
-        if not isinstance(self.encoder, str):
-            return clone(self.encoder) if isinstance(self.encoder, BaseEstimator) else self.encoder
-        from skxma.encoder._clip_encoder import CLIPEncoder
+def name_of(encoder: Any) -> str:
+    """The full name of an encoder's class."""
+    return f"{type(encoder).__module__}.{type(encoder).__qualname__}"
 
-        return CLIPEncoder(
-            self.encoder,
-            device=self._present_device(),
-            precision=self.precision,
-            memory=self.memory,
-            verbose=self.verbose,
-        )
 
-    def _present_device(self) -> Any:
-        """The `device` parameter; for a fitted model that came from a machine with more devices, the CPU."""
-        try:
-            resolve_device(self.device)
-        except ValueError as error:
-            if not hasattr(self, "classes_"):
-                raise
-            warn(f"{error} This fitted model goes on with the CPU.")
-            return "cpu"
-        return self.device
+def without_weights(encoder: Any) -> Any:
+    """An `encoder` parameter as it is pickled with a fitted model: itself, or in the place of weights its name.
 
-    def _fingerprint(self) -> str:
-        encoder = self._make_encoder()
-        return str(getattr(encoder, "fingerprint", f"{type(encoder).__module__}.{type(encoder).__qualname__}"))
+    Names and `CLIPEncoder` hold no weights. An object of the caller's is kept where it pickles to at most a mebibyte.
+    """
+    if not is_callers_own(encoder):
+        return encoder
+    reason = _why_not_pickled(encoder)
+    if reason is None:
+        return encoder
+    warn(
+        f"The encoder {name_of(encoder)} is left out of the pickled model, because it {reason}. Give it to the model "
+        "that is loaded, in this or in another process, with set_params(encoder=...)."
+    )
+    return DetachedEncoder(name_of(encoder))
 
-    def _check_embeddings(self, X: Any, reset: bool) -> Floats:
-        """Validate embeddings as scikit-learn does and scale their rows to unit length; zero rows stay zero."""
-        if not self._is_precomputed():
-            # the columns of an encoder's frame have no names that anybody chose
-            X = embedding_array(X)
-        made_by = X.fingerprint if isinstance(X, Embeddings) else None
-        if np.ma.is_masked(X):
-            # scikit-learn would go on with what is under the mask
-            raise ValueError("Input X holds masked values; leave these rows out, or fill them.")
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False)
-        unusable = np.flatnonzero(~np.isfinite(X).all(axis=1))
-        if len(unusable):
-            some = f"{unusable[:5].tolist()}{', ...' if len(unusable) > 5 else ''}"
-            what = "NaN" if np.isnan(X).any() else "infinity"
-            raise ValueError(
-                f"Input X contains {what} in {len(unusable)} of {len(X)} rows ({some}): no embedding of a picture. "
-                "Leave these samples out, or encode their pictures again."
-            )
-        if reset:
-            self.encoder_fingerprint_ = made_by
-        elif made_by is not None and self.encoder_fingerprint_ not in (None, made_by):
-            raise EncoderMismatchError(
-                f"The model was fitted with embeddings of {self.encoder_fingerprint_!r}, these come from {made_by!r}. "
-                "Encode with the same weights, or fit again."
-            )
-        return unit_rows(X)
 
-    def _encode_images(self, X: Any, n_views: int = 1) -> Floats:
-        encoder = self._make_encoder()
-        extra: dict[str, Any] = {}
-        if n_views > 1:
-            if "n_views" not in inspect.signature(encoder.encode_image).parameters:
-                raise ValueError(f"n_views={n_views}, but {type(encoder).__name__} makes no augmented views; use 1.")
-            extra = {"n_views": n_views, "random_state": getattr(self, "random_state", None)}
-        return unit_rows(np.asarray(encoder.encode_image(X, **extra)))
+class _TooLargeError(Exception):
+    """A pickle is larger than it may be."""
 
-    def _refuse_unread(self, features: Floats) -> None:
-        """No answer is given for pictures that an encoder with ``on_error="skip"`` could not read."""
-        unread = np.flatnonzero(np.isnan(features).any(axis=1))
-        if len(unread):
-            some = f"{unread[:5].tolist()}{', ...' if len(unread) > 5 else ''}"
-            raise ImageError(
-                f"{len(unread)} pictures could not be read (items {some}), so there is nothing to predict from; "
-                "leave them out."
-            )
 
-    def _support_features(self, X: Any) -> Floats:
-        """Embeddings of the support images (n, D); remembers their width and their encoder."""
-        n_views = getattr(self, "n_views", 1)
-        if self._is_precomputed():
-            if n_views > 1:
-                raise ValueError(f"n_views={n_views} needs images; with encoder='precomputed' use n_views=1.")
-            return self._check_embeddings(X, reset=True)
-        if is_embeddings(X):
-            self.encoder_fingerprint_ = self._fingerprint()
-            self.n_features_in_ = X.shape[1]
-            return self._check_embeddings(X, reset=False)
-        features = self._encode_images(X, n_views)
-        self.n_features_in_ = features.shape[1]
-        self.encoder_fingerprint_ = self._fingerprint()
-        return features
+class _SmallBuffer(io.RawIOBase):
+    """A file that takes `SMALL_PICKLE` bytes and keeps none."""
 
-    def _query_features(self, X: Any) -> Floats:
-        """Embeddings of new images (n, D), by the encoder of the fit."""
-        check_is_fitted(self)
-        if self._is_precomputed() or is_embeddings(X):
-            return self._check_embeddings(X, reset=False)
-        if isinstance(self.encoder, DetachedEncoder):
-            self.encoder.encode_image()
-        check_images_first(self._make_encoder(), X)
-        found = self._fingerprint()
-        if found != self.encoder_fingerprint_:
-            raise EncoderMismatchError(
-                f"The model was fitted with {self.encoder_fingerprint_}, but encoder={self.encoder!r} is now {found}. "
-                "Give it the encoder of the fit with set_params(encoder=...), or fit again."
-            )
-        features = self._encode_images(X)
-        self._refuse_unread(features)
-        return features
+    def __init__(self) -> None:
+        self.size = 0
 
-    def _class_text(self, table: ClassTable) -> Floats | None:
-        """L2-normalised text features (C, D) of the classes, zero rows for those without; None if no class has any."""
-        text: NDArray[Any] | None = table.text
-        if text is None and not self._is_precomputed():
-            if table.names is None:
-                warn(no_names_message(table.classes))
-                return None
-            text = class_weights(self._make_encoder(), table.names, self.templates)
-        if text is None:
-            return None
-        if text.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"text_features has {text.shape[1]} columns, the embeddings have {self.n_features_in_}; "
-                "both must come from one encoder."
-            )
-        rows = unit_rows(text)
-        return rows if rows.any() else None
+    def write(self, data: Any) -> int:
+        """Count the bytes."""
+        n = memoryview(data).nbytes
+        self.size += n
+        if self.size > SMALL_PICKLE:
+            raise _TooLargeError
+        return n
 
-    def __copy__(self) -> Self:
-        """A shallow copy keeps the encoder, which what is stored may leave out."""
-        copied = type(self).__new__(type(self))
-        copied.__dict__.update(self.__dict__)
-        return copied
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out of a fitted model an encoder that carries weights; names and `CLIPEncoder` carry none."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        encoder = state.get("encoder")
-        if hasattr(self, "classes_") and not isinstance(encoder, (str, BaseEstimator, DetachedEncoder)):
-            state["encoder"] = DetachedEncoder(f"{type(encoder).__module__}.{type(encoder).__qualname__}")
-        return state
+def _why_not_pickled(encoder: Any) -> str | None:
+    """Say why an object is not pickled, as the end of a sentence; None where it is, and small."""
+    try:
+        pickle.Pickler(_SmallBuffer()).dump(encoder)
+    except _TooLargeError:
+        return f"pickles to more than {SMALL_PICKLE >> 20} MiB"
+    except Exception as error:  # objects raise whatever they like
+        return f"cannot be pickled ({type(error).__name__}: {error})"
+    return None
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        if not self._is_precomputed():
-            tags.input_tags.two_d_array = False
-            tags.input_tags.one_d_array = True
-            tags.input_tags.string = True
-            tags.input_tags.three_d_array = True
-        return tags
+
+def _as_array(rows: Any) -> NDArray[Any]:
+    """Encoded rows (n, D) as an array; tensors may be on any device and of any precision."""
+    if isinstance(rows, Tensor):
+        rows = rows.detach().float().cpu().numpy()
+    return np.asarray(rows)
+
+
+def _first(items: NDArray[np.intp], most: int = 5) -> str:
+    return f"{items[:most].tolist()}{', ...' if len(items) > most else ''}"

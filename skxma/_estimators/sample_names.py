@@ -40,7 +40,7 @@ def names_with(clf: Any, X: Any) -> Names | None:
 
     Parameters
     ----------
-    clf : FewShotClassifier
+    clf : BaseFewShotClassifier
         Fitted, before `partial_fit` changes it.
     X : sequence of images, or array-like of shape (n_samples, n_features)
         The new samples.
@@ -55,7 +55,7 @@ def names_without(clf: Any, kept: NDArray[np.bool_]) -> Names | None:
 
     Parameters
     ----------
-    clf : FewShotClassifier
+    clf : BaseFewShotClassifier
         Fitted, before `drop` changes it.
     kept : bool ndarray of shape (n_labeled + n_unlabeled,)
         Which samples with labels are kept; those without are kept anyway.

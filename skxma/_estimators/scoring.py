@@ -1,18 +1,66 @@
-"""From logits to probabilities and decisions."""
+"""Scores of queries, chunk by chunk, and what follows from logits: probabilities and decisions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import scipy.special
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from skxma._runtime.device import memory_for
+from skxma._runtime.threads import threads_for
+from skxma.caches import Floats, ImageCache
 
 TIE = 1e-12
+CHUNK_ENTRIES = 2**22
+Scoring = Callable[[Tensor], Tensor]
+
+
+def chunks(embeddings: Floats, like: Tensor, width: int) -> Iterator[Tensor]:
+    """Yield embeddings (n, D) as tensors in pieces that fit in memory together with an array (n, width)."""
+    for piece in torch.as_tensor(embeddings).split(max(1, CHUNK_ENTRIES // max(width, embeddings.shape[1]))):
+        yield piece.to(device=like.device, dtype=like.dtype)
+
+
+def score(
+    embeddings: Floats, make_scorer: Callable[[Tensor], Scoring], like: Tensor, cache: ImageCache, width: int
+) -> NDArray[np.float64]:
+    """Score queries.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (n, D)
+        L2-normalized.
+    make_scorer : callable
+        Takes `like` and returns the function from a chunk (n', D) to its scores (n', k); called once.
+    like : Tensor
+        Gives the device and the precision of the computation.
+    cache : ImageCache
+        The keys that are read.
+    width : int
+        Longest row of an intermediate array.
+
+    Returns
+    -------
+    scores : ndarray of shape (n, k)
+    """
+    n_keys, dim = cache.keys.shape
+    threads = threads_for(float(len(embeddings)) * dim * (n_keys + dim))
+    told = memory_for(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
+    with torch.inference_mode(), threads, told:
+        scorer = make_scorer(like)
+        pieces = chunks(embeddings, like, max(width, cache.n_classes))
+        return np.concatenate([scorer(piece).double().cpu().numpy() for piece in pieces])
 
 
 def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logits (n, C) where what falls short of the row's best by less than its probability shows is the best too.
+    """Raise logits (n, C) within 1e-12 of the maximum of their row to it.
 
-    Otherwise the most probable class could be another one for the logits than for the probabilities.
+    Probabilities do not show so small a difference; without this, the most probable class could be another one for
+    the logits than for the probabilities.
     """
     best = logits.max(axis=1, keepdims=True)
     return np.where(logits > best - TIE, best, logits)

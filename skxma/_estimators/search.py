@@ -19,13 +19,13 @@ from sklearn.utils import check_consistent_length, indexable
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._estimators.scoring import settle_ties, softmax
+from skxma._estimators.embedding_input import EmbeddingInput
+from skxma._estimators.scoring import chunks, settle_ties, softmax
 from skxma._estimators.xmadapter import XMAdapterClassifier
 from skxma._labels import with_spelling_of
-from skxma._paper.model import PaperScorer
 from skxma._runtime.doc_links import DocumentedMixin
 from skxma._sklearn_compat import safe_indexing
-from skxma.embeddings import Embeddings, is_embeddings
+from skxma.embeddings import Embeddings
 from skxma.model_selection import UnlabeledInTraining
 
 SWEPT = ("alpha", "beta", "fusion_ratio")
@@ -126,11 +126,11 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
 
     def _encoded(self, X: Any) -> Any:
         """Embeddings of the images; images as they are where fits need views of them, or some cannot be read."""
-        clf = clone(self.estimator)
-        if clf._is_precomputed() or is_embeddings(X) or clf.n_views > 1:
+        inputs = EmbeddingInput.of(clone(self.estimator))
+        if inputs.holds_embeddings(X) or self.estimator.n_views > 1:
             return X
-        features = clf._encode_images(X)
-        return X if np.isnan(features).any() else Embeddings(features, clf._fingerprint())
+        features = inputs.encode_images(X)
+        return X if np.isnan(features).any() else Embeddings(features, inputs.fingerprint)
 
     def _can_sweep(self, candidates: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the candidates share all that a fit does."""
@@ -221,12 +221,12 @@ def sweep_logits(clf: XMAdapterClassifier, X: Any, numbers: Sequence[Sequence[fl
     numbers : sequence of (alpha, beta, fusion ratio)
         Those of equal beta and ratio share their evidence when they follow each other.
     """
-    scorer = clf.model_.scorer(clf._like_fit())
-    assert isinstance(scorer, PaperScorer)
+    like = clf._like()
+    scorer: Any = clf.model_.scorer(like)
     with torch.inference_mode():
         pieces = [
             (*scorer.affinities_to_texts(chunk), scorer.index.cosines(chunk))
-            for chunk in clf._chunks(clf._query_features(X), len(clf.image_cache_.keys))
+            for chunk in chunks(clf._embed(X), like, max(len(clf.image_cache_.keys), len(clf.classes_)))
         ]
         known: tuple[tuple[float, float], list[Tensor]] | None = None
         for alpha, beta, ratio in numbers:

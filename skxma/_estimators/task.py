@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
 from torch import Tensor
 
+from skxma._estimators.embedding_input import EmbeddingInput
+from skxma._estimators.support_set import SupportSet
 from skxma._runtime.callbacks import FitTask
 from skxma._semi_supervised.pool import Pool
-from skxma.caches import ImageCache
+from skxma.caches import Floats, ImageCache, Integers
 
 
 @dataclass(frozen=True)
@@ -21,26 +27,61 @@ class Task:
     cache : ImageCache
         The support set.
     text : Tensor of shape (C, D) or None
-        L2-normalised class text features; zero rows for classes without text, None where no class has any.
+        L2-normalized class text features; zero rows for classes without text, None where no class has any.
+    text_features : ndarray of shape (C, D)
+        The same, with class means where no class has any text.
+    classes : ndarray of shape (C,)
+        Labels.
     logit_scale : float
         The encoder's.
     device : torch.device
     dtype : torch.dtype
-    watched : FitTask
-        What callbacks are told of the learning.
+    inputs : EmbeddingInput
+        Encodes further words.
+    support : SupportSet
+        The samples that the cache was built from, and those without a label.
+    position : ndarray of shape (n_samples,)
+        Key that each sample became; -1 for none.
     pool : Pool or None
-        Pictures without labels.
+        Images without labels.
+    pool_position : ndarray of shape (n_unlabeled,) or None
+        Row of the pool that each image without a label became; -1 for none.
+    fitted : dict
+        Attributes that the estimator will have; the classifier adds its own.
+    watched : FitTask
+        Tells callbacks about the learning.
     """
 
     cache: ImageCache
     text: Tensor | None
+    text_features: Floats
+    classes: NDArray[Any]
     logit_scale: float
     device: torch.device
     dtype: torch.dtype
-    watched: FitTask = field(default_factory=FitTask)
-    pool: Pool | None = None
+    inputs: EmbeddingInput
+    support: SupportSet
+    position: Integers
+    pool: Pool | None
+    pool_position: Integers | None
+    fitted: dict[str, Any]
+    watched: FitTask
 
     @property
     def like(self) -> Tensor:
         """An empty tensor on the device and in the precision of the task."""
         return torch.empty(0, device=self.device, dtype=self.dtype)
+
+    @property
+    def n_features(self) -> int:
+        """Width of the embeddings."""
+        return int(self.cache.keys.shape[1])
+
+    def per_sample(self, of_keys: NDArray[Any]) -> NDArray[Any]:
+        """Values of the keys (N,) for the samples (n_samples,); 0 for a sample that became no key."""
+        return np.where(self.position >= 0, of_keys[np.maximum(self.position, 0)], of_keys.dtype.type(0))
+
+
+def draw_seed(random_state: Any) -> int:
+    """A seed for torch from a `random_state` parameter."""
+    return int(check_random_state(random_state).randint(2**31 - 1))

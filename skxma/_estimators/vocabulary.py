@@ -1,12 +1,44 @@
-"""Everyday words whose text embeddings show along which directions an encoder's meanings vary."""
+"""Words whose text embeddings show along which directions an encoder's meanings vary."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array
+
+from skxma._estimators.embedding_input import EmbeddingInput
+from skxma.embeddings import Floats, unit_rows
+
+VOCABULARY_TEMPLATE = "photo"
 
 
 @cache
 def common_words() -> tuple[str, ...]:
     """Everyday nouns and scenes: diverse rather than complete, what a photograph, a sign or a texture may show."""
     return tuple(files("skxma._assets").joinpath("common_words.txt").read_text(encoding="utf-8").splitlines())
+
+
+def embed_vocabulary(words: Any, inputs: EmbeddingInput, n_features: int) -> Floats | None:
+    """L2-normalized embeddings (m, n_features) of a `vocabulary` parameter, or None for none."""
+    if words is None or (isinstance(words, str) and words == "common" and inputs.precomputed):
+        return None
+    if isinstance(words, str):
+        if words != "common":
+            raise ValueError(f"vocabulary={words!r} is none that skxma knows; pass 'common' or a list of words.")
+        words = common_words()
+    if len(words) and all(isinstance(word, str) for word in words):
+        if inputs.precomputed:
+            raise ValueError(
+                "vocabulary holds words, which encoder='precomputed' cannot encode; pass their embeddings."
+            )
+        return inputs.encode_names(list(words), VOCABULARY_TEMPLATE)
+    rows = check_array(words, dtype=[np.float64, np.float32], input_name="vocabulary")
+    if rows.shape[1] != n_features:
+        raise ValueError(
+            f"vocabulary has {rows.shape[1]} columns, the embeddings have {n_features}; "
+            "both must come from one encoder."
+        )
+    return unit_rows(rows)

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import inspect
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._calibrated.config import CalibrationConfig
-from skxma._calibrated.model import CalibratedModel
-from skxma._calibrated.subsample import fit_on_subsample
-from skxma._estimators.pool_learning import SemiSupervisedClassifier
+from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvidence
+from skxma._estimators.pool_learning import fit_pool, label_pool
+from skxma._estimators.rejection import RejectionRule
+from skxma._estimators.scoring import Scoring, chunks, settle_ties
+from skxma._estimators.support_set import first_samples
 from skxma._estimators.task import Task
-from skxma._estimators.vocabulary import common_words
-from skxma._fitted import FitReport, FittedEvidence
-from skxma._paper.config import PaperConfig
-from skxma._paper.fit import fit_paper
-from skxma._paper.model import PaperModel
-from skxma._semi_supervised.model import PooledModel
+from skxma._fitted import FittedEvidence
+from skxma._runtime.warning import warn
 from skxma._sklearn_compat import Interval, StrOptions
-from skxma.caches import Floats, ImageCache, Integers, to_tensors
-from skxma.embeddings import unit_rows
-from skxma.encoder._class_weights import class_weights
+from skxma.caches import Floats, Integers, TextCache
 
-RETRIEVE_FROM = 2**17
-VOCABULARY_TEMPLATE = "photo"
+SAVED_SOFT_LABELS = 2**20
 AUTO_OR_RATIO = [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})]
 
 
-class XMAdapterClassifier(SemiSupervisedClassifier):
+class XMAdapterClassifier(BaseFewShotClassifier):
     """Few-shot image classifier that retrieves from an image cache and a text cache on top of a frozen CLIP.
 
     The method is XMAdapter [1]_: the few labelled images make an image cache (embeddings as keys, labels as values),
@@ -199,8 +192,14 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
     (160, 40)
     """
 
+    model_: FittedEvidence
+    text_cache_: TextCache | None
+    fusion_ratio_: float
+    reject_threshold_: float
+    sample_position_: Integers
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **SemiSupervisedClassifier._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "vocabulary": [str, "array-like", None],
         "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "beta": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -212,10 +211,12 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "n_views": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "retrieval": [StrOptions({"auto", "exact", "top"})],
         "random_state": ["random_state"],
+        "false_rejection_rate": [Interval(Real, 0, 1, closed="neither"), None],
+        "unknown_label": [str, Integral, Real, None],
+        "unlabeled_label": [str, Integral, Real, None],
     }
 
     def __init__(
@@ -248,10 +249,18 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
-        self.encoder = encoder
-        self.class_names = class_names
-        self.templates = templates
-        self.text_features = text_features
+        super().__init__(
+            encoder,
+            class_names=class_names,
+            templates=templates,
+            text_features=text_features,
+            n_views=n_views,
+            device=device,
+            precision=precision,
+            memory=memory,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.vocabulary = vocabulary
         self.alpha = alpha
         self.beta = beta
@@ -263,17 +272,45 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.batch_size = batch_size
-        self.n_views = n_views
         self.retrieval = retrieval
         self.false_rejection_rate = false_rejection_rate
         self.unknown_label = unknown_label
         self.warm_start = warm_start
         self.unlabeled_label = unlabeled_label
-        self.device = device
-        self.precision = precision
-        self.memory = memory
-        self.random_state = random_state
-        self.verbose = verbose
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Most probable class of each image, or `unknown_label` where that is asked for.
+
+        Parameters
+        ----------
+        X : sequence of images, or array-like of shape (n_samples, n_features)
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            Members of `classes_`, or `unknown_label`.
+        """
+        if self.false_rejection_rate is None:
+            return super().predict(X)
+        logits, scores = self._logits_and_open_set(X)
+        rule = RejectionRule.of(self.false_rejection_rate, self.unknown_label, self.classes_)
+        return rule.apply(self.classes_[logits.argmax(1)], scores > self.reject_threshold_, self.classes_)
+
+    def open_set_score(self, X: Any) -> NDArray[np.float64]:
+        """How unlike all known classes each image is: minus the log of the sum of the exponentials of its logits.
+
+        Parameters
+        ----------
+        X : sequence of images, or array-like of shape (n_samples, n_features)
+            As in `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            To be compared with each other and with `reject_threshold_`.
+        """
+        return self._logits_and_open_set(X)[1]
 
     def kneighbors(self, X: Any, n_neighbors: int = 5) -> tuple[Floats, Floats, Integers]:
         """Support images that a query retrieves, those with the highest fused affinity first.
@@ -295,147 +332,104 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
         check_is_fitted(self)
         in_use = self.image_cache_.weights > 0
         n_neighbors = min(n_neighbors, int(in_use.sum()))
+        queries, like = self._embed(X), self._like()
         parts = []
         with torch.inference_mode():
-            scorer = self.model_.scorer(self._like_fit())
-            for features in self._chunks(self._query_features(X), len(in_use)):
+            scorer = self.model_.scorer(like)
+            for features in chunks(queries, like, max(len(in_use), len(self.classes_))):
                 image, text = scorer.affinities(features)
                 fused = F.fuse(image, text, self.fusion_ratio_)
                 top = fused[:, torch.as_tensor(in_use)].topk(n_neighbors, dim=1).indices.cpu()
                 keys = torch.as_tensor(np.flatnonzero(in_use))[top]
                 parts.append([a.cpu().gather(1, keys).float().numpy() for a in (image, text)] + [keys.numpy()])
         affinities, text_affinities, found = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return affinities, text_affinities, self._first_samples()[found]
+        return affinities, text_affinities, first_samples(self.sample_position_, len(in_use))[found]
 
-    def _first_samples(self) -> Integers:
-        """For each key, the first sample given to `fit` that became it (N,)."""
-        first = np.zeros(len(self.image_cache_.keys), dtype=np.intp)
-        samples = np.arange(len(self.sample_position_))[::-1]
-        known = self.sample_position_[samples] >= 0
-        first[self.sample_position_[samples[known]]] = samples[known]
-        return first
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        rule = RejectionRule.of(self.false_rejection_rate, self.unknown_label, task.classes)
+        rule.check(task.classes)
+        evidence = self._evidence(task)
+        report = evidence.fit(task)
+        pool = fit_pool(report, task, evidence)
+        model = report.model if pool is None else pool.model
+        label = task.classes[task.per_sample(report.left_out.label)]
+        probability = task.per_sample(report.left_out.probability)
+        fitted = {
+            "model_": model,
+            "image_cache_": model.image_cache,
+            "text_cache_": model.text_cache,
+            "alpha_": model.alpha,
+            "beta_": model.beta,
+            "fusion_ratio_": model.fusion_ratio,
+            "logit_scale_": model.logit_scale,
+            "hardness_": task.per_sample(report.hardness),
+            "label_noise_": task.per_sample(report.label_noise),
+            "set_aside_": task.per_sample((model.image_cache.weights == 0).astype(np.float32)) > 0,
+            "left_out_label_": label,
+            "left_out_probability_": probability,
+            "reject_threshold_": rule.threshold(report.left_out),
+            "noise_rate_": report.noise_rate,
+            "loss_curve_": report.loss_curve,
+        }
+        if task.support.unlabeled is not None:
+            soft_labels, n_used = label_pool(task, model, pool)
+            label[task.support.unlabeled] = task.classes[soft_labels.argmax(1)]
+            probability[task.support.unlabeled] = soft_labels.max(1)
+            fitted.update(soft_labels_=soft_labels, n_unlabeled_used_=n_used)
+        return fitted
 
-    def _fit_task(self, task: Task) -> None:
-        self._check_unknown()
-        report, model = self._fit_paper(task) if self.evidence == "paper" else self._fit_calibrated(task)
-        self.model_ = model
-        self.image_cache_ = model.image_cache
-        self.text_cache_ = model.text_cache
-        self.alpha_, self.beta_ = model.alpha, model.beta
-        self.fusion_ratio_, self.logit_scale_ = model.fusion_ratio, model.logit_scale
-        self.hardness_ = self._per_sample(report.hardness)
-        self.label_noise_ = self._per_sample(report.label_noise)
-        self.set_aside_ = self._per_sample((model.image_cache.weights == 0).astype(np.float32)) > 0
-        answers = report.left_out
-        self.left_out_label_ = self.classes_[self._per_sample(answers.label)]
-        self.left_out_probability_ = self._per_sample(answers.probability)
-        self._calibrate_rejection(answers)
-        self.noise_rate_ = report.noise_rate
-        self.loss_curve_ = report.loss_curve
-
-    def _per_sample(self, of_keys: NDArray[Any]) -> NDArray[Any]:
-        """Values of the keys (N,) for the samples given to `fit` (n_samples,); 0 for a sample of weight 0."""
-        position = self.sample_position_
-        return np.where(position >= 0, of_keys[np.maximum(position, 0)], of_keys.dtype.type(0))
-
-    def _solution_before(self) -> Any:
-        """The fitted model to start from, or None."""
-        model = getattr(self, "model_", None) if self.warm_start else None
-        return model.base if isinstance(model, PooledModel) else model
-
-    def _retrieves(self, task: Task) -> bool:
-        """Whether predictions are to read no more keys than they need."""
-        return self.retrieval == "top" or (self.retrieval == "auto" and len(task.cache.keys) >= RETRIEVE_FROM)
-
-    def _fit_calibrated(self, task: Task) -> tuple[FitReport, FittedEvidence]:
-        before = self._solution_before()
-        config = CalibrationConfig(
-            alpha=number(self.alpha),
-            beta=number(self.beta),
-            fusion_ratio=number(self.fusion_ratio),
-            logit_scale=task.logit_scale,
-            hard_sample_weight=self.hard_sample_weight,
-            n_epochs=self.n_epochs,
-            warm_start=before.warm_start(self.noise_rate_) if isinstance(before, CalibratedModel) else None,
-        )
-        if self._retrieves(task):
-            # every further metric would need an index of its own
-            config = replace(config, max_metrics=1)
-        words = self._vocabulary_features()
-        vocabulary = None if words is None else to_tensors(words, like=task.like)[0]
-        report = fit_on_subsample(task.cache, task.text, vocabulary, config, task.like)
-        if self._retrieves(task):
-            report = replace(report, model=report.model.with_index(task.like))
-        untrained = replace(config, n_epochs=0, warm_start=None)
-
-        def refit(cache: ImageCache) -> FitReport:
-            return fit_on_subsample(cache, task.text, vocabulary, untrained, task.like)
-
-        return report, self._learn_from_pool(report, task, vocabulary, refit)
-
-    def _fit_paper(self, task: Task) -> tuple[FitReport, FittedEvidence]:
-        config = PaperConfig(
-            alpha=number(self.alpha),
-            beta=number(self.beta),
-            fusion_ratio=number(self.fusion_ratio),
-            logit_scale=task.logit_scale,
-            hard_sample_weight=self.hard_sample_weight,
-            text_dim=self.text_dim,
-            n_epochs=self.n_epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            batch_size=self.batch_size,
-            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
-        )
-        before = self._solution_before()
-        known = isinstance(before, PaperModel) and before.image_cache.keys.shape[1] == self.n_features_in_
-
-        def epochs(n: int, model: Callable[[], PaperModel]) -> Iterator[int]:
-            # what an epoch leaves has no threshold yet
-            return task.watched.steps("epoch", n, lambda: {"model_": model(), "reject_threshold_": np.inf})
-
-        report = fit_paper(task.cache, task.text, config, task.like, before if known else None, epochs)
-        return report, report.model.with_index(task.like) if self._retrieves(task) else report.model
+    def _evidence(self, task: Task) -> CalibratedEvidence | PaperEvidence:
+        return EVIDENCES[self.evidence].of(self, task)
 
     def _n_steps(self) -> int:
         return self.n_epochs if self.evidence == "paper" else 0
 
-    def _vocabulary_features(self) -> Floats | None:
-        """L2-normalised embeddings (m, n_features) of the vocabulary, or None for none."""
-        words = self.vocabulary
-        if words is None or (isinstance(words, str) and words == "common" and self._is_precomputed()):
-            return None
-        if isinstance(words, str):
-            if words != "common":
-                raise ValueError(f"vocabulary={words!r} is none that skxma knows; pass 'common' or a list of words.")
-            words = common_words()
-        if len(words) and all(isinstance(word, str) for word in words):
-            if self._is_precomputed():
-                raise ValueError(
-                    "vocabulary holds words, which encoder='precomputed' cannot encode; pass their embeddings."
-                )
-            return class_weights(self._make_encoder(), list(words), VOCABULARY_TEMPLATE)
-        rows = check_array(words, dtype=[np.float64, np.float32], input_name="vocabulary")
-        if rows.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"vocabulary has {rows.shape[1]} columns, the embeddings have {self.n_features_in_}; "
-                "both must come from one encoder."
+    def _check_parameters(self) -> None:
+        defaults = inspect.signature(type(self)).parameters
+        unread = []
+        for name in EVIDENCES[self.evidence].unread:
+            value, default = getattr(self, name), defaults[name].default
+            # an array as a whole is equal to nothing
+            if value is not None and (np.ndim(value) > 0 or value != default):
+                unread.append(name)
+        if unread:
+            others = next(name for name in EVIDENCES if name != self.evidence)
+            them = "it" if len(unread) == 1 else "them"
+            warn(
+                f"evidence={self.evidence!r} does not read {', '.join(unread)}; leave {them} out, or pass "
+                f"evidence={others!r}."
             )
-        return unit_rows(rows)
+
+    def _logits_and_open_set(self, X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Logits (n, C) and open-set scores (n,) of new images, in one pass."""
+
+        def make_scorer(like: Tensor) -> Scoring:
+            judge = self.model_.scorer(like).logits_and_open_set
+
+            def rows(features: Tensor) -> Tensor:
+                logits, scores = judge(features)
+                return torch.cat([logits, scores[:, None]], dim=1)
+
+            return rows
+
+        found = self._score(X, make_scorer)
+        return settle_ties(found[:, :-1]), found[:, -1]
 
     def _width(self) -> int:
         # the more queries at once, the more of them share a cell
-        return self.model_.scorer(self._like_fit()).index.n_clusters // 4
+        return self.model_.scorer(self._like()).index.n_clusters // 4
 
-    def _scorer(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+    def _scorer(self, like: Tensor) -> Scoring:
         return self.model_.scorer(like).logits
 
     def _logits(self, features: Tensor) -> Tensor:
         return self._scorer(features)(features)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Store the class text once: in calibrated evidence it is what the text cache holds."""
+        """Leave out the soft labels of a large pool, and class text that the calibrated text cache holds too."""
         state = super().__getstate__()
+        if np.size(state.get("soft_labels_", 0)) > SAVED_SOFT_LABELS:
+            del state["soft_labels_"]
         if self.evidence == "calibrated" and state.get("text_cache_") is not None:
             del state["text_features_"]
         return state
@@ -445,8 +439,3 @@ class XMAdapterClassifier(SemiSupervisedClassifier):
         text_cache = state.get("text_cache_")
         if text_cache is not None and "text_features_" not in state:
             self.text_features_ = text_cache.keys
-
-
-def number(parameter: Any) -> float | None:
-    """A parameter's number, or None for "auto"."""
-    return None if isinstance(parameter, str) else float(parameter)

@@ -39,8 +39,17 @@ class PaperModel(CachedScorerMixin["PaperScorer"]):
     logit_scale: float
     key_clusters: KeyClusters | None = None
 
+    @property
+    def evidence(self) -> str:
+        """Value of the parameter `evidence` that makes such models."""
+        return "paper"
+
     def _make_scorer(self, like: Tensor) -> PaperScorer:
         return PaperScorer(self, like)
+
+    def without_pool(self) -> PaperModel:
+        """Return the model itself, which has no pool."""
+        return self
 
     def with_index(self, like: Tensor) -> PaperModel:
         """Return the model with clustered keys, or unchanged where predictions must read all keys.

@@ -1,17 +1,13 @@
-"""What happens whole or not at all: a file that is written, a method that changes its object."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import wraps
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, TypeVar
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from typing import BinaryIO
 
 
 def check_place(path: str | os.PathLike[str]) -> Path:
@@ -83,28 +79,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def all_or_nothing(method: Callable[P, R]) -> Callable[P, R]:
-    """Let a method that fails, or is interrupted, leave the public attributes of its object as they were.
-
-    Parameters
-    ----------
-    method : function
-        One that gives attributes new values; what it changes inside of a value stays changed.
-    """
-
-    @wraps(method)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        attributes = vars(args[0])
-        before = dict(attributes)
-        try:
-            return method(*args, **kwargs)
-        except BaseException:
-            # private ones are scikit-learn's, which ends by them what it has begun
-            for name in [name for name in attributes if not name.startswith("_")]:
-                del attributes[name]
-            attributes.update({name: value for name, value in before.items() if not name.startswith("_")})
-            raise
-
-    return guarded

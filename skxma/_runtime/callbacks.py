@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from skxma._sklearn_compat import callback_context, fit_context
+from sklearn import get_config
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def validated(fit: Callable[P, R]) -> Callable[P, R]:
-    """Have scikit-learn validate the parameters before a fit, and end its callbacks after it."""
-    wrapped: Callable[P, R] = fit_context(prefer_skip_nested_validation=False)(fit)
-    return wrapped
+from skxma._sklearn_compat import callback_context, callback_management_context
 
 
 class FitTask:
@@ -36,14 +29,35 @@ class FitTask:
 
     @classmethod
     @contextmanager
-    def fit(cls, estimator: Any, X: Any, y: Any, sample_weight: Any, n_subtasks: int) -> Iterator[FitTask]:
-        """The whole fit, in so many tasks one after the other."""
-        context = callback_context(estimator, n_subtasks)
-        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        task = cls(estimator, context, {"X": X, "y": y, "metadata": metadata})
-        task._begin()
-        yield task
-        task._end(dict)
+    def fit(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        n_subtasks: int,
+        fitted: Callable[[], dict[str, Any]],
+    ) -> Iterator[FitTask]:
+        """The whole fit, of valid parameters, in so many tasks one after the other; callbacks end with it.
+
+        Parameters
+        ----------
+        estimator : object
+        X, y, sample_weight
+            As given to the fit.
+        n_subtasks : int
+        fitted : callable
+            Gives the attributes that the estimator will have.
+        """
+        if not get_config()["skip_parameter_validation"]:
+            estimator._validate_params()
+        with callback_management_context(estimator):
+            context = callback_context(estimator, n_subtasks)
+            metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+            task = cls(estimator, context, {"X": X, "y": y, "metadata": metadata})
+            task._begin()
+            yield task
+            task._end(fitted)
 
     @contextmanager
     def subtask(self, name: str, n_subtasks: int = 0) -> Iterator[FitTask]:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 # No site is published yet: this is where it is meant to be. The environment names another, such as a local build.
 DOCS_URL = "https://skxma.readthedocs.io/en/stable"
 ENVIRONMENT = "SKXMA_DOCS_URL"
 
 
+@property  # type: ignore[misc]
+def doc_link_template(estimator: Any) -> str:
+    """The address of a page, for scikit-learn's HTML representation; the property of a class."""
+    base = os.environ.get(ENVIRONMENT, DOCS_URL).rstrip("/")
+    return base + "/generated/{public_name}.html"
+
+
+def doc_link_parameters(estimator: Any) -> dict[str, str]:
+    """What the address of an estimator's page names; the method of a class."""
+    return {"public_name": public_name(type(estimator))}
+
+
 class DocumentedMixin:
     """Gives scikit-learn's HTML representation the page of the class, as Sphinx's autosummary names it."""
 
     _doc_link_module = "skxma"
-
-    @property
-    def _doc_link_template(self) -> str:
-        base = os.environ.get(ENVIRONMENT, DOCS_URL).rstrip("/")
-        return base + "/generated/{public_name}.html"
-
-    def _doc_link_url_param_generator(self) -> dict[str, str]:
-        return {"public_name": public_name(type(self))}
+    _doc_link_template = doc_link_template
+    _doc_link_url_param_generator = doc_link_parameters
 
 
 def public_name(cls: type) -> str:

@@ -61,9 +61,18 @@ class PooledModel:
         """Weight of the zero-shot cosines."""
         return self.base.logit_scale
 
+    @property
+    def evidence(self) -> str:
+        """Value of the parameter `evidence` that makes such models."""
+        return self.base.evidence
+
     def scorer(self, like: Tensor) -> PooledScorer:
         """Return the model as tensors with the device and dtype of `like`."""
         return PooledScorer(self, like)
+
+    def without_pool(self) -> CalibratedModel:
+        """Return the model as it was before it learned from unlabeled images."""
+        return self.base
 
     def with_index(self, like: Tensor) -> PooledModel:
         """Return the model with clustered labeled keys, or unchanged where all keys must be read."""

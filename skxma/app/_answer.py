@@ -61,7 +61,7 @@ def classify(clf: Any, image: Any) -> Answer:
 
     Parameters
     ----------
-    clf : FewShotClassifier
+    clf : BaseFewShotClassifier
         Fitted.
     image : path
     """

@@ -40,7 +40,7 @@ class Model:
     ----------
     number : int
         Tells it from the other models of the tab.
-    classifier : FewShotClassifier
+    classifier : BaseFewShotClassifier
         Fitted.
     file : str or None
         Name of the model file that it was opened from, None for one fitted here.

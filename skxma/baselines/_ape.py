@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._estimators.task import Task
+from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.task import Task, draw_seed
 from skxma._sklearn_compat import Interval
 from skxma._statistics import zero_shot_cosines
-from skxma.baselines._base import Baseline, Support
+from skxma.baselines._base import SupportTensors, zero_shot_logits
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, train
 from skxma.caches import to_tensors
 
@@ -21,7 +22,7 @@ DIVERGENCE_EPS = 1e-6
 WEIGHT_DECAY = 0.1
 
 
-class APEClassifier(Baseline):
+class APEClassifier(BaseFewShotClassifier):
     """APE [1]_: Tip-Adapter on the channels that tell the classes apart, hard samples weighing more.
 
     ``logit_scale · f Tᵀ + alpha · exp(−beta (1 − f' F'ᵀ)) · (exp(gamma · KL) L)``. f' and F' are f and F on the
@@ -76,7 +77,7 @@ class APEClassifier(Baseline):
         "gamma": (0.0, 0.1, 0.3, 1.0),
     }
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left")],
         "beta": [Interval(Real, 0, None, closed="neither")],
         "gamma": [Interval(Real, 0, None, closed="left")],
@@ -121,8 +122,8 @@ class APEClassifier(Baseline):
         self.keep = keep
         self.similarity_weight = similarity_weight
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         means = support.means[support.present]
         shots = torch.bincount(support.labels, minlength=len(support.mass))[support.present, None]
         rows = (support.text[support.present] + shots * means) / (1 + shots)
@@ -131,19 +132,21 @@ class APEClassifier(Baseline):
         own = torch.softmax(F.affinity(keys, F.normalize(support.text[:, channels])), dim=1)
         label = (support.values > 0).to(own)
         divergence = (label * torch.log2((label + DIVERGENCE_EPS) / (own + DIVERGENCE_EPS))).sum(1, keepdim=True)
-        self.channels_ = channels.cpu().numpy()
-        self.keys_ = frozen(keys)
-        self.values_ = frozen(support.values * torch.exp(self.gamma * divergence))
-        self.n_trained_ = 0
+        return {
+            "channels_": channels.cpu().numpy(),
+            "keys_": frozen(keys),
+            "values_": frozen(support.values * torch.exp(self.gamma * divergence)),
+            "n_trained_": 0,
+        }
 
     def _logits(self, features: Tensor) -> Tensor:
         keys, values, channels = to_tensors(self.keys_, self.values_, self.channels_, like=features)
         affinity = F.affinity(F.normalize(features[:, channels]), keys)
         evidence = F.cache_evidence(affinity, values, self.beta)
-        return F.residual_logits(self._zero_shot_logits(features), evidence, self.alpha)
+        return F.residual_logits(zero_shot_logits(self, features), evidence, self.alpha)
 
 
-class APETClassifier(Baseline):
+class APETClassifier(BaseFewShotClassifier):
     """APE-T [1]_: one residual a class, added to its text and to its keys on the chosen channels, and trained.
 
     ``logit_scale · f (T + R)ᵀ + alpha · exp(−beta (1 − f (F + R_y)ᵀ)) · (v L)``, R = 0 and the weight v of every key 1
@@ -201,7 +204,7 @@ class APETClassifier(Baseline):
 
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (0.5, 1.0, 2.0, 4.0), "beta": (1.0, 3.0, 5.5)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left")],
         "beta": [Interval(Real, 0, None, closed="neither")],
         "keep": [Interval(Real, 0, 1, closed="right")],
@@ -252,16 +255,16 @@ class APETClassifier(Baseline):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         channels = best_channels(support.text, support.text, self.keep, self.similarity_weight)
         residual = leaf(torch.zeros_like(support.text[:, channels]), support.text)
         value_weights = leaf(torch.ones_like(support.weights[:, None]), support.text)
         seen = support.present[:, None].to(support.text)
-        self.channels_ = channels.cpu().numpy()
 
         def losses(rows: Tensor) -> Tensor:
-            logits = self._refined(support.features[rows], seen * residual, value_weights)
+            known = support.features, support.values, support.labels, support.zero_shot_text, channels
+            logits = self._refined(support.scale, support.features[rows], seen * residual, value_weights, *known)
             return cross_entropy(logits, support.labels[rows])
 
         plan = Plan(
@@ -272,23 +275,38 @@ class APETClassifier(Baseline):
             weight_decay=WEIGHT_DECAY,
             eps=ADAM_EPS,
         )
-        self.loss_curve_ = train([residual, value_weights], losses, support.weights, plan, self._seed())
-        self.residual_, self.value_weights_ = frozen(seen * residual), frozen(value_weights)
-        self.n_trained_ = count([residual, value_weights])
+        curve = train([residual, value_weights], losses, support.weights, plan, draw_seed(self.random_state))
+        return {
+            "channels_": channels.cpu().numpy(),
+            "loss_curve_": curve,
+            "residual_": frozen(seen * residual),
+            "value_weights_": frozen(value_weights),
+            "n_trained_": count([residual, value_weights]),
+        }
 
-    def _refined(self, features: Tensor, residual: Tensor, value_weights: Tensor) -> Tensor:
+    def _refined(
+        self,
+        scale: float,
+        features: Tensor,
+        residual: Tensor,
+        value_weights: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        labels: Tensor,
+        text: Tensor,
+        channels: Tensor,
+    ) -> Tensor:
         """Logits (n, C) with a residual (C, n_kept) and weights of the keys (N, 1)."""
-        cache = self.image_cache_
-        keys, values, labels, text, channels = to_tensors(
-            cache.keys, cache.values, cache.labels, self.text_features_, self.channels_, like=features
-        )
         shift = residual.new_zeros(len(residual), features.shape[1]).index_copy(1, channels, residual)
         evidence = F.cache_evidence(F.affinity(features, keys + shift[labels]), values * value_weights, self.beta)
         cosines = zero_shot_cosines(features, text) + F.affinity(features, shift)
-        return F.residual_logits(self.encoder_logit_scale_ * cosines, evidence, self.alpha)
+        return F.residual_logits(scale * cosines, evidence, self.alpha)
 
     def _logits(self, features: Tensor) -> Tensor:
-        return self._refined(features, *to_tensors(self.residual_, self.value_weights_, like=features))
+        cache = self.image_cache_
+        known = cache.keys, cache.values, cache.labels, self.text_features_, self.channels_
+        learned = self.residual_, self.value_weights_
+        return self._refined(self.encoder_logit_scale_, features, *to_tensors(*learned, *known, like=features))
 
 
 def best_channels(rows: Tensor, text: Tensor, keep: float, similarity_weight: float) -> Tensor:

@@ -1,78 +1,21 @@
-"""What the rival methods share: their common parameters, and a support set ready for their formulas."""
+"""Shared by the rival methods: a support set as tensors, and zero-shot logits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, ClassVar
 
 import torch
-from sklearn.utils import check_random_state
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._estimators.base import FewShotClassifier
+from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
-from skxma._sklearn_compat import Interval
 from skxma._statistics import class_means, zero_shot_cosines
 from skxma.caches import to_tensors
 
 
-class Baseline(FewShotClassifier):
-    """Base of the rival methods: the parameters that all have, with the meaning that `XMAdapterClassifier` gives them.
-
-    Attributes
-    ----------
-    search_grid : dict from parameter to candidates
-        What is searched where there are validation images (:func:`skxma.model_selection.tune`); empty where nothing is.
-    n_trained_ : int
-        Number of trained parameters, 0 for a method without training.
-    """
-
-    n_views: int
-    n_trained_: int
-    search_grid: ClassVar[dict[str, tuple[float, ...]]] = {}
-
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **FewShotClassifier._parameter_constraints,
-        "n_views": [Interval(Integral, 1, None, closed="left")],
-    }
-
-    def __init__(
-        self,
-        encoder: Any = "ViT-B-32/laion2b_s34b_b79k",
-        *,
-        class_names: Any = None,
-        templates: Any = "simple",
-        text_features: Any = None,
-        n_views: int = 1,
-        device: Any = "auto",
-        precision: str = "auto",
-        memory: Any = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.encoder = encoder
-        self.class_names = class_names
-        self.templates = templates
-        self.text_features = text_features
-        self.n_views = n_views
-        self.device = device
-        self.precision = precision
-        self.memory = memory
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _zero_shot_logits(self, features: Tensor) -> Tensor:
-        """``logit_scale · f Tᵀ`` (n, C); class means stand for the text where there is none."""
-        return self.encoder_logit_scale_ * zero_shot_cosines(features, *to_tensors(self.text_features_, like=features))
-
-    def _seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-
 @dataclass(frozen=True)
-class Support:
+class SupportTensors:
     """A task as tensors.
 
     Attributes
@@ -83,7 +26,9 @@ class Support:
     values : Tensor of shape (N, C)
         One-hot labels times weights.
     text : Tensor of shape (C, D)
-        L2-normalised text of every class; see `every_text`.
+        L2-normalized text of every class; see `every_text`.
+    zero_shot_text : Tensor of shape (C, D)
+        L2-normalized text; zero rows for classes without, class means where no class has any.
     means : Tensor of shape (C, D)
         Weighted class means, 0 for a class without samples.
     mass : Tensor of shape (C,)
@@ -97,21 +42,27 @@ class Support:
     weights: Tensor
     values: Tensor
     text: Tensor
+    zero_shot_text: Tensor
     means: Tensor
     mass: Tensor
     scale: float
 
     @classmethod
-    def of(cls, task: Task) -> Support:
+    def of(cls, task: Task) -> SupportTensors:
         """The tensors of a task, where and in what precision it is to be computed."""
         cache = task.cache
         example = torch.empty(0, device=task.device, dtype=task.dtype)
         features, labels, weights, values = to_tensors(
             cache.keys, cache.labels, cache.weights, cache.values, like=example
         )
+        (zero_shot_text,) = to_tensors(task.text_features, like=example)
         means, mass = class_means(features, labels, weights, cache.n_classes)
         text = every_text(task.text, means, mass > 0)
-        return cls(features, labels, weights, values, text, means, mass, task.logit_scale)
+        return cls(features, labels, weights, values, text, zero_shot_text, means, mass, task.logit_scale)
+
+    def zero_shot_logits(self, features: Tensor) -> Tensor:
+        """``logit_scale · f Tᵀ`` (n, C) of L2-normalized features (n, D)."""
+        return self.scale * zero_shot_cosines(features, self.zero_shot_text)
 
     @property
     def present(self) -> Tensor:
@@ -135,3 +86,8 @@ def every_text(text: Tensor | None, means: Tensor, present: Tensor) -> Tensor:
         known = known | present
     rows = torch.where(known[:, None], rows, rows[known].mean(0))
     return F.normalize(rows)
+
+
+def zero_shot_logits(clf: BaseFewShotClassifier, features: Tensor) -> Tensor:
+    """``logit_scale · f Tᵀ`` (n, C) of a fitted classifier and L2-normalized features (n, D)."""
+    return clf.encoder_logit_scale_ * zero_shot_cosines(features, *to_tensors(clf.text_features_, like=features))

@@ -8,14 +8,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from skxma._estimators.task import Task
+from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.task import Task, draw_seed
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import Baseline, Support
+from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import Plan, cosine_logits, count, cross_entropy, frozen, leaf, steps_a_pass, train
 from skxma.caches import to_tensors
 
 
-class CLAPClassifier(Baseline):
+class CLAPClassifier(BaseFewShotClassifier):
     """CLAP [1]_: class prototypes that start at the text and are held near it, where zero-shot does well.
 
     ``logit_scale · cos(f, w)``, w = T at the start, with the penalty ``mean_c λ_c ‖w_c − T_c‖²``, λ_c the mean
@@ -61,7 +62,7 @@ class CLAPClassifier(Baseline):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "text_norm": [Interval(Real, 0, None, closed="neither")],
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -103,8 +104,8 @@ class CLAPClassifier(Baseline):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         text = self.text_norm * support.text
         strength = class_confidence(support)
         moved = leaf(torch.zeros_like(text), text)
@@ -121,19 +122,27 @@ class CLAPClassifier(Baseline):
             self.batch_size,
             warmup=steps_a_pass(len(support.labels), self.batch_size),
         )
-        self.loss_curve_ = train(
-            [moved], losses, support.weights, plan, self._seed(), lambda: (strength * moved.square().sum(1)).mean()
+        curve = train(
+            [moved],
+            losses,
+            support.weights,
+            plan,
+            draw_seed(self.random_state),
+            lambda: (strength * moved.square().sum(1)).mean(),
         )
-        self.prototypes_ = frozen(text + seen * moved)
-        self.penalty_ = frozen(strength)
-        self.n_trained_ = count([moved])
+        return {
+            "loss_curve_": curve,
+            "prototypes_": frozen(text + seen * moved),
+            "penalty_": frozen(strength),
+            "n_trained_": count([moved]),
+        }
 
     def _logits(self, features: Tensor) -> Tensor:
         (prototypes,) = to_tensors(self.prototypes_, like=features)
         return cosine_logits(features, prototypes, self.encoder_logit_scale_)
 
 
-def class_confidence(support: Support) -> Tensor:
+def class_confidence(support: SupportTensors) -> Tensor:
     """Mean zero-shot probability of the true class over the samples of each class (C,); 0 without samples."""
     probabilities = torch.softmax(cosine_logits(support.features, support.text, support.scale), dim=1)
     return (probabilities * support.values).sum(0) / support.mass.clamp_min(1e-12)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._estimators.task import Task
+from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.task import Task, draw_seed
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import Baseline, Support
+from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import (
     Plan,
     cosine_logits,
@@ -26,7 +27,7 @@ from skxma.baselines._training import (
 from skxma.caches import to_tensors
 
 
-class CLIPAdapterClassifier(Baseline):
+class CLIPAdapterClassifier(BaseFewShotClassifier):
     """CLIP-Adapter [1]_: a two-layer bottleneck on the image feature, blended with it.
 
     ``f' = ratio · relu(relu(f W₁) W₂) + (1 − ratio) · f``, then ``logit_scale · cos(f', T)``; no biases. As the layers
@@ -73,7 +74,7 @@ class CLIPAdapterClassifier(Baseline):
 
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"ratio": (0.2, 0.4, 0.6, 0.8)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "ratio": [Interval(Real, 0, 1, closed="both")],
         "reduction": [Interval(Integral, 1, None, closed="left")],
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -118,11 +119,11 @@ class CLIPAdapterClassifier(Baseline):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         width = support.features.shape[1]
         hidden = max(1, width // self.reduction)
-        seed = self._seed()
+        seed = draw_seed(self.random_state)
         generator = torch.Generator().manual_seed(seed)
         down = leaf(linear_start(width, hidden, generator)[0].T, support.features)
         up = leaf(linear_start(hidden, width, generator)[0].T, support.features)
@@ -139,10 +140,13 @@ class CLIPAdapterClassifier(Baseline):
             weight_decay=5e-4,
             warmup=steps_a_pass(len(support.labels), self.batch_size),
         )
-        self.loss_curve_ = train([down, up], losses, support.weights, plan, seed)
-        self.down_, self.up_ = frozen(down), frozen(up)
-        self.text_ = frozen(support.text)
-        self.n_trained_ = count([down, up])
+        return {
+            "loss_curve_": train([down, up], losses, support.weights, plan, seed),
+            "down_": frozen(down),
+            "up_": frozen(up),
+            "text_": frozen(support.text),
+            "n_trained_": count([down, up]),
+        }
 
     def _logits(self, features: Tensor) -> Tensor:
         down, up, text = to_tensors(self.down_, self.up_, self.text_, like=features)

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._estimators.task import Task
+from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.task import Task, draw_seed
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import Baseline, Support
+from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import Plan, batches, count, cross_entropy, descend, frozen, leaf, means_of
 from skxma.caches import to_tensors
 
 WARMUP_STEPS, CURVE_STEPS = 50, 100
 
 
-class CrossModalLinearProbe(Baseline):
+class CrossModalLinearProbe(BaseFewShotClassifier):
     """Cross-modal linear probe [1]_: a linear head that starts at the text, with the texts as training samples too.
 
     ``logit_scale · f · w``, w = T at the start. Half of each batch are images, half are class texts; AdamW with warm-up
@@ -69,7 +70,7 @@ class CrossModalLinearProbe(Baseline):
         "weight_decay": (0.0, 1e-4, 1e-2),
     }
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "n_steps": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -111,10 +112,10 @@ class CrossModalLinearProbe(Baseline):
         self.weight_decay = weight_decay
         self.batch_size = batch_size
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         weight = leaf(support.text, support.text)
-        seed = self._seed()
+        seed = draw_seed(self.random_state)
         n_texts = 0 if task.text is None else self.batch_size // 2
         images = batches(len(support.labels), self.batch_size - n_texts, seed)
         texts = text_batches(task.text, n_texts, seed)
@@ -128,9 +129,8 @@ class CrossModalLinearProbe(Baseline):
             return (weights * loss).sum() / weights.sum()
 
         plan = Plan("adamw", self.learning_rate, 1, weight_decay=self.weight_decay, warmup=WARMUP_STEPS)
-        self.loss_curve_ = means_of(descend([weight], objective, self.n_steps, plan), CURVE_STEPS)
-        self.coef_ = frozen(weight)
-        self.n_trained_ = count([weight])
+        curve = means_of(descend([weight], objective, self.n_steps, plan), CURVE_STEPS)
+        return {"loss_curve_": curve, "coef_": frozen(weight), "n_trained_": count([weight])}
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.encoder_logit_scale_ * F.affinity(features, *to_tensors(self.coef_, like=features))

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
+from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import Baseline, Support
+from skxma.baselines._base import SupportTensors, zero_shot_logits
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
 
 
-class GDAClassifier(Baseline):
+class GDAClassifier(BaseFewShotClassifier):
     """GDA [1]_: Gaussian discriminant analysis with one covariance for all classes, added to zero-shot.
 
     ``logit_scale · f Tᵀ + alpha · (f · W + b)``, ``W = μ Σ⁻¹``, ``b = log(1/C) − ½ μ Σ⁻¹ μ``,
@@ -49,7 +50,7 @@ class GDAClassifier(Baseline):
 
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left")],
     }
 
@@ -82,23 +83,26 @@ class GDAClassifier(Baseline):
         )
         self.alpha = alpha
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         means = support.means.double()
         inverse = shrunk_inverse(support)
         weight = means @ inverse
         bias = -torch.tensor(float(len(means))).log() - (weight * means).sum(1) / 2
-        self.coef_, self.intercept_ = frozen(weight), frozen(bias)
-        self.present_ = support.present.cpu().numpy()
-        self.n_trained_ = 0
+        return {
+            "coef_": frozen(weight),
+            "intercept_": frozen(bias),
+            "present_": support.present.cpu().numpy(),
+            "n_trained_": 0,
+        }
 
     def _logits(self, features: Tensor) -> Tensor:
         weight, bias, present = to_tensors(self.coef_, self.intercept_, self.present_, like=features)
         scores = F.fill_absent(features @ weight.T + bias, present)
-        return F.residual_logits(self._zero_shot_logits(features), scores, self.alpha)
+        return F.residual_logits(zero_shot_logits(self, features), scores, self.alpha)
 
 
-def shrunk_inverse(support: Support) -> Tensor:
+def shrunk_inverse(support: SupportTensors) -> Tensor:
     """``D · pinv((N − 1) Σ̂ + tr(Σ̂) I)`` (D, D) in double, N the sum of weights; 0 where nothing varies."""
     residual = (support.features - support.means[support.labels]).double()
     # what rounding leaves of a lone sample is no variance

@@ -10,13 +10,13 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import Baseline
 from skxma.caches import to_tensors
 
 
-class LogisticRegressionProbe(Baseline):
+class LogisticRegressionProbe(BaseFewShotClassifier):
     """Multinomial logistic regression on the embeddings, scikit-learn's: the plain reference, which sees no text.
 
     CLIP's authors [1]_ take ``C=0.316`` on raw features in their example, found on validation data; on features of unit
@@ -52,7 +52,7 @@ class LogisticRegressionProbe(Baseline):
 
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"C": (0.1, 1.0, 3.16, 10.0, 31.6, 100.0, 1000.0)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "C": [Interval(Real, 0, None, closed="right")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
@@ -88,25 +88,29 @@ class LogisticRegressionProbe(Baseline):
         self.C = C
         self.max_iter = max_iter
 
-    def _fit_task(self, task: Task) -> None:
+    def _fit_support(self, task: Task) -> dict[str, Any]:
         cache = task.cache
         seen = np.unique(cache.labels)
-        self.coef_ = np.zeros((cache.n_classes, cache.keys.shape[1]), dtype=np.float32)
-        self.intercept_ = np.zeros(cache.n_classes, dtype=np.float32)
-        self.present_ = np.isin(np.arange(cache.n_classes), seen)
-        self.n_trained_ = len(seen) * (cache.keys.shape[1] + 1)
-        self.n_iter_ = 0
+        coef = np.zeros((cache.n_classes, cache.keys.shape[1]), dtype=np.float32)
+        intercept = np.zeros(cache.n_classes, dtype=np.float32)
+        fitted = {
+            "coef_": coef,
+            "intercept_": intercept,
+            "present_": np.isin(np.arange(cache.n_classes), seen),
+            "n_trained_": len(seen) * (cache.keys.shape[1] + 1),
+            "n_iter_": 0,
+        }
         if len(seen) < 2:
-            return
+            return fitted
         probe = LogisticRegression(C=self.C, max_iter=self.max_iter)
         with warnings.catch_warnings():
             # few shots of many classes look like a regression to scikit-learn
             warnings.filterwarnings("ignore", message="The number of unique classes")
             probe.fit(cache.keys.astype(np.float64), cache.labels, sample_weight=cache.weights.astype(np.float64))
-        self.n_iter_ = int(probe.n_iter_.max())
         # of two classes scikit-learn fits one row, the log-odds of the second
-        self.coef_[seen] = probe.coef_ if len(seen) > 2 else np.r_[-probe.coef_, probe.coef_] / 2
-        self.intercept_[seen] = probe.intercept_ if len(seen) > 2 else np.r_[-probe.intercept_, probe.intercept_] / 2
+        coef[seen] = probe.coef_ if len(seen) > 2 else np.r_[-probe.coef_, probe.coef_] / 2
+        intercept[seen] = probe.intercept_ if len(seen) > 2 else np.r_[-probe.intercept_, probe.intercept_] / 2
+        return {**fitted, "n_iter_": int(probe.n_iter_.max())}
 
     def _logits(self, features: Tensor) -> Tensor:
         coef, intercept, present = to_tensors(self.coef_, self.intercept_, self.present_, like=features)

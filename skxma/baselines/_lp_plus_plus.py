@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
+from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval
 from skxma._statistics import zero_shot_cosines
-from skxma.baselines._base import Baseline, Support
+from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import cross_entropy, frozen
 from skxma.caches import to_tensors
 
@@ -21,7 +22,7 @@ BLEND_EVERY = 10
 MOMENTUM = 0.9
 
 
-class LPPlusPlusClassifier(Baseline):
+class LPPlusPlusClassifier(BaseFewShotClassifier):
     """LP++ [1]_: a linear probe plus the text logits, blended by one learned number a class.
 
     ``f · w_c + b_c + α_c · f · T_c``. w starts at the sums of the class's features, all α at 250 times the mean cosine
@@ -59,7 +60,7 @@ class LPPlusPlusClassifier(Baseline):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
     }
 
@@ -92,16 +93,16 @@ class LPPlusPlusClassifier(Baseline):
         )
         self.n_epochs = n_epochs
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
-        cosines = zero_shot_cosines(support.features, *to_tensors(self.text_features_, like=support.features))
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
+        cosines = zero_shot_cosines(support.features, support.zero_shot_text)
         seen = support.present.to(cosines)
         weight = support.values.T @ support.features
         bias, blend = torch.zeros_like(seen), torch.full_like(seen, starting_blend(cosines, support))
         step, blend_step = step_sizes(support, cosines)
         speed, bias_speed, blend_sum = torch.zeros_like(weight), torch.zeros_like(bias), torch.zeros_like(blend)
         total = support.weights.sum()
-        self.loss_curve_ = []
+        curve = []
         for epoch in range(self.n_epochs):
             logits = F.residual_logits(support.features @ weight.T + bias, cosines, blend)
             loss = (support.weights * cross_entropy(logits, support.labels)).sum() / total
@@ -112,9 +113,14 @@ class LPPlusPlusClassifier(Baseline):
             weight, bias = weight - step * speed, bias - step * bias_speed
             if (epoch + 1) % BLEND_EVERY == 0:
                 blend = blend - blend_step * blend_sum
-            self.loss_curve_.append(float(loss))
-        self.coef_, self.intercept_, self.blend_ = frozen(weight), frozen(bias), frozen(blend)
-        self.n_trained_ = weight.numel() + bias.numel() + blend.numel()
+            curve.append(float(loss))
+        return {
+            "loss_curve_": curve,
+            "coef_": frozen(weight),
+            "intercept_": frozen(bias),
+            "blend_": frozen(blend),
+            "n_trained_": weight.numel() + bias.numel() + blend.numel(),
+        }
 
     def _logits(self, features: Tensor) -> Tensor:
         weight, bias, blend, text = to_tensors(
@@ -123,13 +129,13 @@ class LPPlusPlusClassifier(Baseline):
         return F.residual_logits(features @ weight.T + bias, zero_shot_cosines(features, text), blend)
 
 
-def starting_blend(cosines: Tensor, support: Support) -> float:
+def starting_blend(cosines: Tensor, support: SupportTensors) -> float:
     """250 times the mean cosine to the own text (one number), classes counting equally."""
     own = (cosines * support.values).sum(0) / support.mass.clamp_min(F.EPS)
     return float(ALPHA_START * own[support.present].mean())
 
 
-def step_sizes(support: Support, cosines: Tensor) -> tuple[float, float]:
+def step_sizes(support: SupportTensors, cosines: Tensor) -> tuple[float, float]:
     """Steps of the probe and of the blend, from the largest curvature that each can meet."""
     weighted = support.weights[:, None]
     total = float(support.weights.sum())

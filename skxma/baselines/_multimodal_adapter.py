@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._estimators.task import Task
+from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.task import Task, draw_seed
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import Baseline, Support
+from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, linear_start, train
 from skxma.caches import to_tensors
 
 N_HEADS = 4
 
 
-class MultiModalAdapterClassifier(Baseline):
+class MultiModalAdapterClassifier(BaseFewShotClassifier):
     """Multi-Modal Adapter [1]_: attention between the image and the class texts, which adapts both.
 
     Image and texts are mapped to a narrow space, where the image attends to the texts and each text to the image, by
@@ -69,7 +70,7 @@ class MultiModalAdapterClassifier(Baseline):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "ratio": [Interval(Real, 0, 1, closed="both")],
         "width": [Interval(Integral, N_HEADS, None, closed="left")],
         "feature_norm": [Interval(Real, 0, None, closed="neither")],
@@ -117,24 +118,26 @@ class MultiModalAdapterClassifier(Baseline):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
 
-    def _fit_task(self, task: Task) -> None:
+    def _fit_support(self, task: Task) -> dict[str, Any]:
         if self.width % N_HEADS:
             raise ValueError(f"width={self.width} must be a multiple of {N_HEADS}, the number of attention heads.")
-        support = Support.of(task)
-        seed = self._seed()
+        support = SupportTensors.of(task)
+        seed = draw_seed(self.random_state)
         layers = starting_layers(support.features.shape[1], self.width, seed, support.features)
 
         def losses(rows: Tensor) -> Tensor:
-            logits = self._adapted(support.features[rows], support.text, layers)
+            logits = self._adapted(support.features[rows], support.text, layers, support.scale)
             return cross_entropy(logits, support.labels[rows])
 
         plan = Plan("adam", self.learning_rate, self.n_epochs, self.batch_size, weight_decay=1e-4, decay=False)
-        self.loss_curve_ = train(layers, losses, support.weights, plan, seed)
-        self.layers_ = [frozen(layer) for layer in layers]
-        self.text_ = frozen(support.text)
-        self.n_trained_ = count(layers)
+        return {
+            "loss_curve_": train(layers, losses, support.weights, plan, seed),
+            "layers_": [frozen(layer) for layer in layers],
+            "text_": frozen(support.text),
+            "n_trained_": count(layers),
+        }
 
-    def _adapted(self, features: Tensor, text: Tensor, layers: Sequence[Tensor]) -> Tensor:
+    def _adapted(self, features: Tensor, text: Tensor, layers: Sequence[Tensor], scale: float) -> Tensor:
         """Logits (n, C) of features (n, D) and texts (C, D), both of unit length."""
         image, common = attend(self.feature_norm * features, self.feature_norm * text, layers)
         image = F.normalize(self.ratio * image + (1 - self.ratio) * features)
@@ -142,11 +145,11 @@ class MultiModalAdapterClassifier(Baseline):
         overlap = 2 * self.ratio * (1 - self.ratio) * F.affinity(common, text)
         length = (self.ratio**2 + (1 - self.ratio) ** 2 + overlap).clamp_min(F.EPS).sqrt()
         mixed = self.ratio * (image * common).sum(1, keepdim=True) + (1 - self.ratio) * F.affinity(image, text)
-        return self.encoder_logit_scale_ * mixed / length
+        return scale * mixed / length
 
     def _logits(self, features: Tensor) -> Tensor:
         text, *layers = to_tensors(self.text_, *self.layers_, like=features)
-        return self._adapted(features, text, layers)
+        return self._adapted(features, text, layers, self.encoder_logit_scale_)
 
 
 def starting_layers(dim: int, width: int, seed: int, example: Tensor) -> list[Tensor]:

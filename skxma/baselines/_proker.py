@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
+from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval, StrOptions
-from skxma.baselines._base import Baseline, Support
+from skxma.baselines._base import SupportTensors, zero_shot_logits
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
 
@@ -21,7 +22,7 @@ BETAS = (3.0, 2.6, 1.5, 1.66, 1.7)
 LAMBDAS = (0.05, 0.05, 0.05, 0.07, 0.1)
 
 
-class ProKeRClassifier(Baseline):
+class ProKeRClassifier(BaseFewShotClassifier):
     """ProKeR [1]_: kernel ridge regression of what zero-shot leaves unexplained; nothing is trained.
 
     ``logit_scale · (f Tᵀ + k(f, F) a)``, ``a = (K / strength + I)⁻¹ (L − F Tᵀ)``, ``k = exp(−beta (1 − cos))``. The
@@ -60,7 +61,7 @@ class ProKeRClassifier(Baseline):
         "strength": (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0),
     }
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "beta": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "strength": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
     }
@@ -96,24 +97,28 @@ class ProKeRClassifier(Baseline):
         self.beta = beta
         self.strength = strength
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         shots = len(support.labels) / max(1, int(support.present.sum()))
-        self.beta_ = by_shots(shots, BETAS) if isinstance(self.beta, str) else float(self.beta)
-        self.strength_ = by_shots(shots, LAMBDAS) if isinstance(self.strength, str) else float(self.strength)
-        kernel = F.affinity(support.features, support.features).sub(1).mul(self.beta_).exp() / self.strength_
+        beta = by_shots(shots, BETAS) if isinstance(self.beta, str) else float(self.beta)
+        strength = by_shots(shots, LAMBDAS) if isinstance(self.strength, str) else float(self.strength)
+        kernel = F.affinity(support.features, support.features).sub(1).mul(beta).exp() / strength
         # of ridge regression: a sample twice is a sample of half the noise
         kernel.diagonal().add_(1 / support.weights)
         seen = support.present.to(kernel)
-        cosines = self._zero_shot_logits(support.features) / self.encoder_logit_scale_
+        cosines = support.zero_shot_logits(support.features) / support.scale
         wanted = (support.values > 0).to(kernel) - cosines
-        self.dual_coef_ = frozen(torch.linalg.solve(kernel, wanted) * seen)
-        self.n_trained_ = 0
+        dual_coef = frozen(torch.linalg.solve(kernel, wanted) * seen)
+        return {"beta_": beta, "strength_": strength, "dual_coef_": dual_coef, "n_trained_": 0}
 
     def _logits(self, features: Tensor) -> Tensor:
         keys, dual = to_tensors(self.image_cache_.keys, self.dual_coef_, like=features)
         evidence = F.cache_evidence(F.affinity(features, keys), dual, self.beta_)
-        return F.residual_logits(self._zero_shot_logits(features), evidence, self.encoder_logit_scale_)
+        return F.residual_logits(
+            zero_shot_logits(self, features),
+            evidence,
+            self.encoder_logit_scale_,
+        )
 
 
 def by_shots(shots: float, table: tuple[float, ...]) -> float:

@@ -13,15 +13,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from torch import Tensor
 
+from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval, StrOptions
-from skxma.baselines._semi_supervised import SemiSupervisedBaseline
+from skxma.baselines._semi_supervised import UNLABELED_CONSTRAINTS
 
 UNLABELLED = -1
 LEAST = 1e-12
 
 
-class SelfTrainingProbe(SemiSupervisedBaseline):
+class SelfTrainingProbe(BaseFewShotClassifier):
     """Self-training: scikit-learn's around logistic regression on the embeddings; it sees no text.
 
     Parameters
@@ -53,7 +54,8 @@ class SelfTrainingProbe(SemiSupervisedBaseline):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **SemiSupervisedBaseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
+        **UNLABELED_CONSTRAINTS,
         "threshold": [Interval(Real, 0, 1, closed="left")],
         "C": [Interval(Real, 0, None, closed="right")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -79,7 +81,6 @@ class SelfTrainingProbe(SemiSupervisedBaseline):
     ) -> None:
         super().__init__(
             encoder,
-            unlabeled_label=unlabeled_label,
             class_names=class_names,
             templates=templates,
             text_features=text_features,
@@ -90,24 +91,30 @@ class SelfTrainingProbe(SemiSupervisedBaseline):
             random_state=random_state,
             verbose=verbose,
         )
+        self.unlabeled_label = unlabeled_label
         self.threshold = threshold
         self.C = C
         self.max_iter = max_iter
 
-    def _fit_task(self, task: Task) -> None:
+    def _fit_support(self, task: Task) -> dict[str, Any]:
         X, y = with_pool(task)
-        self.seen_ = np.unique(task.cache.labels)
-        self.n_trained_ = len(self.seen_) * (X.shape[1] + 1)
-        self.coef_ = self.intercept_ = None
-        self.n_iter_ = 0
-        if len(self.seen_) > 1:
+        seen = np.unique(task.cache.labels)
+        fitted = {
+            "seen_": seen,
+            "n_trained_": len(seen) * (X.shape[1] + 1),
+            "coef_": None,
+            "intercept_": None,
+            "n_iter_": 0,
+        }
+        if len(seen) > 1:
             inner = LogisticRegression(C=self.C, max_iter=self.max_iter)
             probe = SelfTrainingClassifier(inner, threshold=self.threshold)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="y contains no unlabeled samples")
                 probe.fit(X, y)
-            self.coef_, self.intercept_ = probe.estimator_.coef_, probe.estimator_.intercept_
-            self.n_iter_ = int(probe.estimator_.n_iter_.max())
+            inner = probe.estimator_
+            fitted.update(coef_=inner.coef_, intercept_=inner.intercept_, n_iter_=int(inner.n_iter_.max()))
+        return fitted
 
     def _logits(self, features: Tensor) -> Tensor:
         if self.coef_ is None:
@@ -117,7 +124,7 @@ class SelfTrainingProbe(SemiSupervisedBaseline):
         return logits_of(probe, features, len(self.classes_))
 
 
-class LabelSpreadingProbe(SemiSupervisedBaseline):
+class LabelSpreadingProbe(BaseFewShotClassifier):
     """Label spreading: scikit-learn's `LabelSpreading` on the embeddings; it sees no text.
 
     Parameters
@@ -156,7 +163,8 @@ class LabelSpreadingProbe(SemiSupervisedBaseline):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **SemiSupervisedBaseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
+        **UNLABELED_CONSTRAINTS,
         "kernel": [StrOptions({"rbf", "knn"})],
         "gamma": [Interval(Real, 0, None, closed="left")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
@@ -186,7 +194,6 @@ class LabelSpreadingProbe(SemiSupervisedBaseline):
     ) -> None:
         super().__init__(
             encoder,
-            unlabeled_label=unlabeled_label,
             class_names=class_names,
             templates=templates,
             text_features=text_features,
@@ -197,22 +204,27 @@ class LabelSpreadingProbe(SemiSupervisedBaseline):
             random_state=random_state,
             verbose=verbose,
         )
+        self.unlabeled_label = unlabeled_label
         self.kernel = kernel
         self.gamma = gamma
         self.n_neighbors = n_neighbors
         self.alpha = alpha
         self.max_iter = max_iter
 
-    def _fit_task(self, task: Task) -> None:
+    def _fit_support(self, task: Task) -> dict[str, Any]:
         X, y = with_pool(task)
-        self.n_trained_ = 0
         probe = self._probe(len(X))
         with warnings.catch_warnings():
             # its thirty steps are meant to be all
             warnings.simplefilter("ignore", ConvergenceWarning)
             probe.fit(X, y)
-        self.samples_, self.label_distributions_, self.seen_ = probe.X_, probe.label_distributions_, probe.classes_
-        self.n_iter_ = int(probe.n_iter_)
+        return {
+            "samples_": probe.X_,
+            "label_distributions_": probe.label_distributions_,
+            "seen_": probe.classes_,
+            "n_iter_": int(probe.n_iter_),
+            "n_trained_": 0,
+        }
 
     def _probe(self, n_samples: int) -> LabelSpreading:
         return LabelSpreading(

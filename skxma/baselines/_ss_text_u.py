@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from skxma import functional as F
+from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import Support
-from skxma.baselines._semi_supervised import SemiSupervisedBaseline, pool_of
+from skxma.baselines._base import SupportTensors
+from skxma.baselines._semi_supervised import UNLABELED_CONSTRAINTS, pool_of
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
 
 ABSENT_RATIO = 4.0
 
 
-class SSTextUClassifier(SemiSupervisedBaseline):
+class SSTextUClassifier(BaseFewShotClassifier):
     """SS-Text-U [1]_: class texts moved by labelled and unlabelled pictures, in closed form.
 
     ``T_c + s n_c / (2 N) · Σ_labelled f + s / M · Σ_u q_uc f``, s the logit scale, n_c of the N labelled pictures are
@@ -52,7 +53,8 @@ class SSTextUClassifier(SemiSupervisedBaseline):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **SemiSupervisedBaseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
+        **UNLABELED_CONSTRAINTS,
         "n_iter": [Interval(Integral, 1, None, closed="left")],
         "n_transport": [Interval(Integral, 1, None, closed="left")],
     }
@@ -76,7 +78,6 @@ class SSTextUClassifier(SemiSupervisedBaseline):
     ) -> None:
         super().__init__(
             encoder,
-            unlabeled_label=unlabeled_label,
             class_names=class_names,
             templates=templates,
             text_features=text_features,
@@ -87,11 +88,12 @@ class SSTextUClassifier(SemiSupervisedBaseline):
             random_state=random_state,
             verbose=verbose,
         )
+        self.unlabeled_label = unlabeled_label
         self.n_iter = n_iter
         self.n_transport = n_transport
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         pool, counts = pool_of(task)
         sums = support.means * support.mass[:, None]
         labelled = support.scale * support.mass[:, None] / (2 * support.mass.sum()) * sums
@@ -105,8 +107,7 @@ class SSTextUClassifier(SemiSupervisedBaseline):
                 prototypes = support.text + labelled + support.scale * drawn
         else:
             prototypes = support.text + labelled
-        self.prototypes_ = frozen(F.normalize(prototypes))
-        self.n_trained_ = 0
+        return {"prototypes_": frozen(F.normalize(prototypes)), "n_trained_": 0}
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.encoder_logit_scale_ * F.affinity(features, *to_tensors(self.prototypes_, like=features))

@@ -8,14 +8,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from skxma._estimators.task import Task
+from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.task import Task, draw_seed
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import Baseline, Support
+from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import Plan, cosine_logits, count, cross_entropy, frozen, leaf, steps_a_pass, train
 from skxma.caches import to_tensors
 
 
-class TaskResClassifier(Baseline):
+class TaskResClassifier(BaseFewShotClassifier):
     """TaskRes [1]_: a trained residual on each class text.
 
     ``logit_scale · cos(f, T + alpha · x)``, x = 0 at the start, so an untrained TaskRes is zero-shot.
@@ -61,7 +62,7 @@ class TaskResClassifier(Baseline):
 
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (0.5, 1.0)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left")],
         "text_norm": [Interval(Real, 0, None, closed="neither")],
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -106,8 +107,8 @@ class TaskResClassifier(Baseline):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         text = self.text_norm * support.text
         residual = leaf(torch.zeros_like(text), text)
         seen = support.present[:, None].to(text)
@@ -124,9 +125,9 @@ class TaskResClassifier(Baseline):
             weight_decay=5e-4,
             warmup=steps_a_pass(len(support.labels), self.batch_size),
         )
-        self.loss_curve_ = train([residual], losses, support.weights, plan, self._seed())
-        self.prototypes_ = frozen(text + self.alpha * seen * residual)
-        self.n_trained_ = count([residual])
+        curve = train([residual], losses, support.weights, plan, draw_seed(self.random_state))
+        prototypes = frozen(text + self.alpha * seen * residual)
+        return {"loss_curve_": curve, "prototypes_": prototypes, "n_trained_": count([residual])}
 
     def _logits(self, features: Tensor) -> Tensor:
         (prototypes,) = to_tensors(self.prototypes_, like=features)

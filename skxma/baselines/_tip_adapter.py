@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._estimators.task import Task
+from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.task import Task, draw_seed
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import Baseline, Support
+from skxma.baselines._base import SupportTensors, zero_shot_logits
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, train
 from skxma.caches import to_tensors
 
 ADAM_EPS = 1e-4
 
 
-class TipAdapterClassifier(Baseline):
+class TipAdapterClassifier(BaseFewShotClassifier):
     """Tip-Adapter [1]_: zero-shot logits plus what a cache of the labelled images retrieves; nothing is trained.
 
     ``logit_scale · f Tᵀ + alpha · exp(−beta (1 − f Fᵀ)) L``, F the labelled images' features and L their labels.
@@ -49,7 +50,7 @@ class TipAdapterClassifier(Baseline):
         "beta": (0.1, 0.5, 1.0, 2.0, 3.0, 4.0, 5.5, 7.0, 10.0, 13.0),
     }
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **Baseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
         "alpha": [Interval(Real, 0, None, closed="left")],
         "beta": [Interval(Real, 0, None, closed="neither")],
     }
@@ -85,15 +86,15 @@ class TipAdapterClassifier(Baseline):
         self.alpha = alpha
         self.beta = beta
 
-    def _fit_task(self, task: Task) -> None:
-        self.n_trained_ = 0
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        return {"n_trained_": 0}
 
     def _logits(self, features: Tensor) -> Tensor:
         evidence = self.image_cache_.evidence(features, self.beta)
-        return F.residual_logits(self._zero_shot_logits(features), evidence, self.alpha)
+        return F.residual_logits(zero_shot_logits(self, features), evidence, self.alpha)
 
 
-class TipAdapterFClassifier(TipAdapterClassifier):
+class TipAdapterFClassifier(BaseFewShotClassifier):
     """Tip-Adapter-F [1]_: Tip-Adapter whose keys F are trained from where they start, with AdamW and cosine decay.
 
     The official code [2]_ keeps the epoch that is best on the test set, then searches alpha and beta on a full
@@ -138,7 +139,9 @@ class TipAdapterFClassifier(TipAdapterClassifier):
 
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (0.5, 1.0, 2.0, 4.0), "beta": (1.0, 3.0, 5.5)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TipAdapterClassifier._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "beta": [Interval(Real, 0, None, closed="neither")],
         "n_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -181,21 +184,20 @@ class TipAdapterFClassifier(TipAdapterClassifier):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         keys = leaf(support.features, support.features)
-        zero_shot = self._zero_shot_logits(support.features)
+        zero_shot = support.zero_shot_logits(support.features)
 
         def losses(rows: Tensor) -> Tensor:
             evidence = F.cache_evidence(F.affinity(support.features[rows], keys), support.values, self.beta)
             return cross_entropy(F.residual_logits(zero_shot[rows], evidence, self.alpha), support.labels[rows])
 
         plan = Plan("adamw", self.learning_rate, self.n_epochs, self.batch_size, weight_decay=0.01, eps=ADAM_EPS)
-        self.loss_curve_ = train([keys], losses, support.weights, plan, self._seed())
-        self.keys_ = frozen(keys)
-        self.n_trained_ = count([keys])
+        curve = train([keys], losses, support.weights, plan, draw_seed(self.random_state))
+        return {"loss_curve_": curve, "keys_": frozen(keys), "n_trained_": count([keys])}
 
     def _logits(self, features: Tensor) -> Tensor:
         keys, values = to_tensors(self.keys_, self.image_cache_.values, like=features)
         evidence = F.cache_evidence(F.affinity(features, keys), values, self.beta)
-        return F.residual_logits(self._zero_shot_logits(features), evidence, self.alpha)
+        return F.residual_logits(zero_shot_logits(self, features), evidence, self.alpha)

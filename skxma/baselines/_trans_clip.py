@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import Support
-from skxma.baselines._semi_supervised import SemiSupervisedBaseline, pool_of
+from skxma.baselines._base import SupportTensors, zero_shot_logits
+from skxma.baselines._semi_supervised import UNLABELED_CONSTRAINTS, pool_of
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
 
@@ -22,7 +23,7 @@ CONFIDENT = 8
 BLOCK_ENTRIES = 2**24
 
 
-class TransCLIPClassifier(SemiSupervisedBaseline):
+class TransCLIPClassifier(BaseFewShotClassifier):
     """TransCLIP [1]_ in its few-shot form: a Gaussian mixture over unlabelled pictures, held near what the text says.
 
     Assignments ``z ∝ ŷ^λ · exp((log N(f; μ, Σ) + 50 / (2 k) · (Wᵀ z + W z)) / 50)``, ŷ zero-shot's probabilities, W
@@ -71,7 +72,8 @@ class TransCLIPClassifier(SemiSupervisedBaseline):
 
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"gamma": (0.002, 0.01, 0.02, 0.2)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **SemiSupervisedBaseline._parameter_constraints,
+        **BaseFewShotClassifier._parameter_constraints,
+        **UNLABELED_CONSTRAINTS,
         "gamma": [Interval(Real, 0, None, closed="neither")],
         "text_weight": [Interval(Real, 0, None, closed="left")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
@@ -99,7 +101,6 @@ class TransCLIPClassifier(SemiSupervisedBaseline):
     ) -> None:
         super().__init__(
             encoder,
-            unlabeled_label=unlabeled_label,
             class_names=class_names,
             templates=templates,
             text_features=text_features,
@@ -110,15 +111,16 @@ class TransCLIPClassifier(SemiSupervisedBaseline):
             random_state=random_state,
             verbose=verbose,
         )
+        self.unlabeled_label = unlabeled_label
         self.gamma = gamma
         self.text_weight = text_weight
         self.n_neighbors = n_neighbors
         self.n_iter = n_iter
 
-    def _fit_task(self, task: Task) -> None:
-        support = Support.of(task)
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        support = SupportTensors.of(task)
         pool, _ = pool_of(task)
-        text = torch.log_softmax(self._zero_shot_logits(pool), 1)
+        text = torch.log_softmax(support.zero_shot_logits(pool), 1)
         z = torch.softmax(text, 1)
         # the labelled pictures are among the neighbours, and their labels stay
         graph = Graph.of(pool, support.features, self.n_neighbors)
@@ -127,11 +129,15 @@ class TransCLIPClassifier(SemiSupervisedBaseline):
             z = self._assign(mixture.log_density(pool), text, z, graph, support)
             mixture = Mixture.of(support, pool, z, self.gamma)
         z = self._assign(mixture.log_density(pool), text, z, graph, support)
-        self.means_, self.variances_ = frozen(mixture.means), frozen(mixture.variances)
-        self.pool_, self.assignments_ = frozen(pool), frozen(z)
-        self.n_trained_ = 0
+        return {
+            "means_": frozen(mixture.means),
+            "variances_": frozen(mixture.variances),
+            "pool_": frozen(pool),
+            "assignments_": frozen(z),
+            "n_trained_": 0,
+        }
 
-    def _assign(self, density: Tensor, text: Tensor, z: Tensor, graph: Graph, support: Support) -> Tensor:
+    def _assign(self, density: Tensor, text: Tensor, z: Tensor, graph: Graph, support: SupportTensors) -> Tensor:
         if not len(z):
             return z
         labels = torch.nn.functional.one_hot(support.labels, z.shape[1]).to(z)
@@ -144,7 +150,7 @@ class TransCLIPClassifier(SemiSupervisedBaseline):
         means, variances, pool, z = to_tensors(
             self.means_, self.variances_, self.pool_, self.assignments_, like=features
         )
-        text = torch.log_softmax(self._zero_shot_logits(features), 1)
+        text = torch.log_softmax(zero_shot_logits(self, features), 1)
         logits = self.text_weight * text + Mixture(means, variances).log_density(features) / SHARPNESS
         if not len(pool):
             return logits
@@ -201,7 +207,7 @@ class Mixture:
     variances: Tensor
 
     @classmethod
-    def start(cls, support: Support, pool: Tensor, z: Tensor) -> Mixture:
+    def start(cls, support: SupportTensors, pool: Tensor, z: Tensor) -> Mixture:
         """Means of the labelled pictures, where there are none of the most confident of the pool; variances 1 / D."""
         means = support.means.clone()
         if len(pool):
@@ -214,7 +220,7 @@ class Mixture:
         return cls(torch.nn.functional.normalize(means, dim=1), means.new_full((width,), 1.0 / width))
 
     @classmethod
-    def of(cls, support: Support, pool: Tensor, z: Tensor, gamma: float) -> Mixture:
+    def of(cls, support: SupportTensors, pool: Tensor, z: Tensor, gamma: float) -> Mixture:
         """Means and variances, of which the labelled pictures weigh 50 γ and the pool 1 in all."""
         labelled = gamma * SHARPNESS * support.values / support.values.sum()
         unlabelled = z / max(len(z), 1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
-from skxma.baselines._base import Baseline
+from skxma.baselines._base import zero_shot_logits
 
 
-class ZeroShotClassifier(Baseline):
+class ZeroShotClassifier(BaseFewShotClassifier):
     """Zero-shot CLIP [1]_: the class whose text is nearest. The labelled images say only which classes there are.
 
     ``logit_scale · f Tᵀ``. Without text, class means stand for it (a nearest-mean classifier).
@@ -31,8 +34,8 @@ class ZeroShotClassifier(Baseline):
     array([0])
     """
 
-    def _fit_task(self, task: Task) -> None:
-        self.n_trained_ = 0
+    def _fit_support(self, task: Task) -> dict[str, Any]:
+        return {"n_trained_": 0}
 
     def _logits(self, features: Tensor) -> Tensor:
-        return self._zero_shot_logits(features)
+        return zero_shot_logits(self, features)

@@ -72,6 +72,9 @@ class Problem:
             "vocabulary": self.vocabulary,
             "random_state": seed,
         }
+        if known.get("evidence") == "paper":
+            # which reads none, and says so
+            del given["vocabulary"]
         return clone(estimator).set_params(
             **{name: value for name, value in given.items() if name in known and value is not None}
         )

@@ -50,7 +50,7 @@ def names_of_samples(clf: Any, rows: Sequence[int], paths: Sequence[str] | None,
 
     Parameters
     ----------
-    clf : FewShotClassifier
+    clf : BaseFewShotClassifier
     rows : sequence of int
     paths : sequence of str, optional
         The images of a folder, in which the samples are sought by name and content.

@@ -106,13 +106,14 @@ def absolute(encoder: str) -> str:
 
 def images_classifier(clf: Any, path: str) -> Any:
     """Return the classifier, if it is fitted, of skxma or made with one of skxma, and encodes images itself."""
-    from skxma._estimators.base import FewShotClassifier
+    from skxma._estimators.base import BaseFewShotClassifier
+    from skxma._estimators.embedding_input import is_precomputed
 
     parts = clf.get_params().values() if hasattr(clf, "get_params") else ()
-    ours = [part for part in (clf, *parts) if isinstance(part, FewShotClassifier)]
+    ours = [part for part in (clf, *parts) if isinstance(part, BaseFewShotClassifier)]
     if not ours or not hasattr(clf, "classes_"):
         raise ValueError(f"{path} holds a {type(clf).__name__}, not a fitted classifier of skxma.")
-    if all(part._is_precomputed() for part in ours):
+    if all(is_precomputed(part.encoder) for part in ours):
         raise ValueError(f"{path} was fitted on embeddings and knows no encoder, so it cannot answer for images.")
     return clf
 

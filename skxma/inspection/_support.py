@@ -20,7 +20,7 @@ def support_names(clf: Any) -> list[str | None]:
 
     Parameters
     ----------
-    clf : FewShotClassifier
+    clf : BaseFewShotClassifier
         Fitted.
 
     Returns
@@ -49,7 +49,7 @@ def find_support_images(clf: Any, rows: Sequence[int], paths: Sequence[str]) -> 
 
     Parameters
     ----------
-    clf : FewShotClassifier
+    clf : BaseFewShotClassifier
         Fitted, with an encoder.
     rows : sequence of int
         Which of the samples given to `fit`.

@@ -14,10 +14,11 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.experts import left_out_image_scores, ridge_img2txt
-from skxma._calibrated.fit import average_left_out_logits, probable_label_errors
+from skxma._calibrated.fit import average_left_out_logits
 from skxma._calibrated.fusion import FusionParametrization, LeaveOneOutLogProbability
 from skxma._calibrated.metric import MetricSupport, candidate_metrics, covariance_root
 from skxma._calibrated.metric_selection import prepare_support, select_metrics
+from skxma._calibrated.subsample import probable_label_errors
 from skxma._fitted import LeftOutPredictions
 from skxma._paper.config import PaperConfig
 from skxma._paper.fit import class_mean_text, leave_one_out_logits

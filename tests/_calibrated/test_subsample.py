@@ -9,7 +9,7 @@ from problems import make_problem
 
 from skxma import XMAdapterClassifier, load
 from skxma._calibrated.config import CalibrationConfig
-from skxma._calibrated.subsample import fit_on_subsample
+from skxma._calibrated.fit import fit_calibrated
 from skxma._sampling import stratified_subsample
 from skxma.caches import ImageCache
 
@@ -27,7 +27,16 @@ def fit(problem, y, config):
     """A report on the cache of a problem, and that cache, with the position of each sample in it."""
     cache, position = ImageCache.build(problem.X, y, 5, text=problem.text)
     text, words = (torch.as_tensor(a).double() for a in (problem.text, problem.words))
-    return fit_on_subsample(cache, text, words, config, LIKE), cache, position
+    return fit_calibrated(cache, text, words, config, LIKE), cache, position
+
+
+def test_a_subsample_of_very_many_classes_may_be_all_samples(problem):
+    config = replace(SMALL, max_support=20, subsample_size=10, n_epochs=0)
+    some = np.arange(0, len(problem.y), 50)
+    cache, _ = ImageCache.build(problem.X[some], problem.y[some], 5, text=problem.text)
+    text, words = (torch.as_tensor(a).double() for a in (problem.text, problem.words))
+    report = fit_calibrated(cache, text, words, config, LIKE)
+    assert len(report.hardness) == len(some) == 30
 
 
 def classifier(problem, **changes):
@@ -98,7 +107,7 @@ def test_exact_retrieval_is_the_default_below_a_size(problem):
 
 
 def test_from_a_size_on_keys_are_clustered(problem, monkeypatch):
-    monkeypatch.setattr("skxma._estimators.xmadapter.RETRIEVE_FROM", 1000)
+    monkeypatch.setattr("skxma._estimators.evidence.RETRIEVE_FROM", 1000)
     assert classifier(problem).fit(problem.X, problem.y).model_.key_clusters is not None
     assert classifier(problem, retrieval="exact").fit(problem.X, problem.y).model_.key_clusters is None
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import make_problem
 
-from skxma._estimators.base import FewShotClassifier
+from skxma._estimators.base import BaseFewShotClassifier
 
 TOLERANCE = 1e-5
 pytestmark = PROPERTY
@@ -23,7 +23,7 @@ numbers = st.fixed_dictionaries(
 )
 
 
-def check_answers(clf: FewShotClassifier, queries: np.ndarray) -> np.ndarray:
+def check_answers(clf: BaseFewShotClassifier, queries: np.ndarray) -> np.ndarray:
     """Probabilities, which are some, with the most probable class that all other answers name too."""
     proba = clf.predict_proba(queries)
     assert np.isfinite(proba).all()
@@ -131,7 +131,7 @@ def test_pieces_of_any_size_give_what_the_whole_gives(evidence, problem, chunk, 
     alone = np.concatenate([clf.predict_proba(problem.queries[i : i + 1]) for i in range(len(problem.queries))])
     np.testing.assert_allclose(alone, whole, atol=TOLERANCE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skxma._estimators.base.CHUNK_ENTRIES", chunk)
+        patch.setattr("skxma._estimators.scoring.CHUNK_ENTRIES", chunk)
         patch.setattr("skxma._statistics.BLOCK_ENTRIES", block)
         np.testing.assert_allclose(clf.predict_proba(problem.queries), whole, atol=TOLERANCE)
         in_blocks = ours(problem, evidence).fit(problem.X, problem.y)
@@ -146,7 +146,7 @@ def test_pieces_of_a_problem_in_single_precision_give_what_the_whole_gives(evide
     whole = clf.predict_proba(problem.X_test)
     parts = np.concatenate([clf.predict_proba(problem.X_test[i : i + 7]) for i in range(0, 200, 7)])
     np.testing.assert_allclose(parts, whole, atol=TOLERANCE)
-    monkeypatch.setattr("skxma._estimators.base.CHUNK_ENTRIES", 1)
+    monkeypatch.setattr("skxma._estimators.scoring.CHUNK_ENTRIES", 1)
     np.testing.assert_allclose(clf.predict_proba(problem.X_test), whole, atol=TOLERANCE)
 
 
@@ -162,7 +162,7 @@ def test_order_names_and_pieces_never_matter_to_a_rival(kind, problem, data):
     alone = np.concatenate([clf.predict_proba(row[None]) for row in problem.queries])
     np.testing.assert_allclose(alone, before, atol=TOLERANCE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("skxma._estimators.base.CHUNK_ENTRIES", 1)
+        patch.setattr("skxma._estimators.scoring.CHUNK_ENTRIES", 1)
         np.testing.assert_allclose(clf.predict_proba(problem.queries), before, atol=TOLERANCE)
     samples = np.array(data.draw(st.permutations(range(len(problem.y)))))
     np.testing.assert_allclose(answers(permuted(problem, samples))[1], before, atol=TOLERANCE)

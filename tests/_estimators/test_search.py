@@ -6,7 +6,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from skxma import XMAdapterClassifier, XMAdapterSearchCV
+from skxma import CLIPEncoder, XMAdapterClassifier, XMAdapterSearchCV
 from skxma.datasets import load_emoji
 from skxma.model_selection import FewShotSplit
 
@@ -76,9 +76,9 @@ def test_images_are_encoded_once_for_all_folds_and_candidates(monkeypatch):
     keep = emoji.target < 6 if emoji.target.dtype.kind == "i" else np.isin(emoji.target, np.unique(emoji.target)[:6])
     images, labels = emoji.images[keep], emoji.target[keep]
     seen = []
-    original = XMAdapterClassifier._encode_images
+    original = CLIPEncoder.encode_image
     monkeypatch.setattr(
-        XMAdapterClassifier, "_encode_images", lambda self, X, *a: seen.append(len(X)) or original(self, X, *a)
+        CLIPEncoder, "encode_image", lambda self, X, **kw: seen.append(len(X)) or original(self, X, **kw)
     )
     clf = XMAdapterClassifier("tiny", evidence="paper", n_epochs=0, memory=False)
     search = XMAdapterSearchCV(clf, GRID, cv=FewShotSplit(2, 2, random_state=0)).fit(images, labels)

@@ -13,6 +13,7 @@ from problems import make_problem
 
 from skxma import XMAdapterClassifier
 from skxma._runtime.threads import SMALL_WORK, _blas, blas_for, threads_for
+from skxma.caches import ImageCache
 
 
 @pytest.fixture
@@ -41,9 +42,9 @@ def test_a_small_fit_holds_the_blas_of_numpy_to_one_thread(monkeypatch):
         counts = [library["num_threads"] for library in blas.info()]
         problem = make_problem(n_classes=3, shots=2)
         seen = []
-        learn = XMAdapterClassifier._fit_task
+        class_order = ImageCache.class_order
         monkeypatch.setattr(
-            XMAdapterClassifier, "_fit_task", lambda self, task: seen.append(blas.info()) or learn(self, task)
+            ImageCache, "class_order", lambda self, text: seen.append(blas.info()) or class_order(self, text)
         )
         XMAdapterClassifier("precomputed").fit(problem.X, problem.y)
         assert {library["num_threads"] for library in seen[0]} == {1}

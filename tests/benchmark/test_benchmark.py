@@ -168,7 +168,7 @@ def test_goes_on_after_sigkill(features, tmp_path):
 
 
 class Broken(ZeroShotClassifier):
-    def _fit_task(self, task):
+    def _fit_support(self, task):
         raise RuntimeError("out of\nluck")
 
 

@@ -1,0 +1,157 @@
+"""The two forms of evidence: what each makes of an estimator's parameters, and its fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.fit import fit_calibrated
+from skxma._estimators.task import Task, draw_seed
+from skxma._estimators.vocabulary import embed_vocabulary
+from skxma._fitted import FitReport
+from skxma._paper.config import PaperConfig
+from skxma._paper.fit import fit_paper
+from skxma._paper.model import PaperModel
+from skxma._semi_supervised.fit import Refit
+from skxma.caches import ImageCache, to_tensors
+
+RETRIEVE_FROM = 2**17
+
+
+@dataclass(frozen=True)
+class CalibratedEvidence:
+    """Evidence that is calibrated on leave-one-out logits.
+
+    Attributes
+    ----------
+    config : CalibrationConfig
+    vocabulary : Tensor of shape (m, D) or None
+        L2-normalized text embeddings of words.
+    indexed : bool
+        Whether predictions are to read no more keys than they need.
+    learns_from_pool : bool
+    """
+
+    config: CalibrationConfig
+    vocabulary: Tensor | None
+    indexed: bool
+    learns_from_pool: bool = True
+
+    name: ClassVar[str] = "calibrated"
+    unread: ClassVar[tuple[str, ...]] = ("text_dim", "learning_rate", "weight_decay", "batch_size")
+
+    @classmethod
+    def of(cls, clf: Any, task: Task) -> CalibratedEvidence:
+        """That of an estimator's parameters, for a task."""
+        before = earlier_model(clf, cls.name)
+        indexed = reads_some_keys(clf, task)
+        config = CalibrationConfig(
+            alpha=auto_to_none(clf.alpha),
+            beta=auto_to_none(clf.beta),
+            fusion_ratio=auto_to_none(clf.fusion_ratio),
+            logit_scale=task.logit_scale,
+            hard_sample_weight=clf.hard_sample_weight,
+            n_epochs=clf.n_epochs,
+            warm_start=None if before is None else before.warm_start(clf.noise_rate_),
+        )
+        if indexed:
+            # every further metric would need an index of its own
+            config = replace(config, max_metrics=1)
+        words = embed_vocabulary(clf.vocabulary, task.inputs, task.n_features)
+        return cls(config, None if words is None else to_tensors(words, like=task.like)[0], indexed)
+
+    def fit(self, task: Task) -> FitReport:
+        """Fit on the support set of a task."""
+        report = fit_calibrated(task.cache, task.text, self.vocabulary, self.config, task.like)
+        return replace(report, model=report.model.with_index(task.like)) if self.indexed else report
+
+    def refit(self, task: Task) -> Refit:
+        """A function that fits on some of the samples of a task, without training."""
+        untrained = replace(self.config, n_epochs=0, warm_start=None)
+
+        def fit(cache: ImageCache) -> FitReport:
+            return fit_calibrated(cache, task.text, self.vocabulary, untrained, task.like)
+
+        return fit
+
+
+@dataclass(frozen=True)
+class PaperEvidence:
+    """Evidence of the paper's form.
+
+    Attributes
+    ----------
+    config : PaperConfig
+    before : PaperModel or None
+        A fitted model whose training goes on.
+    indexed : bool
+        Whether predictions are to read no more keys than they need.
+    """
+
+    config: PaperConfig
+    before: PaperModel | None
+    indexed: bool
+
+    name: ClassVar[str] = "paper"
+    unread: ClassVar[tuple[str, ...]] = ("vocabulary",)
+    learns_from_pool: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, clf: Any, task: Task) -> PaperEvidence:
+        """That of an estimator's parameters, for a task."""
+        config = PaperConfig(
+            alpha=auto_to_none(clf.alpha),
+            beta=auto_to_none(clf.beta),
+            fusion_ratio=auto_to_none(clf.fusion_ratio),
+            logit_scale=task.logit_scale,
+            hard_sample_weight=clf.hard_sample_weight,
+            text_dim=clf.text_dim,
+            n_epochs=clf.n_epochs,
+            learning_rate=clf.learning_rate,
+            weight_decay=clf.weight_decay,
+            batch_size=clf.batch_size,
+            seed=draw_seed(clf.random_state),
+        )
+        before = earlier_model(clf, cls.name)
+        if before is not None and before.image_cache.keys.shape[1] != task.n_features:
+            before = None
+        return cls(config, before, reads_some_keys(clf, task))
+
+    def fit(self, task: Task) -> FitReport:
+        """Fit on the support set of a task."""
+
+        def epochs(n: int, model: Callable[[], PaperModel]) -> Iterator[int]:
+            # what an epoch leaves has no threshold yet
+            return task.watched.steps(
+                "epoch", n, lambda: {**task.fitted, "model_": model(), "reject_threshold_": np.inf}
+            )
+
+        report = fit_paper(task.cache, task.text, self.config, task.like, self.before, epochs)
+        return replace(report, model=report.model.with_index(task.like)) if self.indexed else report
+
+
+EVIDENCES: dict[str, type[CalibratedEvidence] | type[PaperEvidence]] = {
+    evidence.name: evidence for evidence in (CalibratedEvidence, PaperEvidence)
+}
+
+
+def earlier_model(clf: Any, evidence: str) -> Any:
+    """The fitted model that a warm start goes on from: of the same evidence, without a pool; None for a cold start."""
+    if not (clf.warm_start and hasattr(clf, "model_")) or clf.model_.evidence != evidence:
+        return None
+    return clf.model_.without_pool()
+
+
+def reads_some_keys(clf: Any, task: Task) -> bool:
+    """Whether predictions are to read no more keys than they need."""
+    return clf.retrieval == "top" or (clf.retrieval == "auto" and len(task.cache.keys) >= RETRIEVE_FROM)
+
+
+def auto_to_none(parameter: Any) -> float | None:
+    """A parameter's number, or None for "auto"."""
+    return None if isinstance(parameter, str) else float(parameter)

@@ -1,0 +1,169 @@
+"""A fit, a partial_fit or a drop that fails or is interrupted, wherever it does, leaves the estimator as it was."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from problems import make_problem
+from threadpoolctl import threadpool_limits
+
+import skxma
+from skxma import XMAdapterClassifier
+from skxma._fitted import LeftOutPredictions
+from skxma.baselines import APETClassifier, GDAClassifier, TransCLIPClassifier
+
+PACKAGE = str(Path(skxma.__file__).parent)
+PROBLEM = make_problem(n_classes=3, shots=2, dim=6, n_test=8)
+# with one shot a fit tries few metrics, so that many fits can be made
+X, Y = PROBLEM.X[::2], PROBLEM.y[::2]
+MORE, MORE_Y = PROBLEM.X_test[::8], PROBLEM.y_test[::8]
+pytestmark = pytest.mark.fault
+
+
+class Interrupt(BaseException):
+    """Nothing that the package could expect."""
+
+
+def test_an_interrupted_fit_has_no_part_in_the_next(monkeypatch):
+    X_all = np.r_[PROBLEM.X, PROBLEM.X_test]
+    y_all = np.r_[PROBLEM.y, np.full(len(PROBLEM.X_test), -1)]
+    common = {"encoder": "precomputed", "text_features": PROBLEM.text, "unlabeled_label": -1, "random_state": 0}
+    clf = XMAdapterClassifier(**common, false_rejection_rate=0.25)
+
+    def interrupt(self, rate):
+        if rate == 0.25:
+            raise KeyboardInterrupt
+        return threshold(self, rate)
+
+    threshold = LeftOutPredictions.rejection_threshold
+    with monkeypatch.context() as patch:
+        patch.setattr(LeftOutPredictions, "rejection_threshold", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(X_all, y_all)
+    assert set(vars(clf)) == set(clf.get_params())
+    clf.set_params(evidence="paper", n_epochs=0).fit(X_all, y_all)
+    fresh = XMAdapterClassifier(**common, evidence="paper", n_epochs=0).fit(X_all, y_all)
+    assert clf.n_unlabeled_used_ == fresh.n_unlabeled_used_ == 0
+    np.testing.assert_array_equal(clf.soft_labels_, fresh.soft_labels_)
+
+
+def fitted(kind=XMAdapterClassifier, n_unlabeled=0, **parameters):
+    clf = kind("precomputed", **{"text_features": PROBLEM.text, "random_state": 0, **parameters})
+    return clf.fit(np.r_[X, PROBLEM.X_test[1 : 1 + n_unlabeled]], np.r_[Y, np.full(n_unlabeled, -1)])
+
+
+def unfitted(**parameters):
+    return XMAdapterClassifier("precomputed", text_features=PROBLEM.text, random_state=0, **parameters)
+
+
+# without the training of the residual, which takes most of the time of a small fit
+QUICK = {"n_epochs": 0}
+POOL = {"unlabeled_label": -1, "n_unlabeled": 9}
+SCENARIOS = {
+    "first fit": (lambda: unfitted(), lambda clf: clf.fit(X, Y)),
+    "fit": (lambda: fitted(text_features=None), lambda clf: clf.fit(X[:, :4], Y)),
+    "partial_fit": (lambda: fitted(**QUICK), lambda clf: clf.partial_fit(MORE, MORE_Y)),
+    "drop": (lambda: fitted(**QUICK), lambda clf: clf.drop(1)),
+    "drop, then partial_fit": (lambda: fitted(**QUICK).drop(1), lambda clf: clf.partial_fit(X, Y)),
+    "paper": (lambda: fitted(evidence="paper", n_epochs=2), lambda clf: clf.partial_fit(MORE, MORE_Y)),
+    "to the paper's form": (
+        lambda: fitted(**POOL, **QUICK),
+        lambda clf: clf.set_params(evidence="paper", n_epochs=1).fit(X, Y),
+    ),
+    "pool": (
+        lambda: fitted(**POOL, **QUICK, false_rejection_rate=0.1),
+        lambda clf: clf.partial_fit(MORE, [-1, 1, 2]),
+    ),
+    "first fit with a pool": (
+        lambda: unfitted(**QUICK, unlabeled_label=-1, false_rejection_rate=0.1),
+        lambda clf: clf.fit(np.r_[PROBLEM.X, MORE], np.r_[PROBLEM.y, np.full(3, -1)]),
+    ),
+    "open set": (lambda: fitted(**QUICK), lambda clf: clf.set_params(false_rejection_rate=0.2).fit(X, Y)),
+    "warm start": (lambda: fitted(**QUICK, warm_start=True), lambda clf: clf.fit(MORE, MORE_Y)),
+    "the paper's warm start": (
+        lambda: fitted(evidence="paper", n_epochs=2, warm_start=True),
+        lambda clf: clf.fit(MORE, MORE_Y),
+    ),
+    "a rival": (lambda: fitted(GDAClassifier), lambda clf: clf.partial_fit(MORE, MORE_Y)),
+    "a trained rival": (lambda: fitted(APETClassifier, n_epochs=2), lambda clf: clf.fit(MORE, MORE_Y)),
+    "a rival with a pool": (lambda: fitted(TransCLIPClassifier, **POOL), lambda clf: clf.drop(0)),
+}
+
+
+@dataclass
+class FailingCall:
+    """Follows the calls of the package's functions, and fails at one of them."""
+
+    at: int = -1
+    calls: list[str] = field(default_factory=list)
+    failed: bool = False
+
+    def __call__(self, frame, event, argument):
+        if event == "call" and frame.f_code.co_filename.startswith(PACKAGE):
+            self.calls.append(frame.f_code.co_filename + frame.f_code.co_name)
+            if len(self.calls) - 1 == self.at:
+                self.failed = True
+                raise Interrupt
+
+    def __enter__(self):
+        self.before, self.threads = sys.gettrace(), torch.get_num_threads()
+        self.limits = threadpool_limits().__enter__()
+        sys.settrace(self)
+        return self
+
+    def __exit__(self, *error):
+        sys.settrace(self.before)
+        # a context that is interrupted while it ends puts nothing back
+        self.limits.restore_original_limits()
+        torch.set_num_threads(self.threads)
+
+
+def check_failures(make, change, which):
+    clf = make()
+    parameters = {name: value for name, value in vars(clf).items() if name in clf.get_params()}
+    before = dict(vars(clf))
+    answers = clf.predict_proba(PROBLEM.X_test) if hasattr(clf, "classes_") else None
+    with FailingCall() as whole:
+        change(make())
+    for k in which(whole.calls):
+        failing = FailingCall(at=k)
+        try:
+            with failing:
+                change(clf)
+        except Interrupt:
+            clf.set_params(**parameters)
+            assert set(vars(clf)) == set(before), whole.calls[k]
+            assert all(vars(clf)[name] is value for name, value in before.items()), whole.calls[k]
+        else:
+            # there Python drops errors, as when an object is finalized
+            clf = make()
+            before = dict(vars(clf))
+    if answers is not None:
+        np.testing.assert_array_equal(clf.predict_proba(PROBLEM.X_test), answers)
+    change(clf)
+    X_test = PROBLEM.X_test[:, : clf.n_features_in_]
+    np.testing.assert_array_equal(clf.predict_proba(X_test), change(make()).predict_proba(X_test))
+
+
+def some_calls(calls):
+    """The last calls of some of the functions, and the last calls of all, where results are stored."""
+    last = sorted({name: k for k, name in enumerate(calls)}.values())
+    return sorted({*last[:: max(1, len(last) // 12)], *range(max(0, len(calls) - 4), len(calls))})
+
+
+def every_call(calls):
+    return range(len(calls))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_failure_at_any_call_leaves_the_estimator_as_it_was(scenario):
+    check_failures(*SCENARIOS[scenario], some_calls)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_failure_at_every_call_leaves_the_estimator_as_it_was(scenario):
+    check_failures(*SCENARIOS[scenario], every_call)
