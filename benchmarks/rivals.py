@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from skxma.benchmark._problem import load_problem
-from skxma.benchmark._report import format_table, plot_curves, summarise
+from skxma.benchmark._report import format_table, plot_curves, summarize
 from skxma.benchmark._results_file import failures
 from skxma.benchmark._runner import METHODS, NEED_POOL, run_benchmark
 
@@ -45,7 +45,7 @@ def main():
     for problem in sorted(problems(arguments.folder, arguments.words), key=n_classes):
         seeds = 1 if n_classes(problem) > MANY_CLASSES else arguments.seeds
         run_benchmark([problem], arguments.methods, seeds=seeds, **common)
-    print(format_table(summarise(arguments.out)))
+    print(format_table(summarize(arguments.out)))
     for line in failures(arguments.out):
         print(f"failed: {line}", file=sys.stderr)
     if arguments.plot:

@@ -1,4 +1,4 @@
-"""Accurate image classifiers from a handful of labelled pictures."""
+"""Accurate image classifiers from a handful of labeled pictures."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -59,7 +59,7 @@ MISSING_TYPES = frozenset({"NAType", "NaTType", "MaskedConstant"})
 WRITTEN_MISSING = ("nan", "None", "<NA>", "NaT")
 
 
-def split_unlabelled(
+def split_unlabeled(
     y: Any, marker: Any = None, instead: Any = None, parameter: str = "y"
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Check labels from any container, and tell samples without a label from the others.
@@ -81,7 +81,7 @@ def split_unlabelled(
     y : ndarray of shape (n_samples,)
         Labels of one kind, none of them missing; a string that occurs in two Unicode forms is in NFC. Integers keep
         their type.
-    unlabelled : bool ndarray of shape (n_samples,), or None where the marker is None
+    unlabeled : bool ndarray of shape (n_samples,), or None where the marker is None
 
     Raises
     ------
@@ -94,13 +94,13 @@ def split_unlabelled(
     if marker is None and array.dtype.kind in "biu":
         return array, None
     values = _plain(array)
-    unlabelled = None
+    unlabeled = None
     if marker is not None:
-        unlabelled = np.array([_is_marker(value, marker) for value in values], dtype=bool)
-    labels = values if unlabelled is None else [v for v, none in zip(values, unlabelled, strict=True) if not none]
-    _refuse_missing_labels(values, unlabelled, marker, parameter)
+        unlabeled = np.array([_is_marker(value, marker) for value in values], dtype=bool)
+    labels = values if unlabeled is None else [v for v, none in zip(values, unlabeled, strict=True) if not none]
+    _refuse_missing_labels(values, unlabeled, marker, parameter)
     _refuse_odd_kinds(labels, parameter)
-    if unlabelled is not None:
+    if unlabeled is not None:
         if instead is None:
             if not labels:
                 raise ValueError(f"every sample is marked {marker!r}, without a label; label some of each class.")
@@ -108,8 +108,8 @@ def split_unlabelled(
         instead = _scalar(instead)
         _refuse_written_marker(labels, marker, parameter)
         _refuse_other_kind(labels, [instead], parameter)
-        values = [instead if none else value for value, none in zip(values, unlabelled, strict=True)]
-    return one_form(_fitting(values, dtype, parameter), parameter), unlabelled
+        values = [instead if none else value for value, none in zip(values, unlabeled, strict=True)]
+    return one_form(_fitting(values, dtype, parameter), parameter), unlabeled
 
 
 def is_missing(value: Any) -> bool:
@@ -194,7 +194,7 @@ def members_to_drop(given: Any, classes: NDArray[Any]) -> NDArray[Any]:
         A label that is missing, or none of the classes.
     """
     alone = isinstance(given, str) or is_missing(given) or np.ndim(given) == 0
-    wanted = split_unlabelled([given] if alone else given, parameter="classes")[0]
+    wanted = split_unlabeled([given] if alone else given, parameter="classes")[0]
     unknown = wanted[~members(wanted, classes.tolist())].tolist()
     if unknown:
         raise ValueError(f"drop got {unknown}, which the model does not know; its classes are in classes_.")
@@ -202,7 +202,7 @@ def members_to_drop(given: Any, classes: NDArray[Any]) -> NDArray[Any]:
 
 
 def announced_classes(
-    classes: Any, y: NDArray[Any], unlabelled: NDArray[np.bool_] | None, marker: Any, known: NDArray[Any] | None = None
+    classes: Any, y: NDArray[Any], unlabeled: NDArray[np.bool_] | None, marker: Any, known: NDArray[Any] | None = None
 ) -> list[Any] | None:
     """Return the labels that ``partial_fit(classes=...)`` announces, or None.
 
@@ -212,7 +212,7 @@ def announced_classes(
         May hold the marker of no label, as ``np.unique(y)`` does.
     y : ndarray of shape (n_samples,)
         Labels of the samples at hand.
-    unlabelled : bool ndarray of shape (n_samples,), or None
+    unlabeled : bool ndarray of shape (n_samples,), or None
     marker : str, number or None
         The marker of no label.
     known : ndarray of shape (C,), optional
@@ -225,7 +225,7 @@ def announced_classes(
     """
     if classes is None:
         return None
-    wanted, unmarked = split_unlabelled(classes, marker, parameter="classes")
+    wanted, unmarked = split_unlabeled(classes, marker, parameter="classes")
     if unmarked is not None:
         wanted = wanted[~unmarked]
     if known is not None:
@@ -235,7 +235,7 @@ def announced_classes(
                 f"classes is not the same as on the last call to partial_fit: it lacks {_some(forgotten)}. List every "
                 "member of classes_ in it, or leave it out; drop() forgets classes."
             )
-    labels = y if unlabelled is None else y[~unlabelled]
+    labels = y if unlabeled is None else y[~unlabeled]
     outside = _distinct(labels[~members(labels, wanted.tolist())].tolist())
     if outside:
         raise ValueError(
@@ -339,7 +339,7 @@ def resolve_classes(
     TypeError
         Labels of bytes.
     """
-    y = split_unlabelled(y)[0]
+    y = split_unlabeled(y)[0]
     with warnings.catch_warnings():
         # few shots of many classes look like a regression to scikit-learn
         warnings.filterwarnings("ignore", message="The number of unique classes")
@@ -454,12 +454,10 @@ def _distinct(labels: list[Any]) -> list[Any]:
     return list(dict.fromkeys(labels))
 
 
-def _refuse_missing_labels(
-    values: list[Any], unlabelled: NDArray[np.bool_] | None, marker: Any, parameter: str
-) -> None:
+def _refuse_missing_labels(values: list[Any], unlabeled: NDArray[np.bool_] | None, marker: Any, parameter: str) -> None:
     missing = [i for i, value in enumerate(values) if is_missing(value)]
-    if unlabelled is not None:
-        missing = [i for i in missing if not unlabelled[i]]
+    if unlabeled is not None:
+        missing = [i for i in missing if not unlabeled[i]]
     if not missing:
         return
     first = f"{parameter}[{missing[0]}] is {values[missing[0]]!r}"

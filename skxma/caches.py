@@ -250,7 +250,7 @@ class TextCache:
     metanet : Projection or None
         Maps the class text features to the keys; None stands for the identity.
     modality_means : tuple of two ndarray of shape (D,), or None
-        Means of the images and of the texts, for affinities of centred features.
+        Means of the images and of the texts, for affinities of centered features.
     """
 
     keys: Floats

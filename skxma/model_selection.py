@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid, check_cv
 from sklearn.utils import check_consistent_length, check_random_state
 
-from skxma._labels import split_unlabelled, with_spelling_of
+from skxma._labels import split_unlabeled, with_spelling_of
 from skxma._sklearn_compat import Interval, StrOptions, num_samples
 
 __all__ = ["Draw", "FewShotSplit", "Tuned", "UnlabeledInTraining", "tune", "validation_score"]
@@ -148,8 +148,8 @@ class FewShotSplit(BaseEstimator):
         if y is None:
             raise ValueError("FewShotSplit needs y: a shot is an image of a class.")
         check_consistent_length(X, y, groups)
-        y, unlabelled = split_unlabelled(y, self.unlabeled_label)
-        rows = np.arange(num_samples(y)) if unlabelled is None else np.flatnonzero(~unlabelled)
+        y, unlabeled = split_unlabeled(y, self.unlabeled_label)
+        rows = np.arange(num_samples(y)) if unlabeled is None else np.flatnonzero(~unlabeled)
         belongs = None if groups is None else np.asarray(groups)
         labels, members = self._check(y[rows], None if belongs is None else belongs[rows])
         rng = check_random_state(self.random_state)
@@ -158,7 +158,7 @@ class FewShotSplit(BaseEstimator):
             order = rng.permutation(int(members.max()) + 1 if len(members) else 0)
             sides = assign(labels, members, order, self.n_shots, shots)[members]
             draw = Draw(*(rows[sides == side] for side in range(3)))
-            yield draw if unlabelled is None else joined_by(draw, np.flatnonzero(unlabelled), belongs)
+            yield draw if unlabeled is None else joined_by(draw, np.flatnonzero(unlabeled), belongs)
 
     def _validation_shots(self) -> int | None:
         """Validation images a class; None stands for half of the rest."""
@@ -185,21 +185,21 @@ class FewShotSplit(BaseEstimator):
         return labels, members
 
 
-def joined_by(draw: Draw, unlabelled: Indices, groups: NDArray[Any] | None) -> Draw:
+def joined_by(draw: Draw, unlabeled: Indices, groups: NDArray[Any] | None) -> Draw:
     """A draw with the samples without a label to train on, but for those whose group is validated or tested on."""
     if groups is not None:
         held_out = groups[np.concatenate([draw.validation, draw.test])]
-        unlabelled = unlabelled[~np.isin(groups[unlabelled], held_out)]
-    return draw._replace(train=np.sort(np.concatenate([draw.train, unlabelled])))
+        unlabeled = unlabeled[~np.isin(groups[unlabeled], held_out)]
+    return draw._replace(train=np.sort(np.concatenate([draw.train, unlabeled])))
 
 
 class UnlabeledInTraining(BaseEstimator):
-    """Any splitter over the labelled samples; those without a label are trained on in each fold and never tested on.
+    """Any splitter over the labeled samples; those without a label are trained on in each fold and never tested on.
 
     Parameters
     ----------
     cv : int, cross-validation splitter or iterable, default=5
-        As in `GridSearchCV`; an int makes stratified folds. It sees the labelled samples alone.
+        As in `GridSearchCV`; an int makes stratified folds. It sees the labeled samples alone.
 
     unlabeled_label : str or number, default=-1
         What stands in `y` for a sample without a label, as :class:`~skxma.XMAdapterClassifier` takes it.
@@ -232,7 +232,7 @@ class UnlabeledInTraining(BaseEstimator):
         -------
         n_splits : int
         """
-        rows, labels, _, belongs = self._labelled(y, groups) if y is not None else (None, None, None, groups)
+        rows, labels, _, belongs = self._labeled_part(y, groups) if y is not None else (None, None, None, groups)
         return int(check_cv(self.cv, labels, classifier=True).get_n_splits(rows, labels, belongs))
 
     def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[Indices, Indices]]:
@@ -251,16 +251,16 @@ class UnlabeledInTraining(BaseEstimator):
         train, test : ndarray of int
         """
         check_consistent_length(X, y, groups)
-        rows, labels, unlabelled, belongs = self._labelled(y, groups)
+        rows, labels, unlabeled, belongs = self._labeled_part(y, groups)
         of_all = None if groups is None else np.asarray(groups)
         nothing = np.empty(0, dtype=np.intp)
         for train, test in check_cv(self.cv, labels, classifier=True).split(rows, labels, belongs):
-            draw = joined_by(Draw(rows[train], nothing, rows[test]), unlabelled, of_all)
+            draw = joined_by(Draw(rows[train], nothing, rows[test]), unlabeled, of_all)
             yield draw.train, draw.test
 
-    def _labelled(self, y: Any, groups: Any) -> tuple[Indices, NDArray[Any], Indices, NDArray[Any] | None]:
-        """Positions and labels of the labelled samples, positions of the others, groups of the labelled."""
-        y, marked = split_unlabelled(y, self.unlabeled_label)
+    def _labeled_part(self, y: Any, groups: Any) -> tuple[Indices, NDArray[Any], Indices, NDArray[Any] | None]:
+        """Positions and labels of the labeled samples, positions of the others, groups of the labeled."""
+        y, marked = split_unlabeled(y, self.unlabeled_label)
         marked = np.zeros(num_samples(y), dtype=bool) if marked is None else marked
         rows = np.flatnonzero(~marked)
         return rows, y[rows], np.flatnonzero(marked), None if groups is None else np.asarray(groups)[rows]
@@ -350,7 +350,7 @@ def tune(
     """
     if not num_samples(y_validation):
         raise ValueError("there are no validation images; use FewShotSplit(validation='few') or 'full' to draw some.")
-    split_unlabelled(y_validation, parameter="y_validation")
+    split_unlabeled(y_validation, parameter="y_validation")
     grid = getattr(estimator, "search_grid", {}) if grid is None else grid
     candidates = [{}, *(ParameterGrid(dict(grid)) if grid else [])]
     best, best_score = None, (-1.0, 0.0)
@@ -377,7 +377,7 @@ def validation_score(fitted: Any, X: Any, y: Any) -> tuple[float, float]:
     -------
     accuracy, log_probability : float
     """
-    labels = with_spelling_of(split_unlabelled(y, parameter="y_validation")[0], fitted.classes_)
+    labels = with_spelling_of(split_unlabeled(y, parameter="y_validation")[0], fitted.classes_)
     probabilities = fitted.predict_proba(X)
     own = probabilities[np.arange(len(labels)), np.searchsorted(fitted.classes_, labels)]
     accuracy = np.mean(fitted.classes_[probabilities.argmax(1)] == labels)

@@ -47,7 +47,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def make_png(width: int, height: int, rows: bytes, *extra: tuple[bytes, bytes], depth: int = 8) -> bytes:
-    """A grey PNG of any claim; `rows` are its compressed scan lines."""
+    """A gray PNG of any claim; `rows` are its compressed scan lines."""
     header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), *extra, (b"IDAT", rows), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, data) for kind, data in chunks)
@@ -140,12 +140,12 @@ def strange(pixels: np.ndarray) -> Iterator[tuple[str, bytes, str | np.ndarray |
     cmyk = io.BytesIO()
     Image.fromarray(pixels).convert("CMYK").save(cmyk, "TIFF")
     yield "four inks.tif", cmyk.getvalue(), decode(cmyk.getvalue())
-    grey = pixels[..., 0]
+    gray = pixels[..., 0]
     sixteen = io.BytesIO()
-    Image.fromarray(grey.astype(np.uint16) * 257).save(sixteen, "PNG")
-    yield "16 bits.png", sixteen.getvalue(), np.repeat(grey[..., None], 3, 2)
+    Image.fromarray(gray.astype(np.uint16) * 257).save(sixteen, "PNG")
+    yield "16 bits.png", sixteen.getvalue(), np.repeat(gray[..., None], 3, 2)
     floats = io.BytesIO()
-    Image.fromarray(grey.astype(np.float32)).save(floats, "TIFF")
+    Image.fromarray(gray.astype(np.float32)).save(floats, "TIFF")
     yield "floats.tif", floats.getvalue(), "range is unknown"
     animation = io.BytesIO()
     frames = [Image.fromarray(np.roll(pixels, i, axis=1)).quantize(64) for i in range(5)]

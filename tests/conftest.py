@@ -71,11 +71,11 @@ def mode_files(tmp_path, pixels) -> dict[str, Path]:
     alpha = Image.fromarray(np.linspace(0, 255, pixels.shape[1]).astype(np.uint8)[None].repeat(len(pixels), 0))
     rgba = rgb.copy()
     rgba.putalpha(alpha)
-    grey = rgb.convert("L")
+    gray = rgb.convert("L")
     palette = rgb.quantize(32)
     pictures = {
         "rgb.png": rgb,
-        "grey.png": grey,
+        "gray.png": gray,
         "rgba.png": rgba,
         "la.png": rgba.convert("LA"),
         "palette.png": palette,
@@ -83,7 +83,7 @@ def mode_files(tmp_path, pixels) -> dict[str, Path]:
         "cmyk.jpg": rgb.convert("CMYK"),
         "cmyk.tif": rgb.convert("CMYK"),
         "ycbcr.jpg": rgb,
-        "grey_16.png": Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
+        "gray_16.png": Image.fromarray(np.asarray(gray).astype(np.uint16) * 257),
         "webp.webp": rgb,
         "bmp.bmp": rgb,
         "gif.gif": palette,

@@ -20,8 +20,8 @@ from sklearn.model_selection import GridSearchCV
 
 import skxma
 from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier, XMAdapterSearchCV
-from skxma._runtime.atomic import replacing
-from skxma._runtime.device import memory_for
+from skxma._runtime.atomic import atomic_write
+from skxma._runtime.device import explain_out_of_memory
 from skxma.caches import ImageCache
 from skxma.cli.main import main
 from skxma.datasets import load_emoji
@@ -367,7 +367,7 @@ def test_whatever_fails_while_a_file_is_written_leaves_none_behind(tmp_path):
     (tmp_path / "file").write_bytes(b"old")
 
     def write(error):
-        with replacing(tmp_path / "file") as stream:
+        with atomic_write(tmp_path / "file") as stream:
             stream.write(b"new")
             raise error
 
@@ -518,9 +518,9 @@ def test_a_device_too_small_for_a_fit_or_a_model_is_told_and_changes_nothing(mon
             clf.predict(problem.X_test)
     np.testing.assert_array_equal(clf.predict_proba(problem.X_test), before)
     said = r"on cuda:1; pass device='cpu', with a CLIPEncoder\(device='cuda'\)"
-    with pytest.raises(OutOfMemoryError, match=said), memory_for("Fitting", torch.device("cuda:1")):
+    with pytest.raises(OutOfMemoryError, match=said), explain_out_of_memory("Fitting", torch.device("cuda:1")):
         run_out()
-    with pytest.raises(RuntimeError, match="illegal") as caught, memory_for("Fitting", torch.device("cpu")):
+    with pytest.raises(RuntimeError, match="illegal") as caught, explain_out_of_memory("Fitting", torch.device("cpu")):
         raise RuntimeError("an illegal instruction")
     assert not isinstance(caught.value, OutOfMemoryError)
 

@@ -160,7 +160,7 @@ def test_absent_classes_get_the_mean_plus_one_deviation_of_the_row():
 
 
 @given(sizes)
-def test_class_log_evidence_does_not_favour_repeated_keys(size):
+def test_class_log_evidence_does_not_favor_repeated_keys(size):
     queries, keys, labels, n_classes = draw(size)
     values = torch.eye(n_classes, dtype=torch.float64)[labels]
     cosines = F.affinity(queries, keys)

@@ -17,7 +17,7 @@ def test_integers_have_no_names_of_their_own():
     assert resolve_classes([3, 5, 3]).names is None
 
 
-def test_integers_index_a_sequence_and_classes_without_pictures_stay():
+def test_integers_index_a_sequence_and_classes_without_images_stay():
     table = resolve_classes([2, 0], class_names=["ant", "bee", ["cat", "kitten"]])
     assert table.classes.tolist() == [0, 1, 2]
     assert table.indices.tolist() == [2, 0]

@@ -156,7 +156,7 @@ def test_tuning_fits_on_support_images_and_scores_on_validation_images_only():
     assert tuned.parameters == {}
 
 
-def test_tuning_finds_what_validation_images_favour():
+def test_tuning_finds_what_validation_images_favor():
     problem = make_problem(n_classes=4, shots=12, text_noise=3.0, seed=3)
     draw = next(FewShotSplit(4, 1, validation="full", random_state=0).draw(problem.X, problem.y))
     X, y = problem.X, problem.y

@@ -37,15 +37,15 @@ from skxma._labels import (
     members,
     members_to_drop,
     resolve_classes,
-    split_unlabelled,
+    split_unlabeled,
     with_spelling_of,
 )
 from skxma._persistence import model_file
 from skxma._persistence.estimator_state import pack_estimator
 from skxma._runtime.callbacks import FitTask
-from skxma._runtime.device import PRECISIONS, memory_for
+from skxma._runtime.device import PRECISIONS, explain_out_of_memory
 from skxma._runtime.doc_links import doc_link_parameters, doc_link_template
-from skxma._runtime.threads import blas_for, threads_for
+from skxma._runtime.threads import limit_blas_threads, limit_torch_threads
 from skxma._semi_supervised.pool import Pool
 from skxma._sklearn_compat import CallbackSupportMixin, HasMethods, Interval, StrOptions, num_samples
 from skxma._statistics import class_means, zero_shot_cosines
@@ -346,7 +346,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
                 embedded = inputs.embed_support(X) if inputs.holds_embeddings(X) else None
                 check_one_label_each(X, y)
                 weights = sample_weights(sample_weight, num_samples(y))
-                y, unlabeled = split_unlabelled(y, self.unlabeled_label)
+                y, unlabeled = split_unlabeled(y, self.unlabeled_label)
                 announced = announced_classes(classes, y, unlabeled, self.unlabeled_label)
                 table = self._resolve_classes(y, weights, unlabeled, announced=announced)
                 embedded = inputs.embed_support(X) if embedded is None else embedded
@@ -369,7 +369,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         self._check_parameters()
         check_one_label_each(X, y)
         weights = sample_weights(sample_weight, num_samples(y))
-        y, unlabeled = split_unlabelled(y, self.unlabeled_label, self.classes_[0])
+        y, unlabeled = split_unlabeled(y, self.unlabeled_label, self.classes_[0])
         announced = announced_classes(classes, y, unlabeled, self.unlabeled_label, self.classes_)
         join_labels(self.classes_, y)
         inputs = EmbeddingInput.of(self)
@@ -438,12 +438,12 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         device, dtype = inputs.compute_device, getattr(torch, fitted["compute_dtype_"])
         n = len(cache.keys)
         work = float(n) * n * n_features + float(n) * n_classes * FIT_PASSES
-        told = memory_for(f"Fitting {n} pictures of {n_classes} classes", device)
+        told = explain_out_of_memory(f"Fitting {n} pictures of {n_classes} classes", device)
         # the caller may have turned gradients off, as scripts that encode do
         gradients = torch.inference_mode(False), torch.enable_grad()
         with (
-            threads_for(work),
-            blas_for(work),
+            limit_torch_threads(work),
+            limit_blas_threads(work),
             told,
             gradients[0],
             gradients[1],

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skxma._runtime.device import memory_for
-from skxma._runtime.threads import threads_for
+from skxma._runtime.device import explain_out_of_memory
+from skxma._runtime.threads import limit_torch_threads
 from skxma.caches import Floats, ImageCache
 
 TIE = 1e-12
@@ -48,8 +48,8 @@ def score(
     scores : ndarray of shape (n, k)
     """
     n_keys, dim = cache.keys.shape
-    threads = threads_for(float(len(embeddings)) * dim * (n_keys + dim))
-    told = memory_for(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
+    threads = limit_torch_threads(float(len(embeddings)) * dim * (n_keys + dim))
+    told = explain_out_of_memory(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
     with torch.inference_mode(), threads, told:
         scorer = make_scorer(like)
         pieces = chunks(embeddings, like, max(width, cache.n_classes))

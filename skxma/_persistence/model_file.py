@@ -14,7 +14,7 @@ from safetensors.numpy import save as to_safetensors
 
 from skxma._persistence import format_1
 from skxma._persistence.packing import Arrays
-from skxma._runtime.atomic import replacing
+from skxma._runtime.atomic import atomic_write
 from skxma._version import __version__
 from skxma.errors import ModelFileError
 
@@ -68,7 +68,7 @@ def write(path: str | os.PathLike[str], state: dict[str, Any], arrays: Arrays) -
         raise ModelFileError(
             "The names, labels and lists of this model take more than the 100 MB that a file may have."
         )
-    with replacing(path) as stream:
+    with atomic_write(path) as stream:
         stream.write(content)
 
 

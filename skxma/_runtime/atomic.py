@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def check_place(path: str | os.PathLike[str]) -> Path:
+def check_writable(path: str | os.PathLike[str]) -> Path:
     """Return the file that a path stands for, links followed; refuse one that cannot be written, before long work.
 
     Parameters
@@ -35,7 +35,7 @@ def check_place(path: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Write beside a file and move it there once all is on disk; after an error the old one is as it was.
 
     A killed process may leave its part, a hidden file that ends in ".part".
@@ -53,7 +53,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     OSError
         If the folder is missing or cannot be written, or the disk is full.
     """
-    target = check_place(path)
+    target = check_writable(path)
     part = target.with_name(f".skxma-{secrets.token_hex(8)}.part")
     try:
         # opened by its mode alone, so that the file gets the permissions that any other would

@@ -97,7 +97,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_for(work: str, device: torch.device) -> Iterator[None]:
+def explain_out_of_memory(work: str, device: torch.device) -> Iterator[None]:
     """Say of work on embeddings that a device has too little memory for it.
 
     Parameters

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 
-def in_forked_child(renew: Callable[[], None]) -> None:
+def register_after_fork(renew: Callable[[], None]) -> None:
     """Have a function called in every process that is forked from this one, before it goes on.
 
     A lock that another thread held stays locked in the child, where that thread is not.
@@ -28,4 +28,4 @@ def _hold_torch_to_one_thread() -> None:
         torch.set_num_threads(1)
 
 
-in_forked_child(_hold_torch_to_one_thread)
+register_after_fork(_hold_torch_to_one_thread)

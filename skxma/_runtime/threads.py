@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from threadpoolctl import ThreadpoolController
 
-from skxma._runtime.forks import in_forked_child
+from skxma._runtime.forks import register_after_fork
 
 SMALL_WORK = 1e9
 
 
-class _Held:
+class _ThreadLimit:
     """How many hold a limit at the moment, and what it was before the first of them."""
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class _Held:
         self.before: Any = None
 
 
-_torch, _numpy = _Held(), _Held()
+_torch, _numpy = _ThreadLimit(), _ThreadLimit()
 
 
 @contextmanager
-def threads_for(work: float) -> Iterator[None]:
+def limit_torch_threads(work: float) -> Iterator[None]:
     """Compute on one thread what one thread does in a blink.
 
     Hundreds of small products on several threads wait for one another; on a machine that is busy with something else
@@ -62,7 +62,7 @@ def threads_for(work: float) -> Iterator[None]:
 
 
 @contextmanager
-def blas_for(work: float) -> Iterator[None]:
+def limit_blas_threads(work: float) -> Iterator[None]:
     """Hold the BLAS of numpy and scipy to one thread as well, for a fit.
 
     Its threads wait for the next product by spinning: the same fit took twice the processor, and on a busy machine
@@ -115,7 +115,7 @@ def _blas() -> ThreadpoolController:
 def _forget_holders() -> None:
     """Begin anew in a forked process, where the threads that held limits are not."""
     global _torch, _numpy
-    _torch, _numpy = _Held(), _Held()
+    _torch, _numpy = _ThreadLimit(), _ThreadLimit()
 
 
-in_forked_child(_forget_holders)
+register_after_fork(_forget_holders)

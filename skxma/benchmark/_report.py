@@ -16,8 +16,8 @@ from skxma.benchmark._results_file import read_results
 
 AVERAGE = "average"
 MEANS = ("ece", "nll", "fit_s", "predict_s", "n_trained", "peak_mb")
-# Okabe and Ito's, which differ for all kinds of colour vision, without the yellow that white swallows
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's, which differ for all kinds of color vision, without the yellow that white swallows
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X<>ph8d|_+xH"
 DASHES = ("-", "--", ":")
 
@@ -52,7 +52,7 @@ class SummaryRow:
     peak_mb: float
 
 
-def summarise(path: str | os.PathLike[str]) -> list[SummaryRow]:
+def summarize(path: str | os.PathLike[str]) -> list[SummaryRow]:
     """Means, standard errors and ranks of a results file.
 
     The average over data sets at some shots is over all that have results there; a method that lacks one of them has
@@ -218,7 +218,7 @@ def plot_curves(path: str | os.PathLike[str], image: str | os.PathLike[str], *, 
     agg, figures = (
         require(f"matplotlib.{name}", what="plot_curves", extra="plot") for name in ("backends.backend_agg", "figure")
     )
-    summary = summarise(path)
+    summary = summarize(path)
     protocol = protocol or next((row.protocol for row in summary), None)
     rows = [row for row in summary if row.protocol == protocol]
     if not rows:
@@ -247,15 +247,15 @@ def plot_curves(path: str | os.PathLike[str], image: str | os.PathLike[str], *, 
 
 
 def _styles(rows: Iterable[SummaryRow]) -> dict[str, dict[str, Any]]:
-    """Look of each method, the best first: colours come round again with another dash, markers never."""
+    """Look of each method, the best first: colors come round again with another dash, markers never."""
     held: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         held[row.method].append(row.accuracy)
     order = sorted(held, key=lambda method: -float(np.mean(held[method])))
     return {
         method: {
-            "color": COLOURS[i % len(COLOURS)],
-            "linestyle": DASHES[i // len(COLOURS) % len(DASHES)],
+            "color": COLORS[i % len(COLORS)],
+            "linestyle": DASHES[i // len(COLORS) % len(DASHES)],
             "marker": MARKERS[i % len(MARKERS)],
         }
         for i, method in enumerate(order)

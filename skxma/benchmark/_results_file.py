@@ -55,7 +55,7 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     return list({tuple(row[name] for name in KEY): row for row in whole}.values())
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
+def check_results_file(path: str | os.PathLike[str]) -> None:
     """Refuse a results file that `append_row` could not write; nothing is made.
 
     Parameters

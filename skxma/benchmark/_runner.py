@@ -11,8 +11,8 @@ from typing import Any
 from skxma._runtime.progress import Progress
 from skxma.benchmark._cell import run_cell
 from skxma.benchmark._problem import POOL, Problem, load_problem
-from skxma.benchmark._report import SummaryRow, summarise
-from skxma.benchmark._results_file import KEY, append_row, check_writable, read_results
+from skxma.benchmark._report import SummaryRow, summarize
+from skxma.benchmark._results_file import KEY, append_row, check_results_file, read_results
 
 METHODS = {
     "xmadapter": "skxma:XMAdapterClassifier",
@@ -69,7 +69,7 @@ def run_benchmark(
         shifts, followed by "/base" or "/novel" for base-to-novel. Shifts and novel classes are tested with what was
         learned on ImageNet and on the base classes.
     methods : sequence of str or mapping from name to estimator, optional
-        Names from `METHODS`; by default all, those that need unlabelled pictures with protocol "pool" alone.
+        Names from `METHODS`; by default all, those that need unlabeled pictures with protocol "pool" alone.
     shots : sequence of int, default=(1, 2, 4, 8, 16)
         Images of each class to learn from.
     seeds : int or sequence of int, default=5
@@ -92,7 +92,7 @@ def run_benchmark(
     Returns
     -------
     rows : list of SummaryRow
-        Summary of the whole file; see `summarise`.
+        Summary of the whole file; see `summarize`.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def run_benchmark(
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
     estimators = _estimators(methods, protocol)
     numbers = range(seeds) if isinstance(seeds, int) else seeds
-    check_writable(out)
+    check_results_file(out)
     done = {tuple(row[name] for name in KEY) for row in read_results(out) if not row["error"]}
     _check_datasets(datasets, encoder=encoder, root=root, memory=memory)
     total = len(datasets) * len(shots) * len(numbers) * len(estimators)
@@ -125,7 +125,7 @@ def run_benchmark(
                     if row is not None:
                         append_row(out, row)
                     progress.advance(1)
-    return summarise(out)
+    return summarize(out)
 
 
 def _estimators(methods: Sequence[str] | Mapping[str, Any] | None, protocol: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from skxma._runtime.atomic import check_place, replacing
+from skxma._runtime.atomic import atomic_write, check_writable
 
 OURS, PICKLE = ".skxma", ".joblib"
 OTHER_PICKLES = (".pkl", ".pickle")
@@ -27,7 +27,7 @@ def place_for(path: str, force: bool = False) -> Path:
     if target.suffix.lower() not in (OURS, PICKLE):
         stem = target.stem if target.suffix.lower() in OTHER_PICKLES else target.name
         raise ValueError(f"--model {path}: name it {stem}{OURS}, or {stem}{PICKLE} for a pickle.")
-    if check_place(path).exists() and not force:
+    if check_writable(path).exists() and not force:
         raise FileExistsError(f"{path} is there already. Name another file, or replace it with --force.")
     return target
 
@@ -39,7 +39,7 @@ def save(clf: Any, target: Path) -> None:
         return
     import joblib
 
-    with replacing(target) as stream:
+    with atomic_write(target) as stream:
         joblib.dump(clf, stream)
 
 

@@ -73,8 +73,8 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, top: int, answer: A
 
 
 def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[tuple[str, str]]) -> None:
-    for k, (text, colour) in enumerate(lines):
-        draw.text((x, y + 3 + k * LINE), _fit(draw, text), colour, font=_font(12))
+    for k, (text, color) in enumerate(lines):
+        draw.text((x, y + 3 + k * LINE), _fit(draw, text), color, font=_font(12))
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str) -> str:

@@ -22,7 +22,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names",
         metavar="JSON",
-        help='what classes are called: {"heron": ["grey heron", "a tall grey bird"], "empty": null, ...}; several '
+        help='what classes are called: {"heron": ["gray heron", "a tall gray bird"], "empty": null, ...}; several '
         "names and descriptions, or none; others keep their label, further ones are known from their text alone",
     )
 
@@ -53,7 +53,7 @@ def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None
     except ValueError as error:
         raise ValueError(f"{path} is no JSON that can be read ({error}).") from error
     if not isinstance(given, dict):
-        raise ValueError(f'{path} holds no names by class: {{"heron": ["grey heron", "a tall grey bird"], ...}}.')
+        raise ValueError(f'{path} holds no names by class: {{"heron": ["gray heron", "a tall gray bird"], ...}}.')
     for label, name in given.items():
         if not (name is None or isinstance(name, str) or (isinstance(name, list) and name)):
             raise ValueError(f"{path}: {label!r} must be called by a text, a list of texts, or null; not {name!r}.")

@@ -18,7 +18,7 @@ INSTALL = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md says what t
 
 
 @dataclass(frozen=True)
-class Layout:
+class DatasetLayout:
     """Where a data set lies under the root and the template that CoOp and its followers use for it."""
 
     folder: str
@@ -29,23 +29,23 @@ class Layout:
 
 PHOTO = "a photo of a {}."
 SPLIT = {
-    "caltech101": Layout("caltech-101", "101_ObjectCategories", PHOTO, "Caltech101"),
-    "dtd": Layout("dtd", "images", "{} texture.", "DescribableTextures"),
-    "eurosat": Layout("eurosat", "2750", "a centered satellite photo of {}.", "EuroSAT"),
-    "flowers102": Layout("oxford_flowers", "jpg", "a photo of a {}, a type of flower.", "OxfordFlowers"),
-    "food101": Layout("food-101", "images", "a photo of {}, a type of food.", "Food101"),
-    "oxford_pets": Layout("oxford_pets", "images", "a photo of a {}, a type of pet.", "OxfordPets"),
-    "stanford_cars": Layout("stanford_cars", "", PHOTO, "StanfordCars"),
-    "sun397": Layout("sun397", "SUN397", PHOTO, "SUN397"),
-    "ucf101": Layout("ucf101", "UCF-101-midframes", "a photo of a person doing {}.", "UCF101"),
+    "caltech101": DatasetLayout("caltech-101", "101_ObjectCategories", PHOTO, "Caltech101"),
+    "dtd": DatasetLayout("dtd", "images", "{} texture.", "DescribableTextures"),
+    "eurosat": DatasetLayout("eurosat", "2750", "a centered satellite photo of {}.", "EuroSAT"),
+    "flowers102": DatasetLayout("oxford_flowers", "jpg", "a photo of a {}, a type of flower.", "OxfordFlowers"),
+    "food101": DatasetLayout("food-101", "images", "a photo of {}, a type of food.", "Food101"),
+    "oxford_pets": DatasetLayout("oxford_pets", "images", "a photo of a {}, a type of pet.", "OxfordPets"),
+    "stanford_cars": DatasetLayout("stanford_cars", "", PHOTO, "StanfordCars"),
+    "sun397": DatasetLayout("sun397", "SUN397", PHOTO, "SUN397"),
+    "ucf101": DatasetLayout("ucf101", "UCF-101-midframes", "a photo of a person doing {}.", "UCF101"),
 }
-AIRCRAFT = {"fgvc_aircraft": Layout("fgvc_aircraft", "images", "a photo of a {}, a type of aircraft.")}
-IMAGENET = {"imagenet": Layout("imagenet", "images", PHOTO)}
+AIRCRAFT = {"fgvc_aircraft": DatasetLayout("fgvc_aircraft", "images", "a photo of a {}, a type of aircraft.")}
+IMAGENET = {"imagenet": DatasetLayout("imagenet", "images", PHOTO)}
 SHIFTS = {
-    "imagenet_v2": Layout("imagenetv2", "imagenetv2-matched-frequency-format-val", PHOTO),
-    "imagenet_sketch": Layout("imagenet-sketch", "images", PHOTO),
-    "imagenet_a": Layout("imagenet-adversarial", "imagenet-a", PHOTO),
-    "imagenet_r": Layout("imagenet-rendition", "imagenet-r", PHOTO),
+    "imagenet_v2": DatasetLayout("imagenetv2", "imagenetv2-matched-frequency-format-val", PHOTO),
+    "imagenet_sketch": DatasetLayout("imagenet-sketch", "images", PHOTO),
+    "imagenet_a": DatasetLayout("imagenet-adversarial", "imagenet-a", PHOTO),
+    "imagenet_r": DatasetLayout("imagenet-rendition", "imagenet-r", PHOTO),
 }
 COOP_DATASETS = tuple(sorted({**SPLIT, **AIRCRAFT, **IMAGENET}))
 IMAGENET_SHIFTS = tuple(SHIFTS)
@@ -126,7 +126,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _read(name: str, layout: Layout, folder: Path) -> tuple[list[str], dict[str, list[Row]]]:
+def _read(name: str, layout: DatasetLayout, folder: Path) -> tuple[list[str], dict[str, list[Row]]]:
     """Class names by label, and the rows of each fold."""
     images = folder / layout.images
     if name in SPLIT:

@@ -64,7 +64,7 @@ def load_emoji(
         filenames : ndarray of shape (n_samples,) of str
             Each picture's path.
         DESCR : str
-            Where the pictures come from and under which licences.
+            Where the pictures come from and under which licenses.
 
     (images, target) : tuple if `return_X_y` is True
 

@@ -85,7 +85,7 @@ def _draw_box(rng: np.random.Generator, width: int, height: int) -> tuple[int, i
     return 0, 0, width, height
 
 
-def middle_of_strip(image: Image.Image) -> Image.Image:
+def crop_long_strip(image: Image.Image) -> Image.Image:
     """Cut from a strip that is more than 50 times as long as wide the middle 50 squares; else the image as it is.
 
     Resized until its short side is right, an image of 1 x 10000 pixels would take gigabytes, of which a crop keeps the

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from skxma.encoder._network import why_unreachable
+from skxma.encoder._network import unreachable_reason
 from skxma.errors import WeightsError
 
 CONFIG_NAME = "open_clip_config.json"
@@ -75,7 +75,7 @@ def fetch_folder(repo: str, *, cache_dir: str | None, local_files_only: bool) ->
     Parameters
     ----------
     repo : str
-        "organisation/name".
+        "organization/name".
     cache_dir : str or None
         The hub's cache folder; None is its default.
     local_files_only : bool
@@ -103,7 +103,7 @@ def fetch_checkpoint(location: str, *, cache_dir: str | None, local_files_only: 
     Parameters
     ----------
     location : str
-        "organisation/name/" for the repository's usual file, or "organisation/name/file".
+        "organization/name/" for the repository's usual file, or "organization/name/file".
     cache_dir, local_files_only
         As in `fetch_folder`.
 
@@ -132,7 +132,7 @@ def fetch_file(repo: str, names: Sequence[str], *, cache_dir: str | None, local_
     Parameters
     ----------
     repo : str
-        "organisation/name".
+        "organization/name".
     names : sequence of str
         File names, the preferred first.
     cache_dir, local_files_only
@@ -161,7 +161,7 @@ def fetch_file(repo: str, names: Sequence[str], *, cache_dir: str | None, local_
     if local_files_only:
         reason = "not in the local cache, and local_files_only=True"
         raise WeightsError(_describe(repo, names, reason))
-    no_way = why_unreachable(repo, names[0])
+    no_way = unreachable_reason(repo, names[0])
     if no_way is not None:
         raise WeightsError(_describe(repo, names, f"the hub can't be reached from this machine: {no_way}"))
     for name in names:

@@ -20,10 +20,10 @@ from skxma._sklearn_compat import Interval, StrOptions
 from skxma.embeddings import Embeddings, unit_rows
 from skxma.encoder._augmentation import draw_seed, random_views
 from skxma.encoder._bare_model import refuse_bare_model
-from skxma.encoder._encoding_job import ImageRun
+from skxma.encoder._encoding_job import EncodingJob
 from skxma.encoder._loaded_model import LoadedModel
 from skxma.encoder._model_cache import load
-from skxma.encoder._prefetch import read_batches, run_ahead
+from skxma.encoder._prefetch import prefetch, read_batches
 from skxma.encoder._text_encoding import _chunks
 from skxma.errors import ImageError, OutOfMemoryError
 from skxma.images._content_key import FileVersion, content_key, file_version
@@ -48,7 +48,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     Parameters
     ----------
     model : str, default="ViT-B-32/laion2b_s34b_b79k"
-        "architecture/tag" of open_clip's registry, "hf-hub:organisation/name", "local-dir:/path/to/folder" with
+        "architecture/tag" of open_clip's registry, "hf-hub:organization/name", "local-dir:/path/to/folder" with
         open_clip_config.json and weights, or "tiny", the bundled one.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else MPS, else the CPU.
@@ -216,10 +216,10 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         self._validate_params()
         self._check(X)
 
-    def _check(self, X: Any, n_views: int = 1, seed: int | None = None) -> ImageRun:
+    def _check(self, X: Any, n_views: int = 1, seed: int | None = None) -> EncodingJob:
         """Check images, the cheap ways first, and give each its key."""
         items = as_items(X) if self.on_error == "skip" else check_images(X)
-        run = ImageRun(items, n_views, seed)
+        run = EncodingJob(items, n_views, seed)
         self._identify(run)
         return run
 
@@ -329,7 +329,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         """Pass prompts through the model: the only way that leads there."""
         return self._load().embed_texts(texts)
 
-    def _identify(self, run: ImageRun) -> None:
+    def _identify(self, run: EncodingJob) -> None:
         """Give every image its key, reading each file once; finds unreadable ones before long work is spent."""
 
         def identify(index: int) -> bytes:
@@ -347,7 +347,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             return key
 
         threads = self._n_threads()
-        for index, future in run_ahead(identify, range(len(run.items)), n_threads=threads, window=8 * threads):
+        for index, future in prefetch(identify, range(len(run.items)), n_threads=threads, window=8 * threads):
             try:
                 run.rows.setdefault(future.result(), []).append(index)
             except ImageError as error:
@@ -355,7 +355,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
                     raise
                 run.skip([index], error)
 
-    def _encode(self, run: ImageRun, loaded: LoadedModel) -> None:
+    def _encode(self, run: EncodingJob, loaded: LoadedModel) -> None:
         """Fill the features: what the store holds, then what it lacks, put there batch by batch."""
         run.features = np.full((len(run.items), loaded.n_features), np.nan, dtype=np.float32)
         store = resolve_store(self.memory) if run.is_repeatable else None
@@ -365,10 +365,10 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
         def read(key: bytes) -> NDArray[np.uint8]:
             index = run.rows[key][0]
-            enough = loaded.enough_pixels if run.n_views == 1 else None
-            image = load_image(run.items[index], index, enough, self.rescale_16bit)
+            min_short_side = loaded.min_short_side if run.n_views == 1 else None
+            image = load_image(run.items[index], index, min_short_side, self.rescale_16bit)
             if self.rescale_16bit == "dtype":
-                run.look_for_dark(key, image)
+                run.note_dark(key, image)
             if run.n_views == 1:
                 return loaded.geometry(image)[None]
             return random_views(image, run.n_views, loaded.image_size, run.view_seed(key))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from skxma._runtime.warning import warn
 from skxma.errors import ImageError
-from skxma.images._rgb import GRAY, uses_little
+from skxma.images._rgb import GRAY, describe_narrow_range
 from skxma.images._sources import ImageLike, path_of
 from skxma.images._validation import _place
 from skxma.store._memory import MemoryStore
@@ -18,7 +18,7 @@ _KEYS_A_LOOKUP = 2048
 _N_NAMED = 10
 
 
-class ImageRun:
+class EncodingJob:
     """One call's images, grouped by content.
 
     Parameters
@@ -123,7 +123,7 @@ class ImageRun:
         """
         self.skipped += [(index, path_of(self.items[index]), error.reason) for index in indices]
 
-    def look_for_dark(self, key: bytes, image: Image.Image) -> None:
+    def note_dark(self, key: bytes, image: Image.Image) -> None:
         """Note an image of 16 bits that uses a small part of them.
 
         Parameters
@@ -133,7 +133,7 @@ class ImageRun:
         image : PIL.Image.Image
             As it was read.
         """
-        found = uses_little(image)
+        found = describe_narrow_range(image)
         if found is not None:
             self.dark[key] = found
 

@@ -53,7 +53,7 @@ class LoadedModel:
         return f"{kind}|{self.fingerprint}|{str(self.dtype).removeprefix('torch.')}"
 
     @property
-    def enough_pixels(self) -> int | None:
+    def min_short_side(self) -> int | None:
         """Short side at which it is no matter how an image was shrunk so far; None where every digit counts."""
         return None if self.dtype == torch.float32 else DRAFT_GAP * max(self.image_size)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from skxma._runtime.forks import in_forked_child
+from skxma._runtime.forks import register_after_fork
 from skxma.encoder._loaded_model import LoadedModel
 from skxma.encoder._model_names import find_source
 from skxma.encoder._open_clip import _prepare
@@ -74,4 +74,4 @@ def _renew_lock() -> None:
     _loading = threading.RLock()
 
 
-in_forked_child(_renew_lock)
+register_after_fork(_renew_lock)

@@ -65,7 +65,7 @@ def _suggest(model: str, architecture: str, tag: str) -> str:
     meant = [f"{name}/{tag}" for name, its in known if tag in its] or [f"{name}/<tag>" for name in close]
     hint = f": did you mean {' or '.join(meant)}?" if close else "."
     where = f"local-dir:{model}" if Path(model).is_dir() else "local-dir:/path/to/folder"
-    repo = f"hf-hub:{model}" if tag else "hf-hub:organisation/name"
+    repo = f"hf-hub:{model}" if tag else "hf-hub:organization/name"
     return (
         f"The encoder {model!r} is unknown{hint} Other names: 'architecture/tag' of open_clip.list_pretrained(), "
         f"{repo!r}, {where!r}, 'tiny'."

@@ -11,7 +11,7 @@ _NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ECONNREF
 _PAUSE_SECONDS = 1.0
 
 
-def why_unreachable(repo: str, name: str) -> str | None:
+def unreachable_reason(repo: str, name: str) -> str | None:
     """Ask the hub once, with its client's own settings, for the metadata of a file.
 
     The client itself asks six times, with half a minute of pauses in between, whatever the reason. That is right where
@@ -20,7 +20,7 @@ def why_unreachable(repo: str, name: str) -> str | None:
     Parameters
     ----------
     repo : str
-        "organisation/name".
+        "organization/name".
     name : str
         A file; it need not exist.
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run_ahead(
+def prefetch(
     function: Callable[[T], R], jobs: Iterable[T], *, n_threads: int, window: int
 ) -> Iterator[tuple[T, "Future[R]"]]:
     """Yield each job with its future, in order, while the next ones run.
@@ -89,7 +89,7 @@ def read_batches(
     names: list[T] = []
     pixels: list[NDArray[np.uint8]] = []
     if overlap:
-        finished = run_ahead(read, jobs, n_threads=n_threads, window=batch_size() + 2 * n_threads)
+        finished = prefetch(read, jobs, n_threads=n_threads, window=batch_size() + 2 * n_threads)
     else:
         finished = _run_in_turns(read, jobs, n_threads=n_threads, batch_size=batch_size)
     for job, future in finished:
@@ -109,7 +109,7 @@ def read_batches(
 def _run_in_turns(
     function: Callable[[T], R], jobs: Iterable[T], *, n_threads: int, batch_size: Callable[[], int]
 ) -> Iterator[tuple[T, "Future[R]"]]:
-    """Yield as `run_ahead` does, but start no batch of jobs before the one before it was taken."""
+    """Yield as `prefetch` does, but start no batch of jobs before the one before it was taken."""
     left = iter(jobs)
     while chunk := list(islice(left, batch_size())):
-        yield from run_ahead(function, chunk, n_threads=n_threads, window=len(chunk))
+        yield from prefetch(function, chunk, n_threads=n_threads, window=len(chunk))

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from skxma.encoder._augmentation import middle_of_strip
+from skxma.encoder._augmentation import crop_long_strip
 
 # the images are RGB already; the last three are done a batch at a time on the device
 _LEFT_OUT = {"MaybeConvertMode", "_convert_to_rgb", "MaybeToTensor", "ToTensor", "Normalize"}
@@ -39,7 +39,7 @@ def make_geometry(transform: Any, exact: bool) -> Callable[[Image.Image], NDArra
         steps[0] = partial(_resize, step=steps[0])
 
     def apply(image: Image.Image) -> NDArray[np.uint8]:
-        pixels: Any = middle_of_strip(image) if keeps_shape else image
+        pixels: Any = crop_long_strip(image) if keeps_shape else image
         for step in steps:
             pixels = step(pixels)
         return pixels.permute(1, 2, 0).numpy() if isinstance(pixels, torch.Tensor) else np.asarray(pixels)

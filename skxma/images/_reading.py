@@ -31,7 +31,7 @@ class EmptyFileError(Exception):
 
 
 def load_image(
-    item: ImageLike, index: int | None = None, enough: int | None = None, rescale_16bit: Rescaling = "dtype"
+    item: ImageLike, index: int | None = None, min_short_side: int | None = None, rescale_16bit: Rescaling = "dtype"
 ) -> Image.Image:
     """Read one item as an upright RGB image; the file is closed again.
 
@@ -45,7 +45,7 @@ def load_image(
         list of opened images does not fill the memory. An open file keeps its position.
     index : int, optional
         Its position in what the user gave, for the error's message.
-    enough : int, optional
+    min_short_side : int, optional
         How many pixels of the short side are enough. A JPEG file is decoded at a half, a quarter or an eighth of its
         size where that leaves as many and divides both sides, which is several times as fast and, once resized, hardly
         another image.
@@ -66,7 +66,7 @@ def load_image(
     problem = find_problem(item)
     if problem is None:
         try:
-            return _read(plain(item), enough, rescale_16bit)
+            return _read(plain(item), min_short_side, rescale_16bit)
         except MemoryError as error:
             place = _place(index, path_of(item))
             raise MemoryError(f"{place}: too large for the memory that is left; leave it out or shrink it") from error
@@ -131,7 +131,7 @@ def _may_be_path(source: object) -> bool:
     return isinstance(source, bytes) and len(source) < _LONGEST_PATH and os.fsdecode(source).isprintable()
 
 
-def _read(item: Any, enough: int | None, rescale_16bit: Rescaling) -> Image.Image:
+def _read(item: Any, min_short_side: int | None, rescale_16bit: Rescaling) -> Image.Image:
     if isinstance(item, np.ndarray):
         array = item[..., 0] if item.ndim == 3 and item.shape[-1] == 1 else item
         return to_rgb(Image.fromarray(np.ascontiguousarray(array)), rescale_16bit)
@@ -140,8 +140,8 @@ def _read(item: Any, enough: int | None, rescale_16bit: Rescaling) -> Image.Imag
         return to_rgb(item, rescale_16bit)
 
     def decode(opened: Image.Image) -> Image.Image:
-        if enough is not None:
-            _draft(opened, enough)
+        if min_short_side is not None:
+            _draft(opened, min_short_side)
         return to_rgb(opened, rescale_16bit)
 
     return _with_file(source, decode)
@@ -167,10 +167,10 @@ def _with_file(source: Any, use: Callable[[Image.Image], T]) -> T:
         return use(opened)
 
 
-def _draft(image: Image.Image, enough: int) -> None:
+def _draft(image: Image.Image, min_short_side: int) -> None:
     """Have a JPEG decoded smaller; with a side that does not divide, all would lie half a pixel off."""
     for part in (8, 4, 2):
-        if min(image.size) >= part * enough and not any(side % part for side in image.size):
+        if min(image.size) >= part * min_short_side and not any(side % part for side in image.size):
             image.draft(None, (image.width // part, image.height // part))
             return
 

@@ -91,7 +91,7 @@ def refuse_unknown_range(image: Image.Image, *, from_file: bool) -> None:
         raise ImageError(f"an image of mode {image.mode!r}, whose range is unknown; {_SCALE}")
 
 
-def uses_little(image: Image.Image) -> str | None:
+def describe_narrow_range(image: Image.Image) -> str | None:
     """Say of an image of 16 bits that it used a small part of them, so that it is nearly black or flat in 8 bits.
 
     Parameters

@@ -14,7 +14,7 @@ from skxma._runtime.optional import require
 from skxma.errors import ImageError
 from skxma.images._reading import load_image
 
-# Okabe and Ito's palette, told apart with every kind of colour vision
+# Okabe and Ito's palette, told apart with every kind of color vision
 RIGHT, WRONG, TEXT, QUIET = "#0072B2", "#D55E00", "#009E73", "#5f5f5f"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 TILE = 160

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from skxma._runtime.atomic import check_place, replacing
+from skxma._runtime.atomic import atomic_write, check_writable
 from skxma._runtime.optional import require
 
 
@@ -36,7 +36,7 @@ def check_figure_file(path: str | os.PathLike[str], *, what: str) -> Path:
     target = Path(path)
     if target.suffix.lower().removeprefix(".") not in formats:
         raise ValueError(f"{what} {path}: its ending names no format of a figure; use one of .{', .'.join(formats)}.")
-    folder = check_place(path).parent
+    folder = check_writable(path).parent
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{what} {path}: the folder {folder} cannot be written.")
     return target
@@ -52,7 +52,7 @@ def new_figure(size: tuple[float, float], *, what: str) -> Any:
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a figure in the format that the path's ending names."""
-    with replacing(path) as stream:
+    with atomic_write(path) as stream:
         figure.savefig(stream, dpi=150, format=Path(path).suffix.lower().removeprefix("."))
 
 

@@ -15,7 +15,7 @@ from skxma.inspection._draw import QUIET, RIGHT, TEXT, WRONG, legend, pyplot
 WORDS = {
     "zero_shot": "class text, as CLIP has it",
     "text_cache": "class text, by the support images",
-    "centred_text": "class text, centered",
+    "centered_text": "class text, centered",
     "image_cache": "nearest support images",
     "prototype": "mean image of a class",
     "gaussian": "spread of a class's images",

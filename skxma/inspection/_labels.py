@@ -47,7 +47,7 @@ def support_labels(clf: Any) -> NDArray[Any]:
 
 
 def labels_in_question(clf: Any, threshold: float = 0.5) -> list[LabelInQuestion]:
-    """Support samples that are probably mislabelled, the most probable first.
+    """Support samples that are probably mislabeled, the most probable first.
 
     Each sample is judged by the model from which it was left out, see `label_noise_` of
     :class:`~skxma.XMAdapterClassifier`; a class's only sample is never in question.

@@ -298,12 +298,12 @@ def test_what_a_later_minor_release_adds_is_left_alone(saved, tmp_path):
         state["parameters"]["patience"] = {"kind": "of a later release"}
         state["fitted"]["model"]["fields"]["third_modality"] = {"kind": "of a later release"}
         state["fitted"].update(dict.fromkeys(("taste", "predict", "predict_", "__class__", "_fit_task"), 1))
-        state["licence"] = "BSD-3-Clause"
+        state["license"] = "BSD-3-Clause"
         arrays["not referred to"] = np.zeros(2)
 
     path = rewritten(saved, tmp_path, change)
     header, tensors = parts(path)
-    header["__metadata__"].update(version="2.7", colour="blue")
+    header["__metadata__"].update(version="2.7", color="blue")
     loaded = skxma.load(put_together(path, header, tensors))
     X = make_problem(n_classes=3, dim=8).X_test
     np.testing.assert_array_equal(loaded.predict_proba(X), skxma.load(saved).predict_proba(X))

@@ -254,7 +254,7 @@ def test_a_random_state_that_points_elsewhere_is_refused(pos):
 
 
 def test_fields_of_a_later_release_are_left_alone():
-    later = {**LEAF, "fields": {**LEAF["fields"], "colour": {"kind": "something new"}}}
+    later = {**LEAF, "fields": {**LEAF["fields"], "color": {"kind": "something new"}}}
     leaf = Unpacker({"0": np.zeros(3, dtype=np.float32)}, RECORDS).unpack(later, "it")
     assert leaf.name == "leaf"
 

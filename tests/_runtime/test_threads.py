@@ -12,7 +12,7 @@ import torch
 from problems import make_problem
 
 from skxma import XMAdapterClassifier
-from skxma._runtime.threads import SMALL_WORK, _blas, blas_for, threads_for
+from skxma._runtime.threads import SMALL_WORK, _blas, limit_blas_threads, limit_torch_threads
 from skxma.caches import ImageCache
 
 
@@ -25,11 +25,11 @@ def two_threads():
 
 
 def test_small_work_is_done_on_one_thread_and_the_rest_gets_all_back(two_threads):
-    with threads_for(1):
+    with limit_torch_threads(1):
         assert torch.get_num_threads() == 1
-    with threads_for(2 * SMALL_WORK):
+    with limit_torch_threads(2 * SMALL_WORK):
         assert torch.get_num_threads() == 2
-    with pytest.raises(RuntimeError, match="halfway"), threads_for(1):
+    with pytest.raises(RuntimeError, match="halfway"), limit_torch_threads(1):
         raise RuntimeError("halfway")
     assert torch.get_num_threads() == 2
 
@@ -49,7 +49,7 @@ def test_a_small_fit_holds_the_blas_of_numpy_to_one_thread(monkeypatch):
         XMAdapterClassifier("precomputed").fit(problem.X, problem.y)
         assert {library["num_threads"] for library in seen[0]} == {1}
         assert [library["num_threads"] for library in blas.info()] == counts
-        with blas_for(2 * SMALL_WORK):
+        with limit_blas_threads(2 * SMALL_WORK):
             assert [library["num_threads"] for library in blas.info()] == counts
 
 
@@ -79,7 +79,7 @@ def test_limits_that_overlap_in_two_threads_are_all_taken_back(two_threads, orde
     torch_after, held = {}, []
 
     def work(i):
-        with threads_for(1), blas_for(1):
+        with limit_torch_threads(1), limit_blas_threads(1):
             within[i].set()
             assert leave[i].wait(60)
             held.append([library["num_threads"] for library in blas.info()])
@@ -95,7 +95,7 @@ def test_limits_that_overlap_in_two_threads_are_all_taken_back(two_threads, orde
     assert {number for numbers in held for number in numbers} == {1}
     assert {library["num_threads"] for library in blas.info()} == {2}
     assert torch_after == {0: 2, 1: 2}
-    with blas_for(1):
+    with limit_blas_threads(1):
         assert {library["num_threads"] for library in blas.info()} == {1}
     assert {library["num_threads"] for library in blas.info()} == {2}
 
@@ -129,7 +129,7 @@ clf = XMAdapterClassifier(encoder, vocabulary=None).fit(X, y)
 torch.ones(600, 600) @ torch.ones(600, 600)
 
 def child(queue):
-    with threads.threads_for(1), threads.blas_for(1):
+    with threads.limit_torch_threads(1), threads.limit_blas_threads(1):
         pass
     queue.put((np.abs(encoder.encode_image(X) - expected).max(), clf.fit(X, y).predict(X).tolist() == y,
                torch.get_num_threads()))
@@ -138,8 +138,8 @@ fork = multiprocessing.get_context("fork")
 queue = fork.Queue()
 hold = threading.Event()
 def hold_limit():
-    with (threads.threads_for(1), threads.blas_for(1), threads._torch.lock, threads._numpy.lock, _model_cache._loading,
-            default_memory_store()._lock):
+    with (threads.limit_torch_threads(1), threads.limit_blas_threads(1), threads._torch.lock, threads._numpy.lock,
+            _model_cache._loading, default_memory_store()._lock):
         held.set()
         hold.wait()
 held = threading.Event()
@@ -154,8 +154,8 @@ if sys.argv[1] == "within a limit":
         inner(queue)
     process = fork.Process(target=child, args=(queue,))
     with contextlib.ExitStack() as limits:
-        limits.enter_context(threads.threads_for(1))
-        limits.enter_context(threads.blas_for(1))
+        limits.enter_context(threads.limit_torch_threads(1))
+        limits.enter_context(threads.limit_blas_threads(1))
         process.start()
 else:
     process.start()

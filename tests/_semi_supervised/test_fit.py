@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
 import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier, XMAdapterSearchCV
-from skxma._labels import split_unlabelled
+from skxma._labels import split_unlabeled
 from skxma._semi_supervised import fit as pool_fit
 from skxma._semi_supervised.config import PoolConfig
 from skxma.datasets import load_emoji
@@ -89,7 +89,7 @@ def test_text_labels(problem):
 
 def test_missing_values_of_pandas():
     pandas = pytest.importorskip("pandas")
-    y, marks = split_unlabelled(pandas.Series(["a", pandas.NA, "b", None], dtype="string"), np.nan)
+    y, marks = split_unlabeled(pandas.Series(["a", pandas.NA, "b", None], dtype="string"), np.nan)
     assert marks.tolist() == [False, True, False, True]
     assert y.tolist() == ["a", "a", "b", "a"]
 

@@ -22,7 +22,7 @@ from skxma.baselines import SSTextUClassifier, TipAdapterClassifier, ZeroShotCla
 from skxma.benchmark import _runner as benchmark
 from skxma.benchmark._cell import PeakMemory, run_cell
 from skxma.benchmark._problem import Problem, load_problem
-from skxma.benchmark._report import _styles, format_table, plot_curves, summarise
+from skxma.benchmark._report import _styles, format_table, plot_curves, summarize
 from skxma.benchmark._results_file import COLUMNS, append_row, failures, read_results
 from skxma.benchmark._runner import METHODS, run_benchmark
 from skxma.cli._benchmark import add_parser
@@ -181,16 +181,16 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(features, tmp_path):
     assert errors.pop(("broken", "small", "1")) == "RuntimeError: out of luck"
     assert "class 0 has 12 images" in errors.pop(("", "small", "20"))
     assert not errors
-    assert [row.method for row in summarise(out)] == ["zero-shot"]
+    assert [row.method for row in summarize(out)] == ["zero-shot"]
     assert any(line.startswith("broken small 1 shots, seed 0: RuntimeError") for line in failures(out))
 
 
 def test_what_failed_is_tried_again_and_then_counts(features, tmp_path):
     out = tmp_path / "r.csv"
     run_benchmark([features], {"method": Broken()}, shots=[1], seeds=1, out=out)
-    assert summarise(out) == []
+    assert summarize(out) == []
     run_benchmark([features], {"method": ZeroShotClassifier()}, shots=[1], seeds=1, out=out)
-    assert len(summarise(out)) == 1
+    assert len(summarize(out)) == 1
     assert list(failures(out)) == []
 
 
@@ -287,7 +287,7 @@ def test_means_errors_and_ranks_by_hand(tmp_path):
     write(out, [("a", "x", 1, 0, 0.5), ("a", "x", 1, 1, 0.7), ("b", "x", 1, 0, 0.8), ("b", "x", 1, 1, 0.8)])
     write(out, [("a", "y", 1, 0, 0.9), ("a", "y", 1, 1, 0.9), ("b", "y", 1, 0, 0.9), ("b", "y", 1, 1, 0.9)])
     write(out, [("c", "x", 1, 0, 0.1)])
-    rows = {(row.dataset, row.method): row for row in summarise(out)}
+    rows = {(row.dataset, row.method): row for row in summarize(out)}
     assert rows["x", "a"].accuracy == pytest.approx(0.6)
     assert rows["x", "a"].accuracy_se == pytest.approx(0.1)
     assert [rows["x", m].rank for m in "abc"] == [2, 1, 3]
@@ -304,7 +304,7 @@ def test_the_table_names_every_method_and_says_how_many_data_sets_it_averages(tm
     out = tmp_path / "r.csv"
     write(out, [("good", "x", 1, 0, 0.5), ("bad", "x", 1, 0, 0.25), ("good", "y", 1, 0, 1.0), ("bad", "y", 1, 0, 0.0)])
     write(out, [("good", "x", 4, 0, 0.5)])
-    table = format_table(summarise(out))
+    table = format_table(summarize(out))
     average, x, y = table.split("\n\n")
     assert "over 2 at 1, 1 at 4 shots" in average
     assert [line.split()[0] for line in average.splitlines()[2:]] == ["good", "bad"]
@@ -336,7 +336,7 @@ def test_curves_are_drawn_with_a_look_for_each_method(tmp_path):
     with Image.open(image) as picture:
         assert picture.width > 1200
         assert len(picture.convert("P", palette=Image.Palette.ADAPTIVE).getcolors()) > 7
-    looks = _styles(summarise(out))
+    looks = _styles(summarize(out))
     assert len({tuple(look.values()) for look in looks.values()}) == len(METHODS)
     assert len({look["marker"] for look in looks.values()}) == len(METHODS)
 
@@ -346,7 +346,7 @@ def test_nothing_to_draw_is_said(tmp_path):
         plot_curves(tmp_path / "r.csv", tmp_path / "c.png")
 
 
-def test_pictures_are_encoded_once(tmp_path, monkeypatch):
+def test_images_are_encoded_once(tmp_path, monkeypatch):
     from skxma.datasets import load_emoji
     from skxma.encoder._clip_encoder import CLIPEncoder
 

@@ -39,7 +39,7 @@ def test_fit_saves_a_model_alone(folder, capsys):
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith((".", "m"))) == ["m.skxma"]
 
 
-def test_pictures_without_labels_are_learned_from(folder, capsys):
+def test_images_without_labels_are_learned_from(folder, capsys):
     target = str(folder / "pooled.joblib")
     words = ["fit", str(folder / "pics"), "--model", target, "--encoder", "tiny", "--unlabeled", str(folder / "new")]
     assert main(words) == 0
@@ -67,7 +67,7 @@ def test_predictions_as_table_csv_and_json_agree(folder, capsys):
     assert all(float(a["probability"]) >= float(b["probability"]) for a, b in zip(best, rows[1::2], strict=True))
 
 
-def test_a_bad_picture_is_named_and_the_others_are_answered(folder, capsys):
+def test_a_bad_image_is_named_and_the_others_are_answered(folder, capsys):
     asked = [str(folder / "bad.png"), *map(str, sorted((folder / "new").iterdir())), str(folder / "absent.png")]
     assert main(["predict", str(folder / "m.skxma"), *asked]) == 1
     captured = capsys.readouterr()
@@ -78,7 +78,7 @@ def test_a_bad_picture_is_named_and_the_others_are_answered(folder, capsys):
     assert any("absent.png" in line for line in lines)
 
 
-def test_pictures_from_a_pipe_and_into_a_closed_one(folder):
+def test_images_from_a_pipe_and_into_a_closed_one(folder):
     names = "\n".join(str(path) for path in (folder / "new").iterdir())
     command = [sys.executable, "-m", "skxma", "predict", str(folder / "m.skxma"), "-"]
     done = subprocess.run(command, input=names, capture_output=True, text=True, check=True)
@@ -89,7 +89,7 @@ def test_pictures_from_a_pipe_and_into_a_closed_one(folder):
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_an_answer_is_explained_by_named_pictures(folder, capsys):
+def test_an_answer_is_explained_by_named_images(folder, capsys):
     query = str(next((folder / "new").iterdir()))
     assert main(["explain", str(folder / "m.skxma"), query, "--support", str(folder / "pics"), "--top", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -40,12 +40,12 @@ def test_order_is_sorted_and_stable(emoji):
     assert emoji.filenames.tolist() == again.filenames.tolist()
 
 
-def test_every_picture_differs_and_shows_something(emoji):
+def test_every_image_differs_and_shows_something(emoji):
     assert len({image.tobytes() for image in emoji.images}) == 200
     assert (emoji.images.reshape(200, -1).std(1) > 10).all()
 
 
-def test_paths_are_the_same_pictures(emoji):
+def test_paths_are_the_same_images(emoji):
     paths = load_emoji(as_paths=True)
     assert all(isinstance(path, Path) for path in paths.images)
     assert [str(path) for path in paths.images] == emoji.filenames.tolist()
@@ -63,7 +63,7 @@ def test_return_X_y(emoji):
     assert len(paths) == len(y) == 40
 
 
-def test_sets_pick_pictures_in_the_fixed_order(emoji):
+def test_sets_pick_images_in_the_fixed_order(emoji):
     some = load_emoji(sets=["noto-v1", "noto"])
     assert some.sets.tolist() == ["noto", "noto-v1"] * 40
     np.testing.assert_array_equal(some.images, emoji.images[np.isin(emoji.sets, ["noto", "noto-v1"])])
@@ -80,7 +80,7 @@ def test_no_set_is_refused():
         load_emoji(sets=[])
 
 
-def test_licences_are_told(emoji):
+def test_licenses_are_named(emoji):
     notice = (Path(__file__).parents[2] / "NOTICE").read_text(encoding="utf-8")
     for text in (emoji.DESCR, notice):
         for part in ("Google", "Twitter", "Microsoft", "Emoji One", "Miles Johnson", "licenses/by/4.0", "64"):

@@ -49,7 +49,7 @@ def test_model_is_frozen_and_in_evaluation_mode(encoder):
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_palette_picture_is_embedded_as_its_rgb_form(encoder, mode_files):
+def test_palette_image_is_embedded_as_its_rgb_form(encoder, mode_files):
     """open_clip would resize the palette's indices."""
     palette = mode_files["palette.png"]
     np.testing.assert_allclose(
@@ -57,14 +57,14 @@ def test_palette_picture_is_embedded_as_its_rgb_form(encoder, mode_files):
     )
 
 
-def test_exif_rotated_pictures_are_embedded_upright(encoder, mode_files, pixels):
+def test_exif_rotated_images_are_embedded_upright(encoder, mode_files, pixels):
     turned = encoder.encode_image([mode_files["exif_6.png"], np.rot90(pixels, -1), pixels])
     np.testing.assert_allclose(turned[0], turned[1], atol=1e-6)
     assert np.abs(turned[0] - turned[2]).max() > 1e-3
 
 
-def test_sixteen_bit_grey_is_embedded_as_its_eight_bit_form(encoder, mode_files):
-    wide, narrow = encoder.encode_image([mode_files["grey_16.png"], mode_files["grey.png"]])
+def test_sixteen_bit_gray_is_embedded_as_its_eight_bit_form(encoder, mode_files):
+    wide, narrow = encoder.encode_image([mode_files["gray_16.png"], mode_files["gray.png"]])
     np.testing.assert_allclose(wide, narrow, atol=1e-6)
 
 
@@ -90,7 +90,7 @@ def test_prompts_that_are_cut_are_warned_of(encoder):
     np.testing.assert_allclose(cut[1], encoder.encode_text([just_fits])[0], atol=1e-6)
 
 
-def test_zero_shot_weights_are_normalised_means(encoder):
+def test_zero_shot_weights_are_normalized_means(encoder):
     weights = encoder.zero_shot_weights(["cat", ["sofa", "couch"]], ["a {}.", "the {}!"])
     expected = encoder.encode_text(["a sofa.", "the sofa!", "a couch.", "the couch!"]).mean(axis=0)
     np.testing.assert_allclose(weights[1], expected / np.linalg.norm(expected), atol=1e-6)
@@ -319,7 +319,7 @@ class Numbered(Sequence):
         return str(self.folder / f"{index}.bmp")
 
 
-def test_pictures_are_read_lazily_so_that_memory_does_not_grow_with_them(random_model, tmp_path, monkeypatch):
+def test_images_are_read_lazily_so_that_memory_does_not_grow_with_them(random_model, tmp_path, monkeypatch):
     few, many = 100, 500
     for i in range(many):
         Image.frombytes("RGB", (64, 64), i.to_bytes(4, "big") * 3072).save(tmp_path / f"{i}.bmp")

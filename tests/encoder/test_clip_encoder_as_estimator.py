@@ -222,7 +222,7 @@ def test_batches_halve_when_memory_runs_out(encoder, image_files, monkeypatch):
 
 
 @pytest.mark.fault
-def test_a_device_too_small_for_one_picture_is_told_and_what_was_finished_is_kept(
+def test_a_device_too_small_for_one_image_is_told_and_what_was_finished_is_kept(
     encoder, forwarded, image_files, tmp_path, monkeypatch
 ):
     encoder.set_params(memory=EmbeddingStore(tmp_path / "store"))

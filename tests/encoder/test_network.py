@@ -15,7 +15,7 @@ from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma.cli.main import main
 from skxma.encoder import _network
 from skxma.encoder._checkpoints import fetch_checkpoint
-from skxma.encoder._network import why_unreachable
+from skxma.encoder._network import unreachable_reason
 from skxma.errors import WeightsError
 
 pytestmark = pytest.mark.fault
@@ -113,7 +113,7 @@ def wrapped(inner: Exception, how: str) -> Exception:
 @pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED])
 def test_every_client_and_every_reason_is_seen_through(monkeypatch, how, number):
     fail_with(monkeypatch, wrapped(OSError(number, "no way"), how))
-    assert "no way" in str(why_unreachable("a/b", "c"))
+    assert "no way" in str(unreachable_reason("a/b", "c"))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_every_client_and_every_reason_is_seen_through(monkeypatch, how, number)
 )
 def test_a_slow_or_failing_hub_is_left_to_its_client(monkeypatch, error):
     fail_with(monkeypatch, error)
-    assert why_unreachable("a/b", "c") is None
+    assert unreachable_reason("a/b", "c") is None
     fail_with(monkeypatch, error)
     monkeypatch.setattr(
         huggingface_hub,
@@ -147,14 +147,14 @@ def _or_absent(name, local_files_only):
 def test_a_busy_name_server_is_asked_twice(monkeypatch):
     busy = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     asked = fail_with(monkeypatch, busy, None)
-    assert why_unreachable("a/b", "c") is None
+    assert unreachable_reason("a/b", "c") is None
     assert len(asked) == 2
     asked = fail_with(monkeypatch, busy, busy)
-    assert "Temporary failure" in str(why_unreachable("a/b", "c"))
+    assert "Temporary failure" in str(unreachable_reason("a/b", "c"))
     assert len(asked) == 2
 
 
 def test_the_hub_is_asked_by_its_own_client_at_its_own_address(monkeypatch):
     asked = fail_with(monkeypatch, None)
-    why_unreachable("organisation/name", "file.bin")
-    assert asked == [huggingface_hub.hf_hub_url("organisation/name", "file.bin")]
+    unreachable_reason("organization/name", "file.bin")
+    assert asked == [huggingface_hub.hf_hub_url("organization/name", "file.bin")]

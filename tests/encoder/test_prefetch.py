@@ -5,7 +5,7 @@ from itertools import count
 import numpy as np
 import pytest
 
-from skxma.encoder._prefetch import read_batches, run_ahead
+from skxma.encoder._prefetch import prefetch, read_batches
 from skxma.errors import ImageError
 
 
@@ -95,7 +95,7 @@ def test_a_batch_may_shrink_on_the_way():
 
 def test_leaving_early_starts_no_more_jobs():
     reader = Reader()
-    stream = run_ahead(reader, count(), n_threads=2, window=6)
+    stream = prefetch(reader, count(), n_threads=2, window=6)
     job, future = next(stream)
     assert (job, future.result()[0, 0]) == (0, 0)
     stream.close()

@@ -63,19 +63,19 @@ def photo(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("enough", "size"),
+    ("min_short_side", "size"),
     [(None, (640, 424)), (425, (640, 424)), (213, (640, 424)), (212, (320, 212)), (100, (160, 106)), (1, (80, 53))],
 )
-def test_drafts_keep_enough_pixels(photo, enough, size):
-    assert load_image(photo, enough=enough).size == size
+def test_drafts_keep_enough_pixels(photo, min_short_side, size):
+    assert load_image(photo, min_short_side=min_short_side).size == size
     opened = Image.open(photo)
-    assert load_image(opened, enough=enough).size == size
+    assert load_image(opened, min_short_side=min_short_side).size == size
     assert opened.size == (640, 424)
 
 
 @pytest.mark.parametrize(("whole", "drafted"), [((640, 427), (640, 427)), ((636, 424), (159, 106)), ((6, 6), (3, 3))])
 def test_drafts_divide_both_sides(tmp_path, whole, drafted):
-    assert load_image(save_photograph(tmp_path / "part.jpg", *whole), enough=1).size == drafted
+    assert load_image(save_photograph(tmp_path / "part.jpg", *whole), min_short_side=1).size == drafted
 
 
 def test_drafts_are_turned_upright(tmp_path):
@@ -83,14 +83,14 @@ def test_drafts_are_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
-    assert load_image(tmp_path / "turned.jpg", enough=100).size == (100, 150)
+    assert load_image(tmp_path / "turned.jpg", min_short_side=100).size == (100, 150)
 
 
 def test_only_jpegs_are_drafted(tmp_path):
     pixels = make_pixels(0, 200, 300)
     Image.fromarray(pixels).save(tmp_path / "whole.png")
     for item in (tmp_path / "whole.png", pixels, Image.fromarray(pixels)):
-        np.testing.assert_array_equal(np.asarray(load_image(item, enough=10)), pixels)
+        np.testing.assert_array_equal(np.asarray(load_image(item, min_short_side=10)), pixels)
 
 
 def test_drafts_move_embeddings_less_than_half_precision_does(tmp_path):
@@ -99,7 +99,7 @@ def test_drafts_move_embeddings_less_than_half_precision_does(tmp_path):
     photos = [save_photograph(tmp_path / f"{i}.jpg", *size) for i, size in enumerate(sizes)]
     low, full = (CLIPEncoder("tiny", precision=p, memory=False) for p in ("bf16", "fp32"))
     images = [load_image(photo) for photo in photos]
-    drafted = full.encode_image([load_image(photo, enough=low._load().enough_pixels) for photo in photos])
+    drafted = full.encode_image([load_image(photo, min_short_side=low._load().min_short_side) for photo in photos])
     exact, rounded = full.encode_image(images), low.encode_image(images)
     assert 0 < np.linalg.norm(drafted - exact) < np.linalg.norm(rounded - exact)
     assert not np.array_equal(low.encode_image(photos), rounded)
@@ -120,12 +120,12 @@ def test_full_precision_decodes_and_resizes_to_the_last_digit(photo):
     np.testing.assert_array_equal(encoder.encode_image([photo]), encoder.encode_image([load_image(photo)]))
 
 
-def test_views_are_cut_from_the_whole_picture(photo, monkeypatch):
+def test_views_are_cut_from_the_whole_image(photo, monkeypatch):
     asked = []
 
-    def watch(item, index=None, enough=None, *more):
-        asked.append(enough)
-        return load_image(item, index, enough, *more)
+    def watch(item, index=None, min_short_side=None, *more):
+        asked.append(min_short_side)
+        return load_image(item, index, min_short_side, *more)
 
     monkeypatch.setattr("skxma.encoder._clip_encoder.load_image", watch)
     encoder = CLIPEncoder("tiny", precision="bf16", memory=False)

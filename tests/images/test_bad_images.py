@@ -87,7 +87,7 @@ def test_flipped_bytes_of_every_format(jail, tmp_path_factory, kind, flips, near
     assert what_is_wrong(jail.encode(str(path)), str(path), None) is None
 
 
-def test_a_picture_too_large_for_the_memory_is_named(jail, tmp_path):
+def test_an_image_too_large_for_the_memory_is_named(jail, tmp_path):
     # just under the limit of Pillow, which pictures of telescopes come near
     (case,) = write_files(tmp_path, [("large.png", make_png(13000, 13000, zeros(13000 * 13001)), None)])
     found = jail.encode(case.path, megabytes=300)
@@ -138,7 +138,7 @@ def test_skipping_leaves_out_the_bad_and_encodes_the_others(tmp_path):
     np.testing.assert_allclose(features[good], tiny().encode_image([cases[i].wanted for i in good]), atol=1e-5)
 
 
-def test_a_folder_of_pictures_may_hold_loops_and_pipes(tmp_path):
+def test_a_folder_of_images_may_hold_loops_and_pipes(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(encode_as(PIXELS, "PNG"))

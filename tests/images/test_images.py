@@ -26,13 +26,13 @@ def as_array(item) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["rgb.png", "webp.webp", "bmp.bmp", "ycbcr.jpg", "cmyk.tif", "cmyk.jpg"])
-def test_colour_files_show_the_picture(mode_files, pixels, name):
+def test_color_files_show_the_image(mode_files, pixels, name):
     tolerance = 0 if name in {"rgb.png", "bmp.bmp", "cmyk.tif"} else 12
     assert np.abs(as_array(mode_files[name]) - pixels).mean() <= tolerance
 
 
-@pytest.mark.parametrize("name", ["grey.png", "grey_16.png", "one_bit.png"])
-def test_grey_files_have_three_equal_channels(mode_files, pixels, name):
+@pytest.mark.parametrize("name", ["gray.png", "gray_16.png", "one_bit.png"])
+def test_gray_files_have_three_equal_channels(mode_files, pixels, name):
     read = as_array(mode_files[name])
     assert (read == read[..., :1]).all()
     if name != "one_bit.png":
@@ -40,7 +40,7 @@ def test_grey_files_have_three_equal_channels(mode_files, pixels, name):
 
 
 @pytest.mark.parametrize("name", ["palette.png", "gif.gif"])
-def test_palette_files_show_their_colours(mode_files, pixels, name):
+def test_palette_files_show_their_colors(mode_files, pixels, name):
     expected = np.asarray(Image.fromarray(pixels).quantize(32).convert("RGB"))
     np.testing.assert_array_equal(as_array(mode_files[name]), expected)
 
@@ -82,7 +82,7 @@ def test_every_orientation_is_that_of_pillow(tmp_path, pixels, orientation, suff
     np.testing.assert_array_equal(as_array(tmp_path / f"turned{suffix}"), expected)
 
 
-def test_damaged_exif_spoils_no_picture(mode_files, pixels, monkeypatch):
+def test_damaged_exif_spoils_no_image(mode_files, pixels, monkeypatch):
     def fail(self):
         raise struct.error("unpack requires a buffer of 2 bytes")
 
@@ -91,7 +91,7 @@ def test_damaged_exif_spoils_no_picture(mode_files, pixels, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L"])
-def test_sixteen_bit_grey_is_rescaled_not_clipped(mode):
+def test_sixteen_bit_gray_is_rescaled_not_clipped(mode):
     values = np.array([[0, 257 * 7, 32896, 65535]], dtype=np.uint16)
     image = Image.fromarray(values)
     if mode != "I;16":
@@ -313,7 +313,7 @@ def test_header_check_finds_what_has_no_header(tmp_path, pixels):
     st.floats(0, 1),
 )
 @pytest.mark.filterwarnings("ignore")
-def test_any_damage_gives_a_picture_or_a_named_error(tmp_path, pixels, kind, changes, cut):
+def test_any_damage_gives_an_image_or_a_named_error(tmp_path, pixels, kind, changes, cut):
     buffer = io.BytesIO()
     Image.fromarray(pixels[:12, :16]).save(buffer, kind)
     content = bytearray(buffer.getvalue())
@@ -419,7 +419,7 @@ def test_programs_are_refused_before_anything_runs_them(tmp_path, monkeypatch):
         load_image(opened)
 
 
-def test_a_picture_that_does_not_fit_in_memory_is_named(tmp_path, pixels, monkeypatch):
+def test_an_image_that_does_not_fit_in_memory_is_named(tmp_path, pixels, monkeypatch):
     path = tmp_path / "large.png"
     Image.fromarray(pixels).save(path)
 

@@ -1,4 +1,4 @@
-"""Grey images of 16 bits that hold fewer: rescaled where asked for, warned of where not, never mixed."""
+"""Gray images of 16 bits that hold fewer: rescaled where asked for, warned of where not, never mixed."""
 
 import io
 import warnings

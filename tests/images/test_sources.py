@@ -152,7 +152,7 @@ def run_remedy(caught, pattern: str, **names):
     )
 
 
-GREY = PIXELS[..., 0]
+GRAY = PIXELS[..., 0]
 BATCH = np.stack([PIXELS, PIXELS[:, ::-1]])
 
 
@@ -182,7 +182,7 @@ def test_torch_tensors_in_a_list_are_taken(order):
     check_header(item)
     np.testing.assert_array_equal(read(item), PIXELS)
     assert content_key(item) == content_key(PIXELS)
-    np.testing.assert_array_equal(read(torch.from_numpy(GREY)), read(GREY))
+    np.testing.assert_array_equal(read(torch.from_numpy(GRAY)), read(GRAY))
     np.testing.assert_array_equal(read(torch.nn.Parameter(tensor, requires_grad=False)), PIXELS)
 
 
@@ -193,7 +193,7 @@ X = torch.from_numpy(BATCH).permute(0, 3, 1, 2)
     ("given", "pattern", "wanted"),
     [
         (X[0], r"pass (X\[None\])", PIXELS),
-        (torch.from_numpy(BATCH[..., 0])[:1], r"without channels (X\[:, None\])", GREY),
+        (torch.from_numpy(BATCH[..., 0])[:1], r"without channels (X\[:, None\])", GRAY),
         (X / 255, r"in \[0, 1\] pass (.*\.byte\(\))", PIXELS),
         (X.int(), r"0 to 255 pass (x\.byte\(\))", PIXELS),
         (np.asarray(X), r"(np\.moveaxis\(.*\))", PIXELS),
@@ -202,7 +202,7 @@ X = torch.from_numpy(BATCH).permute(0, 3, 1, 2)
         (BATCH.astype(int), r"0 to 255 pass (.*'\))", PIXELS),
         (BATCH.astype(np.uint16) * 257, r"16-bit range pass (.*'\)), for", PIXELS),
         (BATCH.astype(np.uint16) * 16, r"12 bits (\(x >> 4\).*'\))", PIXELS),
-        (BATCH[..., 0] > 99, r"pass (255 \* .*'\))", np.uint8(255 * (GREY > 99))),
+        (BATCH[..., 0] > 99, r"pass (255 \* .*'\))", np.uint8(255 * (GRAY > 99))),
         (PIXELS, r"pass (x\[None\])", PIXELS),
     ],
 )

@@ -57,7 +57,7 @@ def test_retrieval_shows_what_kneighbors_and_predict_proba_say(fitted):
     assert_no_overlap(display.figure_)
 
 
-def test_embeddings_show_labels_in_the_place_of_pictures(fitted):
+def test_embeddings_show_labels_in_the_place_of_images(fitted):
     clf, _, _, queries, _ = fitted
     display = RetrievalDisplay.from_estimator(clf, np.asarray(clf.encode(queries[:1])), n_classes=5)
     assert display.axes_.shape == (1, 6)
