@@ -297,7 +297,7 @@ def tiny_disk(tmp_path):
 def test_a_disk_that_is_really_full_costs_nothing_but_the_store(folder, tiny_disk, capsys):
     arguments = ["--encoder", "tiny", "--memory", str(tiny_disk / "store")]
     (tiny_disk / "ballast").write_bytes(bytes(1_036_000))
-    with pytest.warns(RuntimeWarning, match="disk is full.*encoded anew"):
+    with pytest.warns(RuntimeWarning, match="disk is full.*encoded again"):
         assert main(["fit", str(folder), "--model", str(tiny_disk / "m.skxma"), *arguments]) == 1
     assert "No space left on device; no file was changed" in capsys.readouterr().err
     assert not (tiny_disk / "m.skxma").exists()

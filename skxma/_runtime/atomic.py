@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
-    """Return the file that a path stands for, links followed; refuse one that cannot be written, before long work.
+    """Resolve a path, following links, and raise before any long work if it cannot be written.
 
     Parameters
     ----------
@@ -28,17 +28,19 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     """
     target = Path(os.path.realpath(Path(path).expanduser()))
     if target.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file in it.")
+        raise IsADirectoryError(f"{path} is a folder; give the path of a file inside it.")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target.parent} is no folder to save {target.name} in; make it first.")
+        raise FileNotFoundError(
+            f"{target.parent} is not a folder, so {target.name} cannot be saved there; create it first."
+        )
     return target
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Write beside a file and move it there once all is on disk; after an error the old one is as it was.
+    """Write to a temporary file beside the target and rename it when complete; an error leaves the old file unchanged.
 
-    A killed process may leave its part, a hidden file that ends in ".part".
+    A killed process may leave the temporary file behind, a hidden file that ends in ".part".
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = check_writable(path)
     part = target.with_name(f".skxma-{secrets.token_hex(8)}.part")
     try:
-        # opened by its mode alone, so that the file gets the permissions that any other would
+        # a plain open, so that the file gets the usual permissions
         with part.open("xb") as stream:
             yield stream
             stream.flush()
@@ -72,7 +74,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the move itself on disk, where the platform can."""
+    """Flush the rename itself to disk, where the platform supports that."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

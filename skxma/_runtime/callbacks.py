@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks, where its version has them: a fit tells them what it does."""
+"""Report the tasks of a fit to scikit-learn's callbacks, in versions that have them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skxma._sklearn_compat import callback_context, callback_management_context
 
 
 class FitTask:
-    """A task of a fit, which scikit-learn's callbacks may watch; where there are none, nothing is told.
+    """A task of a fit that is reported to scikit-learn's callbacks; without callbacks it does nothing.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class FitTask:
         n_subtasks: int,
         fitted: Callable[[], dict[str, Any]],
     ) -> Iterator[FitTask]:
-        """The whole fit, of valid parameters, in so many tasks one after the other; callbacks end with it.
+        """Validate the parameters, and yield the task of the whole fit; its callbacks end with it.
 
         Parameters
         ----------
@@ -47,7 +47,7 @@ class FitTask:
             As given to the fit.
         n_subtasks : int
         fitted : callable
-            Gives the attributes that the estimator will have.
+            Returns the attributes that the estimator will have.
         """
         if not get_config()["skip_parameter_validation"]:
             estimator._validate_params()
@@ -61,21 +61,21 @@ class FitTask:
 
     @contextmanager
     def subtask(self, name: str, n_subtasks: int = 0) -> Iterator[FitTask]:
-        """The next part of this task."""
+        """Yield the next part of this task."""
         task = self._next(name, n_subtasks)
         task._begin()
         yield task
         task._end(None)
 
     def steps(self, name: str, n_steps: int, fitted: Callable[[], dict[str, Any]]) -> Iterator[int]:
-        """Number the steps of this task, until a callback asks to stop.
+        """Yield the index of each step of this task until a callback asks to stop.
 
         Parameters
         ----------
         name : str
         n_steps : int
         fitted : callable
-            Gives the attributes that the estimator would have if the fit ended with the step just done.
+            Returns the attributes that the estimator would have if the fit ended with the step just done.
         """
         for step in range(n_steps):
             task = self._next(name, 0)

@@ -1,4 +1,4 @@
-"""Where and in which number format the encoder runs."""
+"""Devices and precisions of the encoder, and the error of a device without memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device that a `device` parameter stands for.
+    """Resolve a `device` parameter.
 
     Parameters
     ----------
@@ -22,19 +22,21 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Returns
     -------
     device : torch.device
-        One that is present.
+        A device that is present.
 
     Raises
     ------
     ValueError
-        If the device is absent, or no device's name.
+        If the device is absent, or the name is not that of a device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device={device!r} is no device; pass 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'.") from error
+        raise ValueError(
+            f"device={device!r} is not a device; pass 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        ) from error
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         found = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
         raise ValueError(f"device={device!r} was asked for, but torch sees {found}; pass device='auto' or 'cpu'.")
@@ -44,7 +46,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return "fp32", "bf16" or "fp16" for a `precision` parameter.
+    """Resolve a `precision` parameter to "fp32", "bf16" or "fp16".
 
     Parameters
     ----------
@@ -74,13 +76,13 @@ def _has_mps() -> bool:
 
 @lru_cache(maxsize=1)
 def _cpu_has_bf16() -> bool:
-    """Tell whether the processor multiplies bf16 itself; torch tells it by private functions that come and go."""
+    """Return whether the processor multiplies bf16 natively; torch answers only through private functions."""
     probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(probe is not None and probe() for probe in probes)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether a device's memory ran out.
+    """Return whether an error means that a device ran out of memory.
 
     Parameters
     ----------
@@ -92,32 +94,32 @@ def is_out_of_memory(error: BaseException) -> bool:
     answer : bool
     """
     # the CPU's and the MPS allocator raise a plain RuntimeError
-    told = ("can't allocate memory", "out of memory")
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in told)
+    messages = ("can't allocate memory", "out of memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(message in str(error) for message in messages)
 
 
 @contextmanager
 def explain_out_of_memory(work: str, device: torch.device) -> Iterator[None]:
-    """Say of work on embeddings that a device has too little memory for it.
+    """Replace a device's out-of-memory error by one that names the work and a remedy.
 
     Parameters
     ----------
     work : str
-        What is done, as the start of a sentence.
+        The work, as the subject of the message's sentence.
     device : torch.device
-        Where.
+        The device that does the work.
 
     Raises
     ------
     OutOfMemoryError
-        Where the device's memory ran out.
+        If the device ran out of memory.
     """
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        way = "fewer images"
+        remedy = "fewer images"
         if device.type != "cpu":
-            way = f"device='cpu', with a CLIPEncoder(device='{device.type}') if that is to encode"
-        raise OutOfMemoryError(f"{work} ran out of memory on {device}; pass {way}.") from error
+            remedy = f"device='cpu', with a CLIPEncoder(device='{device.type}') if the encoder should stay there"
+        raise OutOfMemoryError(f"{work} ran out of memory on {device}; pass {remedy}.") from error

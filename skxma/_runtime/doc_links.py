@@ -1,4 +1,4 @@
-"""From an estimator in a notebook to its page in the documentation."""
+"""Links from an estimator in a notebook to its documentation page."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import os
 import sys
 from typing import Any
 
-# No site is published yet: this is where it is meant to be. The environment names another, such as a local build.
+# No site is published yet: this is the planned address. The environment variable names another, such as a local build.
 DOCS_URL = "https://skxma.readthedocs.io/en/stable"
 ENVIRONMENT = "SKXMA_DOCS_URL"
 
 
 @property  # type: ignore[misc]
 def doc_link_template(estimator: Any) -> str:
-    """The address of a page, for scikit-learn's HTML representation; the property of a class."""
+    """Address template of a documentation page, for scikit-learn's HTML representation; a property."""
     base = os.environ.get(ENVIRONMENT, DOCS_URL).rstrip("/")
     return base + "/generated/{public_name}.html"
 
 
 def doc_link_parameters(estimator: Any) -> dict[str, str]:
-    """What the address of an estimator's page names; the method of a class."""
+    """Values for the placeholders of the address template; a method."""
     return {"public_name": public_name(type(estimator))}
 
 
 class DocumentedMixin:
-    """Gives scikit-learn's HTML representation the page of the class, as Sphinx's autosummary names it."""
+    """Mixin that links scikit-learn's HTML representation to the page that Sphinx's autosummary makes of the class."""
 
     _doc_link_module = "skxma"
     _doc_link_template = doc_link_template
@@ -32,7 +32,7 @@ class DocumentedMixin:
 
 
 def public_name(cls: type) -> str:
-    """The shortest dotted name under which a class can be imported."""
+    """Return the shortest dotted name under which a class can be imported."""
     parts = cls.__module__.split(".")
     homes = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
     home = next((home for home in homes if getattr(sys.modules[home], cls.__name__, None) is cls), cls.__module__)

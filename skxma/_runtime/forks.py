@@ -1,4 +1,4 @@
-"""A process that was forked from one that computes: what it inherits and cannot use."""
+"""Forked processes: reset the inherited state that they cannot use."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import torch
 
 
 def register_after_fork(renew: Callable[[], None]) -> None:
-    """Have a function called in every process that is forked from this one, before it goes on.
+    """Call a function in every process that is forked from this one, before anything else runs there.
 
-    A lock that another thread held stays locked in the child, where that thread is not.
+    A lock that another thread held stays locked in the child, where that thread does not exist.
 
     Parameters
     ----------
     renew : callable
-        Makes locks and counts anew.
+        Recreates locks and counters.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=renew)
 
 
 def _hold_torch_to_one_thread() -> None:
-    """Do without OpenMP's threads: GNU's waits for ever for those that were not forked with the one that calls."""
+    """Use one thread: GNU OpenMP waits forever for threads that were not forked with the calling one."""
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""Optional dependencies: imported through here, and asked for before work begins."""
+"""Optional dependencies, imported before work begins."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from skxma.errors import MissingDependencyError
 
 
 def require(module: str, *, what: str, extra: str | None = None) -> Any:
-    """Import an optional dependency, or say what needs it and how it is installed.
+    """Import an optional dependency; the error names what needs it and how to install it.
 
     Parameters
     ----------
     module : str
-        Its name, "matplotlib.pyplot" say.
+        Its name, such as "matplotlib.pyplot".
     what : str
-        The subject of the message, in the words of the interface that asks.
+        The subject of the message, in the words of the interface that needs it.
     extra : str, optional
-        The extra of skxma that installs it; None for a package that no extra names.
+        The extra of skxma that installs it; None for a package outside of the extras.
 
     Returns
     -------
@@ -27,7 +27,7 @@ def require(module: str, *, what: str, extra: str | None = None) -> Any:
     Raises
     ------
     skxma.errors.MissingDependencyError
-        It cannot be imported; an ImportError.
+        If it cannot be imported; a subclass of ImportError.
     """
     try:
         return import_module(module)
@@ -40,7 +40,7 @@ def require(module: str, *, what: str, extra: str | None = None) -> Any:
 
 
 def find(module: str) -> Any:
-    """Import an optional dependency that something else can stand in for.
+    """Import an optional dependency that has a substitute.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How many threads a piece of work is worth."""
+"""Limits on the number of threads, for work that is too small to gain from many."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SMALL_WORK = 1e9
 
 
 class _ThreadLimit:
-    """How many hold a limit at the moment, and what it was before the first of them."""
+    """Number of current holders of a limit, and the setting from before the first of them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -30,15 +30,15 @@ _torch, _numpy = _ThreadLimit(), _ThreadLimit()
 
 @contextmanager
 def limit_torch_threads(work: float) -> Iterator[None]:
-    """Compute on one thread what one thread does in a blink.
+    """Limit torch to one thread for small work.
 
-    Hundreds of small products on several threads wait for one another; on a machine that is busy with something else
-    that made a fit of half a second last fifteen.
+    On several threads, hundreds of small products wait for one another; on a busy machine a fit of half a second then
+    took fifteen.
 
     Parameters
     ----------
     work : float
-        Multiplications, roughly.
+        Approximate number of multiplications.
     """
     before, held = torch.get_num_threads(), _torch
     if work > SMALL_WORK or (before == 1 and not held.n_holders):
@@ -48,13 +48,13 @@ def limit_torch_threads(work: float) -> Iterator[None]:
         if held.n_holders == 0:
             held.before = before
         held.n_holders += 1
-        # the number is a thread's own, but a new thread begins with the one that was set last, by whichever thread
+        # the number is per thread, but a new thread starts with the one that any thread set last
         before = max(before, held.before)
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        # in a process that was forked meanwhile the limit stays
+        # in a process that was forked meanwhile, the limit stays
         if held is _torch:
             torch.set_num_threads(before)
             with held.lock:
@@ -63,16 +63,16 @@ def limit_torch_threads(work: float) -> Iterator[None]:
 
 @contextmanager
 def limit_blas_threads(work: float) -> Iterator[None]:
-    """Hold the BLAS of numpy and scipy to one thread as well, for a fit.
+    """Limit the BLAS of numpy and scipy to one thread as well, for a fit.
 
-    Its threads wait for the next product by spinning: the same fit took twice the processor, and on a busy machine
-    several times as long. The limit is the process's, so fits in several threads share it: the last of them brings back
-    the number that the first found.
+    Its threads spin while they wait for the next product: the same fit used twice the processor time, and took several
+    times as long on a busy machine. The limit applies to the process, so concurrent fits share it: the last of them
+    restores the number that the first found.
 
     Parameters
     ----------
     work : float
-        Multiplications, roughly.
+        Approximate number of multiplications.
     """
     if work > SMALL_WORK:
         yield
@@ -89,16 +89,16 @@ def limit_blas_threads(work: float) -> Iterator[None]:
     finally:
         if held is _numpy:
             with held.lock:
-                # brings back what this holder found, which may be another's limit
+                # this restores what the holder found, which may be the limit of another
                 limit.__exit__(None, None, None)
                 held.n_holders -= 1
                 _set_blas(held.before if held.n_holders == 0 else [1] * len(held.before))
 
 
 def _set_blas(numbers: Sequence[int]) -> None:
-    """Set the number of threads of each BLAS library whose number is the process's."""
+    """Set the number of threads of each BLAS library that keeps one number per process."""
     for library, number in zip(_blas().lib_controllers, numbers, strict=True):
-        # of OpenMP's it is the thread's own, and right by now
+        # OpenMP keeps a number per thread, which is right by now
         if getattr(library, "threading_layer", None) != "openmp":
             library.set_num_threads(number)
     # in threadpoolctl only one thread may set limits, until it has left a limit
@@ -108,12 +108,12 @@ def _set_blas(numbers: Sequence[int]) -> None:
 
 @lru_cache(maxsize=1)
 def _blas() -> ThreadpoolController:
-    """The BLAS libraries that are loaded; to look for them takes milliseconds."""
+    """Return the BLAS libraries that are loaded; finding them takes milliseconds."""
     return ThreadpoolController().select(user_api="blas")
 
 
 def _forget_holders() -> None:
-    """Begin anew in a forked process, where the threads that held limits are not."""
+    """Reset the holders in a forked process, where the threads that held limits do not exist."""
     global _torch, _numpy
     _torch, _numpy = _ThreadLimit(), _ThreadLimit()
 

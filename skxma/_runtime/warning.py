@@ -1,4 +1,4 @@
-"""Warn at the caller's line, however deep in the package the reason was found."""
+"""Warnings that point at the caller's line, however deep in the package they are raised."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 import warnings
 from types import FrameType
 
-# Those that stand between a caller and us: wrappers of methods, pipelines and searches, pools of threads.
+# Packages whose frames lie between the caller and skxma: wrappers of methods, pipelines, searches, thread pools.
 _NOT_THE_CALLER = frozenset(
     {"skxma", "sklearn", "joblib", "torch", "dask", "contextlib", "functools", "threading", "concurrent"}
 )
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the first line of the stack that belongs neither to skxma nor to a library that wraps its methods.
+    """Warn at the first frame of the stack that belongs neither to skxma nor to a library that wraps its methods.
 
     `warnings.warn` counts frames, and their number differs between a fit, a pipeline and a search.
 
@@ -31,13 +31,13 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         filename=frame.f_code.co_filename,
         lineno=frame.f_lineno,
         module=names.get("__name__") or "<unknown>",
-        # python keeps in it which warnings this module has shown already
+        # Python records in it the warnings that this module has already shown
         registry=names.setdefault("__warningregistry__", {}),
     )
 
 
 def _caller(frame: FrameType) -> FrameType:
-    """Return the innermost frame of somebody else, or the outermost of all where there is none."""
+    """Return the innermost frame outside of those packages, or the outermost frame of all."""
     while str(frame.f_globals.get("__name__", "")).partition(".")[0] in _NOT_THE_CALLER:
         if frame.f_back is None:
             break

@@ -1,4 +1,4 @@
-"""Keep embeddings by content: on disk, or in the memory of the process."""
+"""Stores of embeddings by content: on disk, or in the memory of the process."""
 
 from skxma.store._memory import MemoryStore
 from skxma.store._resolve import default_folder

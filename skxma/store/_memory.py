@@ -1,4 +1,4 @@
-"""Embeddings kept in memory: the store of one process."""
+"""Store of embeddings in the memory of one process."""
 
 import os
 import threading
@@ -17,7 +17,7 @@ _stores: weakref.WeakSet["MemoryStore"] = weakref.WeakSet()
 
 
 def _renew_locks() -> None:
-    """Unlock, in a forked process, what a thread that was not forked had locked."""
+    """Replace, in a forked process, locks that a thread of the parent may hold."""
     for store in list(_stores):
         store._lock = threading.Lock()
 
@@ -27,7 +27,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def check_batch(keys: Sequence[bytes], array: NDArray[Any]) -> Floats:
-    """Return the embeddings to be kept under some keys, validated.
+    """Validate the embeddings that are to be stored under some keys.
 
     Parameters
     ----------
@@ -50,14 +50,14 @@ def check_batch(keys: Sequence[bytes], array: NDArray[Any]) -> Floats:
     if array.dtype.name not in DTYPES:
         raise TypeError(f"Embeddings must be float32 or float16, got {array.dtype}.")
     if array.ndim != 2 or len(array) != len(keys):
-        raise ValueError(f"Expected one row of embeddings a key: {len(keys)} keys, an array of shape {array.shape}.")
+        raise ValueError(f"Expected one row of embeddings per key: {len(keys)} keys, an array of shape {array.shape}.")
     return array
 
 
 class MemoryStore:
-    """Embeddings kept in this process, the least recently used dropped first.
+    """Store of embeddings in this process; drops the least recently used first.
 
-    A copy of it is itself, for an estimator's clone is to share what is known; a pickle of it is empty.
+    A copy of the store is the store itself, so that clones of an estimator share it; a pickle of it is empty.
 
     Parameters
     ----------
@@ -73,19 +73,19 @@ class MemoryStore:
         _stores.add(self)
 
     def get_many(self, keys: Sequence[bytes], namespace: str) -> dict[bytes, Floats]:
-        """Return what is known of some keys.
+        """Return the stored embeddings of some keys.
 
         Parameters
         ----------
         keys : sequence of bytes
             Digests of contents.
         namespace : str
-            What the values depend on besides the content.
+            Everything besides the content that the values depend on.
 
         Returns
         -------
         found : dict of bytes to ndarray of shape (n_features,)
-            The known ones; the arrays are read-only.
+            The stored ones; the arrays are read-only.
         """
         found = {}
         with self._lock:
@@ -97,14 +97,14 @@ class MemoryStore:
         return found
 
     def put_many(self, keys: Sequence[bytes], namespace: str, array: NDArray[Any]) -> None:
-        """Keep one row a key.
+        """Store one row per key.
 
         Parameters
         ----------
         keys : sequence of bytes of length n
             Digests of contents.
         namespace : str
-            What the values depend on besides the content.
+            Everything besides the content that the values depend on.
         array : ndarray of shape (n, n_features) of float32 or float16
             Copied.
 
@@ -136,7 +136,7 @@ class MemoryStore:
             return {"n_embeddings": len(self._rows), "n_bytes": self._n_bytes, "max_bytes": self.max_bytes}
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all embeddings."""
         with self._lock:
             self._rows.clear()
             self._n_bytes = 0
@@ -152,7 +152,7 @@ _DEFAULT = MemoryStore()
 
 
 def default_memory_store() -> MemoryStore:
-    """Return the store that every estimator of this process shares unless told otherwise.
+    """Return the store that all estimators of this process share by default.
 
     Returns
     -------

@@ -13,23 +13,23 @@ from skxma._runtime.warning import warn
 from skxma.store._memory import MemoryStore, default_memory_store
 from skxma.store._sqlite import EmbeddingStore
 
-# the folder that was chosen where there is no home, and warned of
+# the folder chosen for a user without a home folder, once the warning was given
 _temporary: list[Path] = []
 
 
 def resolve_store(memory: object) -> MemoryStore | EmbeddingStore | None:
-    """Return the store that an estimator's `memory` parameter stands for.
+    """Resolve an estimator's `memory` parameter to a store.
 
     Parameters
     ----------
     memory : None, bool, str, path-like, MemoryStore or EmbeddingStore
         None is the process-wide `MemoryStore`, False no store, True the `EmbeddingStore` in the user's cache folder (or
-        in the folder that the environment variable SKXMA_CACHE names), a path one there, and a store itself.
+        in the folder that the environment variable SKXMA_CACHE names), a path an `EmbeddingStore` there, and a store stands for itself.
 
     Returns
     -------
     store : MemoryStore, EmbeddingStore or None
-        None if nothing is to be kept.
+        None to keep nothing.
 
     Raises
     ------
@@ -54,8 +54,8 @@ def resolve_store(memory: object) -> MemoryStore | EmbeddingStore | None:
 def default_folder() -> Path:
     """Return the folder of embeddings on disk: SKXMA_CACHE, or `skxma` in the platform's cache folder.
 
-    Where the user has no home folder, as in some containers and under some schedulers, it is a folder of the user's own
-    among the temporary files, and a warning says so.
+    Where the user has no home folder, as in some containers and under some schedulers, it is a private folder
+    among the temporary files, and a warning names it.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def default_folder() -> Path:
 
 
 def _user_cache() -> Path:
-    """The platform's cache folder of the user."""
+    """Return the user's cache folder on this platform."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":
@@ -79,7 +79,7 @@ def _user_cache() -> Path:
 
 
 def _temporary_folder() -> Path:
-    """Return a folder among the temporary files that nobody else can write; warns of it once a process."""
+    """Return a folder among the temporary files that no other user can write; warn once per process."""
     if _temporary and _temporary[0].is_dir():
         return _temporary[0]
     user = os.getuid() if hasattr(os, "getuid") else "user"
@@ -87,7 +87,7 @@ def _temporary_folder() -> Path:
     with suppress(OSError):
         folder.mkdir(mode=0o700)
     if not _is_private(folder):
-        # somebody else was there first, and could put embeddings of theirs into it
+        # another user created it first, and could put embeddings into it
         folder = Path(tempfile.mkdtemp(prefix="skxma-"))
     _temporary[:] = [folder]
     warn(
@@ -99,7 +99,7 @@ def _temporary_folder() -> Path:
 
 
 def _is_private(folder: Path) -> bool:
-    """Tell whether a folder is this user's own, and no link, and closed to the writing of others."""
+    """Return whether a folder belongs to this user, is not a link, and cannot be written by others."""
     try:
         found = folder.lstat()
     except OSError:

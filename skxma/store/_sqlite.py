@@ -1,4 +1,4 @@
-"""Where embeddings are kept so that nothing is encoded twice: in memory for one process, on disk for all of them."""
+"""Store of embeddings on disk, shared by all processes, so that no content is encoded twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GIB = 2**30
 T = TypeVar("T")
 
 
-# A store that can't be used is a slower run, not a failed one: each path is complained of once a process.
+# A store that can't be used makes a run slower and does not fail it: one warning per path and process.
 _warned: set[tuple[str, str]] = set()
 
 _SCHEMA_VERSION = 2
@@ -49,11 +49,11 @@ _EVICT = "DELETE FROM embeddings WHERE id IN (SELECT id FROM embeddings ORDER BY
 
 
 class EmbeddingStore:
-    """Embeddings kept on disk, shared by processes and threads, the least recently used dropped first.
+    """Store of embeddings on disk, shared by processes and threads; drops the least recently used first.
 
-    An SQLite database in write-ahead mode: what was put is there after the process is killed. Each call opens its own
-    connection, so a store may be pickled, forked and used from any thread. A disk that is full or read-only, and a
-    damaged file, are warned of once; the run then goes on without. A row whose checksum is wrong counts as unknown.
+    An SQLite database in write-ahead mode: stored embeddings survive a killed process. Each call opens its own
+    connection, so a store may be pickled, forked and used from any thread. A full or read-only disk and a damaged
+    file cause one warning; the run then continues without the store. A row whose checksum is wrong counts as unknown.
 
     Parameters
     ----------
@@ -72,23 +72,23 @@ class EmbeddingStore:
 
     @property
     def file(self) -> Path:
-        """The database file."""
+        """Path of the database file."""
         return self.path if self.path.suffix in _FILE_SUFFIXES else self.path / "embeddings.sqlite"
 
     def get_many(self, keys: Sequence[bytes], namespace: str) -> dict[bytes, Floats]:
-        """Return what is known of some keys.
+        """Return the stored embeddings of some keys.
 
         Parameters
         ----------
         keys : sequence of bytes
             Digests of contents.
         namespace : str
-            What the values depend on besides the content.
+            Everything besides the content that the values depend on.
 
         Returns
         -------
         found : dict of bytes to ndarray of shape (n_features,)
-            The known ones, in the dtype in which they were put; empty if the store can't be read.
+            The stored ones, in the dtype in which they were stored; empty if the store can't be read.
         """
         if not (self._readable and keys and self.file.exists()):
             return {}
@@ -97,19 +97,19 @@ class EmbeddingStore:
         except (sqlite3.Error, OSError) as error:
             self._give_up("read", error)
             return {}
-        # SQLite notices damage to its own pages, not to what is kept in them
+        # SQLite detects damage to its own pages, not to the values stored in them
         sound = (row for row in rows if row[2] in DTYPES and row[5] == _checksum(row[1], row[2], row[3]))
         return {key: np.frombuffer(value, dtype=dtype) for _, key, dtype, value, _, _ in sound}
 
     def put_many(self, keys: Sequence[bytes], namespace: str, array: NDArray[Any]) -> None:
-        """Keep one row a key, in one transaction.
+        """Store one row per key, in one transaction.
 
         Parameters
         ----------
         keys : sequence of bytes of length n
             Digests of contents.
         namespace : str
-            What the values depend on besides the content.
+            Everything besides the content that the values depend on.
         array : ndarray of shape (n, n_features) of float32 or float16
             The embeddings.
 
@@ -161,7 +161,7 @@ class EmbeddingStore:
         }
 
     def clear(self) -> None:
-        """Forget everything, and give the disk its space back."""
+        """Remove all embeddings, and free the disk space."""
         if not self.file.exists():
             return
         try:
@@ -185,7 +185,7 @@ class EmbeddingStore:
             yield connection
 
     def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Ask the database, as it lies where its folder may not be written: SQLite keeps a log and a lock there."""
+        """Query the database; read-only where its folder can't be written, since SQLite keeps a log and a lock there."""
         try:
             with self._connection() as connection:
                 return question(connection)
@@ -198,14 +198,14 @@ class EmbeddingStore:
                 raise error from None
 
     def _create(self, connection: sqlite3.Connection) -> None:
-        # four or more rows a page: with the usual 4 KiB half of each page would stay empty
+        # four or more rows per page: with the usual 4 KiB, half of each page would stay empty
         connection.execute("PRAGMA page_size=16384")
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.executescript(f"BEGIN IMMEDIATE;{_CREATE}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
 
     def _touch(self, connection: sqlite3.Connection, rows: list[_Row]) -> list[_Row]:
-        """Note that rows were used, where that may be written; returns them."""
+        """Mark rows as used, where the database can be written, and return them."""
         now = time.time()
         stale = [(now, row[0]) for row in rows if row[4] < now - _TOUCH_SECONDS]
         if not (stale and self._writable):
@@ -215,7 +215,7 @@ class EmbeddingStore:
             connection.executemany("UPDATE embeddings SET used = ? WHERE id = ?", stale)
             connection.execute("COMMIT")
         except sqlite3.OperationalError:
-            # on a read-only disk what is there can still be read
+            # a read-only disk can still be read
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         return rows
@@ -239,8 +239,8 @@ class EmbeddingStore:
         _warned.add((str(self.file), action))
         remedy = "delete it, or pass another folder as memory" if damaged else "pass another folder as memory"
         warn(
-            f"The embedding store {str(self.file)!r} can't be {action} ({error}); going on without it: images are "
-            f"encoded anew. To mend it: {remedy}.",
+            f"The embedding store {str(self.file)!r} can't be {action} ({error}); continuing without it: images are "
+            f"encoded again. To repair it: {remedy}.",
             RuntimeWarning,
         )
 

@@ -81,7 +81,7 @@ def test_a_damaged_store_warns_at_the_line_that_encodes(tmp_path, monkeypatch):
     monkeypatch.setattr(_sqlite, "_warned", set())
     store = EmbeddingStore(tmp_path / "store.sqlite")
     store.file.write_bytes(b"this is no database" * 1000)
-    with pytest.warns(RuntimeWarning, match="going on without it") as caught:
+    with pytest.warns(RuntimeWarning, match="continuing without it") as caught:
         CLIPEncoder("tiny", memory=store).encode_image(PIXELS)
     assert places(caught) == [(Path(__file__).name, here() - 1)]
 

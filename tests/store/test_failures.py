@@ -46,7 +46,7 @@ def test_damage_in_the_middle_is_survived(tmp_path):
     content = bytearray(store.file.read_bytes())
     content[4096 * 2 : 4096 * 40] = os.urandom(4096 * 38)
     store.file.write_bytes(bytes(content))
-    with pytest.warns(RuntimeWarning, match="going on without it"):
+    with pytest.warns(RuntimeWarning, match="continuing without it"):
         store.get_many(keys, "a")
     assert store.get_many(keys, "a") == {}
 
