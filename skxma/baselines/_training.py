@@ -68,7 +68,7 @@ class Plan:
 def minimize_by_steps(
     parameters: Sequence[Tensor], objective: Callable[[], Tensor], n_steps: int, plan: Plan
 ) -> list[float]:
-    """Minimise an objective, drawn anew at each step; returns its values.
+    """Minimize an objective, drawn anew at each step; returns its values.
 
     Parameters
     ----------
