@@ -18,7 +18,7 @@ VOCABULARY_TEMPLATE = "photo"
 @cache
 def common_words() -> tuple[str, ...]:
     """Everyday nouns and scenes: diverse rather than complete, what a photograph, a sign or a texture may show."""
-    return tuple(files("skxma._assets").joinpath("common_words.txt").read_text(encoding="utf-8").splitlines())
+    return tuple(files("skxma._estimators").joinpath("common_words.txt").read_text(encoding="utf-8").splitlines())
 
 
 def embed_vocabulary(words: Any, inputs: EmbeddingInput, n_features: int) -> Floats | None:
