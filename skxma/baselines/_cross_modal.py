@@ -29,8 +29,8 @@ class CrossModalLinearProbe(BaseFewShotClassifier):
     and cosine decay.
 
     The official code [2]_ picks learning rate, weight decay, batch size and step on min(K, 4) validation shots per
-    class, from {1e-3, 1e-4}, {0, 1e-4, 1e-2}, {8, 32} and every 100th of 12800. Here they are fixed, with the last step.
-    If no class has a text, only images are trained on.
+    class, from {1e-3, 1e-4}, {0, 1e-4, 1e-2}, {8, 32} and every 100th of 12800. Here they are fixed.
+    The head is that of the last step. If no class has a text, only images are trained on.
 
     Parameters
     ----------
