@@ -8,7 +8,7 @@ from types import FrameType
 
 # Those that stand between a caller and us: wrappers of methods, pipelines and searches, pools of threads.
 _NOT_THE_CALLER = frozenset(
-    {"skxma", "sklearn", "joblib", "torch", "dask", "contextlib", "functools", "threading", "concurrent"}
+    {"skxma", "sklearn", "joblib", "torch", "dask", "contextlib", "functools", "threading", "concurrent", "pickle"}
 )
 
 
