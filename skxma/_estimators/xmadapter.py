@@ -42,6 +42,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     encoder : str or object, default="ViT-B-32/laion2b_s34b_b79k"
         An open_clip "model/tag", "hf-hub:org/name", "local-dir:/path", "tiny" (bundled, for trying things out), a
         `CLIPEncoder`, any object with ``encode_image`` and ``encode_text``, or "precomputed": then X holds embeddings.
+        Clones and copies share such an object; pickles of a fitted model hold it where it pickles to at most 1 MiB.
 
     class_names : mapping label -> name, sequence of names or None, default=None
         What the prompts call each class. A sequence is indexed by integer labels. A name may be several (a sequence
@@ -78,7 +79,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         How much more than others the sample weighs in the loss on which the two modalities disagree the most.
 
     text_dim : int or None, default=None
-        Width of the text cache with ``evidence="paper"``; None keeps that of the embeddings.
+        Width of the text cache with ``evidence="paper"``; None keeps that of the embeddings. A fit warns of parameters
+        that its evidence does not read.
 
     n_epochs : int, default=20
         Passes over the support set. 0 is the training-free form. In calibrated evidence a residual is trained from
