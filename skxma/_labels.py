@@ -411,6 +411,12 @@ def _column(given: Any, parameter: str) -> tuple[NDArray[Any], np.dtype[Any] | N
         # without dtype=object, numpy would make strings of all that stands beside a string
         values = [_scalar(value) for value in given] if isinstance(given, Iterable) else given
         array = np.asarray(values, dtype=object)
+    if array.ndim == 2 and array.shape[1] > 1:
+        raise ValueError(
+            f"{parameter} has the shape {array.shape}, several labels per image; y should be a 1d array, one label per "
+            "image. For multi-label problems fit one classifier per label, as "
+            "sklearn.multioutput.MultiOutputClassifier does on embeddings."
+        )
     array = column_or_1d(array, warn=True)
     return array.astype(object) if array.dtype.kind == "T" else array, dtype
 

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.multioutput import MultiOutputClassifier
 
+from skxma import XMAdapterClassifier
 from skxma._labels import resolve_classes
 
 
@@ -145,3 +147,13 @@ def test_integers_among_floats_stay_exact():
     with pytest.raises(ValueError, match=r"y holds .*exactly"):
         resolve_classes([2**60 + 1, 1.0, 0.0])
     assert resolve_classes([2**63 + 1, 5]).classes.tolist() == [5, 2**63 + 1]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_several_labels_per_image_are_refused_with_a_way_on(method):
+    X, Y = np.random.default_rng(0).normal(size=(6, 4)), np.array([[0, 1], [1, 0], [1, 1]] * 2)
+    with pytest.raises(ValueError, match=r"\(6, 2\).*MultiOutputClassifier"):
+        getattr(XMAdapterClassifier("precomputed"), method)(X, Y)
+    # what the message advises
+    assert MultiOutputClassifier(XMAdapterClassifier("precomputed")).fit(X, Y).predict(X).shape == (6, 2)

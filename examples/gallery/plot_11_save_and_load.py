@@ -63,7 +63,7 @@ print("same answers:", np.array_equal(answers, again.predict_proba(emoji.images[
 
 import matplotlib.pyplot as plt
 
-weights = Path(skxma.__file__).parent / "_assets" / "tiny" / "open_clip_model.safetensors"
+weights = Path(skxma.__file__).parent / "encoder" / "tiny" / "open_clip_model.safetensors"
 files = {
     "model, skops": folder / "emoji.skops",
     "model, joblib": folder / "emoji.joblib",

@@ -12,7 +12,7 @@ from model import build, encode_images, encode_names, load
 
 from skxma.prompts import TEMPLATES
 
-TINY = Path(__file__).resolve().parents[2] / "skxma" / "_assets" / "tiny"
+TINY = Path(__file__).resolve().parents[2] / "skxma" / "encoder" / "tiny"
 N_CLASSES = 40
 N_DRAWS = 100
 

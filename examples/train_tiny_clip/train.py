@@ -19,7 +19,7 @@ from sample import write_sample
 from words import token_table
 
 HERE = Path(__file__).resolve().parent
-TINY = HERE.parents[1] / "skxma" / "_assets" / "tiny"
+TINY = HERE.parents[1] / "skxma" / "encoder" / "tiny"
 N_CONCEPTS = 64  # a batch is two images of each
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.05

@@ -127,16 +127,17 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """Logits (n, C) of L2-normalized embeddings (n, D)."""
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit on a few labelled images.
+        """Fit on a few labeled images.
 
         Parameters
         ----------
         X : sequence of images, or array-like of shape (n_samples, n_features)
-            Paths, PIL images or uint8 arrays; embeddings where ``encoder="precomputed"``. A float array of the
-            encoder's own embeddings (see `encode`) is taken as such too.
+            Paths, PIL images, uint8 arrays or tensors, bytes, open files or records with "bytes" and "path";
+            embeddings if ``encoder="precomputed"``. A float array of the encoder's own embeddings (see `encode`) is
+            accepted too.
         y : array-like of shape (n_samples,)
             Labels. Strings are taken as class names unless `class_names` says otherwise. A classifier with an
-            `unlabeled_label` takes pictures so marked as without a label.
+            `unlabeled_label` takes images marked with it as images without a label.
         sample_weight : array-like of shape (n_samples,), optional
             Weight 2 is the same as giving the sample twice, weight 0 the same as leaving it out.
 
@@ -148,9 +149,9 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         Raises
         ------
         ValueError
-            Labels, names or text features that do not fit together, or fewer than two classes.
+            Labels, names or text features that do not match, or fewer than two classes.
         skxma.errors.ImageError
-            An image that cannot be read; says which.
+            An image that cannot be read; the message names it.
         """
         with self._first_task(X, y, sample_weight) as task:
             task.fitted.update(self._fit_support(task))
@@ -169,8 +170,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             Labels, known or new.
         classes : array-like, optional
             All labels that this call and later ones may bring, as in scikit-learn. Those without images so far become
-            classes at once, known by their text where they have one; `y` may hold no others. With None classes join
-            as they come.
+            classes at once, known by their text if they have one; `y` must not contain others. With None, classes
+            join as they appear.
         sample_weight : array-like of shape (n_samples,), optional
             As in `fit`.
 
@@ -185,9 +186,9 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         return self._set_fitted(task.fitted)
 
     def drop(self, classes: Any) -> Self:
-        """Forget classes, their pictures and their text; nothing is encoded again.
+        """Remove classes, their images and their text; nothing is encoded again.
 
-        The result is that of `fit` without them. They come back with pictures given to `partial_fit`.
+        The result is that of `fit` without them. They return when `partial_fit` brings images of them.
 
         Parameters
         ----------
@@ -276,7 +277,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def zero_shot(self, X: Any) -> NDArray[np.float64]:
-        """Probability of each class from the text alone, before any of the labelled images.
+        """Probability of each class from the text alone, before any of the labeled images.
 
         Where no class has a text, class means stand for it.
 
@@ -300,7 +301,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         Parameters
         ----------
         X : sequence of images, or array-like of shape (n_samples, n_features)
-            As in `fit`; embeddings come back normalised.
+            As in `fit`; embeddings are returned normalized.
 
         Returns
         -------
@@ -338,7 +339,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             if y is None:
                 raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
             if isinstance(X, (str, os.PathLike)):
-                raise ValueError(f"X is the single path {str(X)!r}; pass a list of pictures, one for each label.")
+                raise ValueError(f"X is the single path {str(X)!r}; pass a list of images, one per label.")
             self._check_parameters()
             unfitted = _without_fitted(self)
             inputs = EmbeddingInput.of(unfitted)
@@ -395,7 +396,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         before = SupportSet.from_fitted(self).append(SupportSet.pool_of_fitted(self))
         support = before.without(dropped)
         if n_kept < 2 or not support.labeled_weights.any():
-            raise ValueError(f"{n_kept} classes would stay; it takes two, one of them with pictures.")
+            raise ValueError(f"{n_kept} classes would remain; a classifier needs two, one of them with images.")
         table = self._resolve_classes(support.labels, support.weights, support.unlabeled, known=self.classes_)
         fitted = {
             **self._kept_attributes(),
@@ -407,7 +408,12 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
 
     @contextmanager
     def _task(
-        self, inputs: EmbeddingInput, support: SupportSet, table: ClassTable, fitted: dict[str, Any], watched: FitTask
+        self,
+        inputs: EmbeddingInput,
+        support: SupportSet,
+        table: ClassTable,
+        fitted: dict[str, Any],
+        callback_task: FitTask,
     ) -> Iterator[Task]:
         """The task of a support set whose classes are settled, and the surroundings in which it is learned."""
         n_features, n_classes = support.embeddings.shape[1], len(table.classes)
@@ -438,16 +444,16 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         device, dtype = inputs.compute_device, getattr(torch, fitted["compute_dtype_"])
         n = len(cache.keys)
         work = float(n) * n * n_features + float(n) * n_classes * FIT_PASSES
-        told = explain_out_of_memory(f"Fitting {n} pictures of {n_classes} classes", device)
+        memory_guard = explain_out_of_memory(f"Fitting {n} images of {n_classes} classes", device)
         # the caller may have turned gradients off, as scripts that encode do
         gradients = torch.inference_mode(False), torch.enable_grad()
         with (
             limit_torch_threads(work),
             limit_blas_threads(work),
-            told,
+            memory_guard,
             gradients[0],
             gradients[1],
-            watched.subtask("learn", self._n_steps()) as learning,
+            callback_task.subtask("learn", self._n_steps()) as learning,
         ):
             yield Task(
                 cache=cache,
@@ -463,7 +469,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
                 pool=pool,
                 pool_position=pool_position,
                 fitted=fitted,
-                watched=learning,
+                callback_task=learning,
             )
 
     def _set_fitted(self, fitted: dict[str, Any]) -> Self:
@@ -472,7 +478,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         return self
 
     def _kept_attributes(self) -> dict[str, Any]:
-        """Fitted attributes that say what X has to be; growing and dropping do not change them."""
+        """Fitted attributes that describe a valid X; growing and dropping do not change them."""
         names = ("n_features_in_", "encoder_fingerprint_", "feature_names_in_")
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
 

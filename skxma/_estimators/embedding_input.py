@@ -52,7 +52,7 @@ class Embedded:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Fitted attributes that say what X has to be."""
+        """Fitted attributes that describe a valid X."""
         found = {"n_features_in_": self.features.shape[1], "encoder_fingerprint_": self.fingerprint}
         return found if self.names is None else {**found, "feature_names_in_": self.names}
 
@@ -89,7 +89,7 @@ class EmbeddingInput:
 
     @property
     def precomputed(self) -> bool:
-        """Whether X holds embeddings."""
+        """True if X must hold embeddings."""
         return is_precomputed(self.encoder)
 
     @property
@@ -105,12 +105,12 @@ class EmbeddingInput:
 
     @property
     def compute_device(self) -> torch.device:
-        """Where the mathematics runs; MPS has no double, and all but encoding is light."""
+        """Device of the mathematics: CUDA or the CPU. MPS has no float64, and everything but encoding is light."""
         device = resolve_device(self.device)
         return device if device.type == "cuda" else torch.device("cpu")
 
     def make_encoder(self) -> Any:
-        """The object that encodes: made of a name, or the caller's own. Weights stay in the encoder's own cache."""
+        """Return the encoder: made from a name, or the caller's object. Weights stay in the encoder's own cache."""
         refuse_bare_model(self.encoder)
         if not isinstance(self.encoder, str):
             return clone(self.encoder) if isinstance(self.encoder, BaseEstimator) else self.encoder
@@ -120,7 +120,7 @@ class EmbeddingInput:
         return CLIPEncoder(self.encoder, device=self.device, **settings)
 
     def holds_embeddings(self, X: Any) -> bool:
-        """Whether X needs no encoder."""
+        """Return True if X needs no encoder."""
         return self.precomputed or is_embeddings(X)
 
     def embed_support(self, X: Any) -> Embedded:
@@ -160,7 +160,7 @@ class EmbeddingInput:
         unread = np.flatnonzero(np.isnan(features).any(axis=1))
         if len(unread):
             raise ImageError(
-                f"{len(unread)} pictures could not be read (items {_first(unread)}), so there is nothing to predict "
+                f"{len(unread)} images could not be read (items {_first(unread)}), so there is nothing to predict "
                 "from; leave them out."
             )
         return features
@@ -232,7 +232,7 @@ class EmbeddingInput:
             what = "NaN" if np.isnan(X).any() else "infinity"
             raise ValueError(
                 f"Input X contains {what} in {len(unusable)} of {len(X)} rows ({_first(unusable)}): no embedding of a "
-                "picture. Leave these samples out, or encode their pictures again."
+                "image. Leave these samples out, or encode their images again."
             )
         if not reset and made_by is not None and estimator.encoder_fingerprint_ not in (None, made_by):
             raise EncoderMismatchError(
@@ -243,19 +243,19 @@ class EmbeddingInput:
 
 
 def check_images_first(encoder: Any, X: Any) -> None:
-    """Find what is no image before an encoder's weights are loaded or fetched, where it can tell."""
+    """Refuse items that are no images before the encoder's weights are loaded, if the encoder can check them."""
     check = getattr(encoder, "check_images", None)
     if check is not None:
         check(X)
 
 
 def is_precomputed(encoder: Any) -> bool:
-    """Whether an `encoder` parameter says that X holds embeddings."""
+    """Return True if the `encoder` parameter means that X holds embeddings."""
     return isinstance(encoder, str) and encoder == PRECOMPUTED
 
 
 def is_callers_own(encoder: Any) -> bool:
-    """Whether an `encoder` parameter is an object of the caller's, which scikit-learn cannot clone."""
+    """Return True if the `encoder` parameter is an object of the caller, which scikit-learn cannot clone."""
     return not isinstance(encoder, (str, BaseEstimator, DetachedEncoder))
 
 
@@ -265,9 +265,9 @@ def name_of(encoder: Any) -> str:
 
 
 def without_weights(encoder: Any) -> Any:
-    """An `encoder` parameter as it is pickled with a fitted model: itself, or in the place of weights its name.
+    """Return the `encoder` parameter to pickle with a fitted model: itself, or a placeholder for its weights.
 
-    Names and `CLIPEncoder` hold no weights. An object of the caller's is kept where it pickles to at most a mebibyte.
+    Names and `CLIPEncoder` contain no weights. An object of the caller is kept if it pickles to at most a mebibyte.
     """
     if not is_callers_own(encoder):
         return encoder

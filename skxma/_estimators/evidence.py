@@ -127,7 +127,7 @@ class PaperEvidence:
 
         def epochs(n: int, model: Callable[[], PaperModel]) -> Iterator[int]:
             # what an epoch leaves has no threshold yet
-            return task.watched.steps(
+            return task.callback_task.steps(
                 "epoch", n, lambda: {**task.fitted, "model_": model(), "reject_threshold_": np.inf}
             )
 
@@ -148,7 +148,7 @@ def earlier_model(clf: Any, evidence: str) -> Any:
 
 
 def reads_some_keys(clf: Any, task: Task) -> bool:
-    """Whether predictions are to read no more keys than they need."""
+    """Return True if predictions read only the keys that they need."""
     return clf.retrieval == "top" or (clf.retrieval == "auto" and len(task.cache.keys) >= RETRIEVE_FROM)
 
 

@@ -14,7 +14,7 @@ from skxma._labels import check_unknown, with_unknown
 
 @dataclass(frozen=True)
 class RejectionRule:
-    """How many images of known classes may be refused, and the label that refused images get.
+    """The share of images of known classes that may be rejected, and the label of rejected images.
 
     Attributes
     ----------

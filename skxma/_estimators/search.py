@@ -133,14 +133,14 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
         return X if np.isnan(features).any() else Embeddings(features, inputs.fingerprint)
 
     def _can_sweep(self, candidates: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether the candidates share all that a fit does."""
+        """Return True if all candidates can share one fit per fold."""
         clf = self.estimator
         plain = not self.return_train_score and (self.scoring is None or isinstance(self.scoring, str))
         learns = clf.evidence != "paper" or clf.n_epochs > 0
         numbers = all(
             isinstance(candidate.get(name, getattr(clf, name)), Real) for candidate in candidates for name in SWEPT
         )
-        # callbacks are told of every fit, so every fit is made
+        # callbacks observe every fit, so every fit is made
         watched = any(hasattr(one, "_skl_callbacks") for one in (self, clf))
         return (
             plain

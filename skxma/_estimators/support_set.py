@@ -68,7 +68,7 @@ class SupportSet:
         )
 
     def is_of(self, classes: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether the label of each sample (n,) is one of these classes."""
+        """Mask (n,) of the samples whose label is one of these classes."""
         return members(self.labels, classes.tolist())
 
     def without(self, dropped: NDArray[Any]) -> SupportSet:

@@ -48,7 +48,7 @@ class Task:
         Row of the pool that each image without a label became; -1 for none.
     fitted : dict
         Attributes that the estimator will have; the classifier adds its own.
-    watched : FitTask
+    callback_task : FitTask
         Tells callbacks about the learning.
     """
 
@@ -65,7 +65,7 @@ class Task:
     pool: Pool | None
     pool_position: Integers | None
     fitted: dict[str, Any]
-    watched: FitTask
+    callback_task: FitTask
 
     @property
     def like(self) -> Tensor:

@@ -18,7 +18,7 @@ VOCABULARY_TEMPLATE = "photo"
 @cache
 def common_words() -> tuple[str, ...]:
     """Everyday nouns and scenes: diverse rather than complete, what a photograph, a sign or a texture may show."""
-    return tuple(files("skxma._assets").joinpath("common_words.txt").read_text(encoding="utf-8").splitlines())
+    return tuple(files("skxma._estimators").joinpath("common_words.txt").read_text(encoding="utf-8").splitlines())
 
 
 def embed_vocabulary(words: Any, inputs: EmbeddingInput, n_features: int) -> Floats | None:
@@ -27,7 +27,7 @@ def embed_vocabulary(words: Any, inputs: EmbeddingInput, n_features: int) -> Flo
         return None
     if isinstance(words, str):
         if words != "common":
-            raise ValueError(f"vocabulary={words!r} is none that skxma knows; pass 'common' or a list of words.")
+            raise ValueError(f"vocabulary={words!r} is not known; pass 'common' or a list of words.")
         words = common_words()
     if len(words) and all(isinstance(word, str) for word in words):
         if inputs.precomputed:

@@ -32,107 +32,115 @@ AUTO_OR_RATIO = [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})]
 class XMAdapterClassifier(BaseFewShotClassifier):
     """Few-shot image classifier that retrieves from an image cache and a text cache on top of a frozen CLIP.
 
-    The method is XMAdapter [1]_: the few labelled images make an image cache (embeddings as keys, labels as values),
-    the class prompts a text cache; a query's affinities to both are fused with a learned ratio, and what is retrieved
-    is added to CLIP's zero-shot logits. By default everything that must be chosen is chosen on leave-one-out logits
-    of the support set, in closed form, so no validation data is needed.
+    The method is XMAdapter [1]_. The few labeled images form an image cache (embeddings as keys, labels as values), the
+    class prompts a text cache. The affinities of a query to both are fused with a learned ratio, and the retrieved
+    evidence is added to CLIP's zero-shot logits. By default every choice is made on leave-one-out logits of the support
+    set, in closed form, so that no validation data is needed.
+
+    The parameters come in groups: the data (`encoder`, `class_names`), the prompts (`templates` to `vocabulary`), the
+    predictions (`false_rejection_rate` to `unlabeled_label`), the evidence (`evidence` to `warm_start`), the training
+    of ``evidence="paper"`` alone (`text_dim` to `batch_size`), and the run time (`device` to `verbose`). Most users
+    need the first group only.
 
     Parameters
     ----------
     encoder : str or object, default="ViT-B-32/laion2b_s34b_b79k"
-        An open_clip "model/tag", "hf-hub:org/name", "local-dir:/path", "tiny" (bundled, for trying things out), a
+        An open_clip "model/tag", "hf-hub:org/name", "local-dir:/path", "tiny" (bundled, for first steps and tests), a
         `CLIPEncoder`, any object with ``encode_image`` and ``encode_text``, or "precomputed": then X holds embeddings.
+        Clones and copies share such an object; pickles of a fitted model hold it where it pickles to at most 1 MiB.
 
     class_names : mapping label -> name, sequence of names or None, default=None
-        What the prompts call each class. A sequence is indexed by integer labels. A name may be several (a sequence
-        of synonyms and of descriptions, "a sleepy tabby" or whole sentences), or None for a class without text. Names
-        of classes without pictures are learned from text alone. None takes string labels as names.
+        Names of the classes in the prompts. Integer labels index a sequence. A name may be a sequence (synonyms and
+        descriptions, "a sleepy tabby" or whole sentences), or None for a class without text. Named classes without
+        images are learned from their text alone. With None, string labels are the names.
 
     templates : str or sequence of str, default="simple"
         Prompt templates: "simple" (CLIP's short list of 7), "imagenet" (CLIP's 80, a little more accurate and eleven
         times slower to encode), "photo", "bare", or format strings with one ``{}``.
 
     text_features : array-like of shape (n_classes, n_features), mapping or None, default=None
-        Class text embeddings in the place of prompts. Rows follow `class_names` where given, else integer labels index
-        them. With ``encoder="precomputed"`` and None, class means stand for the text.
+        Class text embeddings that take the place of prompts. Rows follow `class_names` if given, else integer labels
+        index them; a data frame is aligned by its index. With ``encoder="precomputed"`` and None, class means take the
+        place of the text.
 
     vocabulary : {"common"}, sequence of str, array-like of shape (m, n_features) or None, default="common"
-        Words whose text embeddings shape the image metric. "common" is a bundled list of everyday words (with
-        ``encoder="precomputed"`` it means none); an array holds embeddings.
-
-    alpha : float or "auto", default="auto"
-        Residual ratio: how much the caches add to zero-shot. In calibrated evidence 1 is the prior.
-
-    beta : float or "auto", default="auto"
-        Sharpness of the image cache's exponential.
-
-    fusion_ratio : float in [0, 1] or "auto", default="auto"
-        The image's share of the evidence.
-
-    evidence : {"calibrated", "paper"}, default="calibrated"
-        "calibrated" fuses several views of the caches under a cross-modal metric. "paper" is
-        ``logit_scale · f T + alpha · exp(−beta (1 − A)) L`` with ``A = γ A_img + (1 − γ) A_txt`` on the raw embeddings
-        and AdamW on the keys, MetaNet, Img2TxtNet and γ, as far as the paper is known.
-
-    hard_sample_weight : float, default=0.3
-        How much more than others the sample weighs in the loss on which the two modalities disagree the most.
-
-    text_dim : int or None, default=None
-        Width of the text cache with ``evidence="paper"``; None keeps that of the embeddings.
-
-    n_epochs : int, default=20
-        Passes over the support set. 0 is the training-free form. In calibrated evidence a residual is trained from
-        two shots a class on, and kept only where held-out samples are better off with it.
-
-    learning_rate, weight_decay : float, default=1e-3 and 1e-2
-        Of AdamW, with ``evidence="paper"``.
-
-    batch_size : int, default=256
-        Of the training with ``evidence="paper"``.
-
-    n_views : int, default=1
-        Augmented views of each support image whose mean is its key.
-
-    retrieval : {"auto", "exact", "top"}, default="auto"
-        Which keys a prediction reads. "exact" reads all; "top" those nearest to the picture, a share of the others, and
-        all of the classes that can still be the answer: probabilities then differ from the exact ones by less than
-        0.01 (docs/method.md says when), and logits of classes that cannot be the answer are estimates. "auto" is
-        "exact" below 131 072 keys, "top" from there on. `kneighbors` always reads all.
+        Words whose text embeddings shape the image metric. "common" is a bundled list of everyday words (no words with
+        ``encoder="precomputed"``); an array holds embeddings.
 
     false_rejection_rate : float in (0, 1) or None, default=None
-        With a number, `predict` answers `unknown_label` for pictures that are like none of the classes: more so than
-        all but this share of the support images, each judged by the model without it. None always answers a class.
+        Share of images of known classes that `predict` may answer with `unknown_label`. The threshold on the open-set
+        score is that quantile of the leave-one-out scores of the support images. With None, `predict` always answers a
+        class.
 
     unknown_label : str, int or None, default=None
-        That label; None is "unknown" among strings and -1 among numbers.
-
-    warm_start : bool, default=False
-        With True, `fit`, `partial_fit` and `drop` on a fitted classifier start from its solution, for other pictures or
-        parameters that change little. Calibrated evidence then tries the metrics alone that were chosen before, from
-        the weights learned before, in less than half the time; the paper's goes on training the keys of pictures that
-        it knows, the nets and the scalars for `n_epochs` more. The pictures are always those given: `partial_fit` adds.
+        Label of rejected images; None is "unknown" for string labels and -1 for numbers.
 
     unlabeled_label : str, int, NaN or None, default=None
-        What stands in `y` for a picture without a label, as -1 does in `sklearn.semi_supervised`. NaN marks whatever
-        is missing in `y`: None, NaN and pandas' NA. With None every picture has a label. In calibrated evidence such
-        pictures are learned from where that lowers the loss on labels which they have not seen; in the paper's form
-        they are left out.
+        Value of `y` that marks an image without a label, as -1 does in `sklearn.semi_supervised`. NaN marks every
+        missing value: None, NaN and pandas' NA. With None every image has a label. Calibrated evidence learns from
+        images without labels if that lowers the loss on held-out labels; ``evidence="paper"`` leaves them out.
+
+    evidence : {"calibrated", "paper"}, default="calibrated"
+        "calibrated" fuses several experts on the caches under a cross-modal metric. "paper" is
+        ``logit_scale · f T + alpha · exp(−beta (1 − A)) L`` with ``A = γ A_img + (1 − γ) A_txt`` on the raw embeddings,
+        with AdamW on the keys, MetaNet, Img2TxtNet and γ, as far as the paper is known.
+
+    alpha : float or "auto", default="auto"
+        Residual ratio: the weight of the caches relative to zero-shot. In calibrated evidence 1 is the prior.
+
+    beta : float or "auto", default="auto"
+        Sharpness of the exponential of the image cache.
+
+    fusion_ratio : float in [0, 1] or "auto", default="auto"
+        Share of the image cache in the evidence.
+
+    hard_sample_weight : float, default=0.3
+        Extra loss weight λ of the sample on which the two modalities disagree most: ``w_i = 1 + λ h_i``.
+
+    n_epochs : int, default=20
+        Passes over the support set; 0 is the training-free form. Calibrated evidence trains a residual from two shots
+        per class on, and keeps it only if held-out samples gain from it.
+
+    n_views : int, default=1
+        Number of augmented views of each support image; their mean embedding is its key.
+
+    retrieval : {"auto", "exact", "top"}, default="auto"
+        Keys that a prediction reads. "exact" reads all; "top" reads those nearest to the query, a sample of the others,
+        and all keys of the classes that can still be the answer: probabilities then differ from the exact ones by less
+        than 0.01 (docs/method.md says when), and logits of classes that cannot be the answer are estimates. "auto" is
+        "exact" below 131 072 keys and "top" from there on. `kneighbors` always reads all.
+
+    warm_start : bool, default=False
+        With True, `fit`, `partial_fit` and `drop` on a fitted classifier start from its solution, for images or
+        parameters that change little. Calibrated evidence then tries only the metrics that it chose before, from the
+        weights that it learned before, in less than half the time; ``evidence="paper"`` continues to train the keys of
+        known images, the nets and the scalars for `n_epochs` more. The support set is always the one given:
+        `partial_fit` adds to it.
+
+    text_dim : int or None, default=None
+        Dimension of the text cache; None keeps that of the embeddings. Read by ``evidence="paper"`` only.
+
+    learning_rate, weight_decay : float, default=1e-3 and 1e-2
+        Parameters of AdamW. Read by ``evidence="paper"`` only.
+
+    batch_size : int, default=256
+        Batch size of the training. Read by ``evidence="paper"`` only.
 
     device : str, default="auto"
         "auto" takes CUDA, else MPS, else the CPU.
 
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
-        Of the encoder. All else is computed in float32 or float64.
+        Precision of the encoder. Everything else is computed in float32 or float64.
 
     memory : None, bool, path or EmbeddingStore, default=None
-        Where embeddings are kept. None keeps them in this process, True or a path on disk, False nowhere.
+        Place where embeddings are kept: None keeps them in this process, True or a path on disk, False nowhere.
 
     random_state : int, RandomState instance or None, default=None
-        Seeds the nets and batches of ``evidence="paper"`` and the augmented views.
+        Seed of the augmented views, and of the nets and batches of ``evidence="paper"``.
 
     verbose : int, default=0
-        Above 0, a progress bar for encoding from its start. With 0 there is one, on a terminal and in a notebook, where
-        encoding takes over 2 s; ``SKXMA_PROGRESS=0`` in the environment turns all off.
+        Above 0, encoding shows a progress bar from its start. With 0 it shows one on a terminal and in a notebook if it
+        takes over 2 s; ``SKXMA_PROGRESS=0`` in the environment turns all progress off.
 
     Attributes
     ----------
@@ -146,35 +154,36 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     set_aside_ : ndarray of shape (n_samples,), bool
         Samples left out because their labels are probably wrong.
     text_cache_ : TextCache or None
-        None where no class has a text.
+        None if no class has a text.
     alpha_, beta_, fusion_ratio_, logit_scale_ : float
-        What the parameters came to.
+        The chosen values. Those of calibrated evidence are a report: its predictions read the experts' weights in
+        `model_` instead.
     hardness_ : ndarray of shape (n_samples,)
-        How far the two modalities disagree on each sample; 0 for one without a label.
+        Disagreement of the two modalities on each sample; 0 for a sample without a label.
     label_noise_ : ndarray of shape (n_samples,)
-        Probability that each label is wrong; 0 where there is none.
+        Probability that each label is wrong; 0 for a sample without a label.
     noise_rate_ : float
-        Estimated share of wrong labels.
+        Estimated rate of wrong labels.
     left_out_label_ : ndarray of shape (n_samples,)
-        Class that the model gives each sample without having seen its label.
+        Class that the model predicts for each sample with that sample left out.
     left_out_probability_ : ndarray of shape (n_samples,)
         The probability of that class.
     reject_threshold_ : float
         Open-set score above which `predict` answers `unknown_label`; infinite without a `false_rejection_rate`.
     n_unlabeled_used_ : int
-        With an `unlabeled_label`: how many of the samples without a label, probably of a known class, the model
-        learned from; 0 where they were of no use.
+        With an `unlabeled_label`: number of samples without a label, probably of a known class, that the model learned
+        from; 0 if they did not help.
     soft_labels_ : ndarray of shape (n_unlabeled, n_classes)
-        With an `unlabeled_label`: probabilities of the classes for the samples without a label, in their order, each
-        judged without what it taught the model itself. Not saved with the model beyond a million entries.
+        With an `unlabeled_label`: class probabilities of the samples without a label, in their order, each without its
+        own contribution to the model. Not saved with the model beyond a million entries.
     loss_curve_ : list of float
-        Training loss at each pass; empty where nothing was trained.
+        Training loss of each pass; empty if nothing was trained.
     text_features_ : ndarray of shape (n_classes, n_features)
         Class text embeddings.
     n_features_in_ : int
-        Width of the embeddings.
+        Dimension of the embeddings.
     encoder_fingerprint_ : str or None
-        Which encoder made them.
+        Fingerprint of the encoder that made them.
 
     References
     ----------
@@ -227,22 +236,22 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         templates: Any = "simple",
         text_features: Any = None,
         vocabulary: Any = "common",
+        false_rejection_rate: float | None = None,
+        unknown_label: Any = None,
+        unlabeled_label: Any = None,
+        evidence: str = "calibrated",
         alpha: Any = "auto",
         beta: Any = "auto",
         fusion_ratio: Any = "auto",
-        evidence: str = "calibrated",
         hard_sample_weight: float = 0.3,
-        text_dim: int | None = None,
         n_epochs: int = 20,
+        n_views: int = 1,
+        retrieval: str = "auto",
+        warm_start: bool = False,
+        text_dim: int | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         batch_size: int = 256,
-        n_views: int = 1,
-        retrieval: str = "auto",
-        false_rejection_rate: float | None = None,
-        unknown_label: Any = None,
-        warm_start: bool = False,
-        unlabeled_label: Any = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -262,24 +271,24 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             verbose=verbose,
         )
         self.vocabulary = vocabulary
+        self.false_rejection_rate = false_rejection_rate
+        self.unknown_label = unknown_label
+        self.unlabeled_label = unlabeled_label
+        self.evidence = evidence
         self.alpha = alpha
         self.beta = beta
         self.fusion_ratio = fusion_ratio
-        self.evidence = evidence
         self.hard_sample_weight = hard_sample_weight
-        self.text_dim = text_dim
         self.n_epochs = n_epochs
+        self.retrieval = retrieval
+        self.warm_start = warm_start
+        self.text_dim = text_dim
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.batch_size = batch_size
-        self.retrieval = retrieval
-        self.false_rejection_rate = false_rejection_rate
-        self.unknown_label = unknown_label
-        self.warm_start = warm_start
-        self.unlabeled_label = unlabeled_label
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Most probable class of each image, or `unknown_label` where that is asked for.
+        """Most probable class of each image, or `unknown_label` if a `false_rejection_rate` is set.
 
         Parameters
         ----------
@@ -298,7 +307,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         return rule.apply(self.classes_[logits.argmax(1)], scores > self.reject_threshold_, self.classes_)
 
     def open_set_score(self, X: Any) -> NDArray[np.float64]:
-        """How unlike all known classes each image is: minus the log of the sum of the exponentials of its logits.
+        """Score of how unlike all known classes each image is: minus the log-sum-exp of its logits.
 
         Parameters
         ----------
@@ -308,7 +317,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            To be compared with each other and with `reject_threshold_`.
+            Higher is more unlike; compare them with each other and with `reject_threshold_`.
         """
         return self._logits_and_open_set(X)[1]
 
@@ -320,14 +329,14 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         X : sequence of images, or array-like of shape (n_samples, n_features)
             As in `fit`.
         n_neighbors : int, default=5
-            How many; at most as many as there are keys in use.
+            Number of support images; at most the number of keys in use.
 
         Returns
         -------
         image_affinity, text_affinity : ndarray of shape (n_samples, n_neighbors)
             Cosines in the image cache's metric and in the text cache's space; the second is 0 without text.
         indices : ndarray of shape (n_samples, n_neighbors)
-            Which of the samples given to `fit` (and then to `partial_fit`) these are.
+            Positions of these images among the samples given to `fit` (and then to `partial_fit`).
         """
         check_is_fitted(self)
         in_use = self.image_cache_.weights > 0
@@ -416,7 +425,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         return settle_ties(found[:, :-1]), found[:, -1]
 
     def _width(self) -> int:
-        # the more queries at once, the more of them share a cell
+        # the more queries at once, the more of them share a cluster
         return self.model_.scorer(self._like()).index.n_clusters // 4
 
     def _scorer(self, like: Tensor) -> Scoring:

@@ -6,16 +6,16 @@ import os
 import sys
 from typing import Any
 
-# No site is published yet: this is the planned address. The environment variable names another, such as a local build.
-DOCS_URL = "https://skxma.readthedocs.io/en/stable"
+# No site is published yet, so that there are links only where the environment names a place, such as a local build.
 ENVIRONMENT = "SKXMA_DOCS_URL"
 
 
 @property  # type: ignore[misc]
 def doc_link_template(estimator: Any) -> str:
-    """Address template of a documentation page, for scikit-learn's HTML representation; a property."""
-    base = os.environ.get(ENVIRONMENT, DOCS_URL).rstrip("/")
-    return base + "/generated/{public_name}.html"
+    """The address of a page, for scikit-learn's HTML representation, "" for no link; the property of a class."""
+    base = os.environ.get(ENVIRONMENT, "").strip().rstrip("/")
+    # scikit-learn formats the template: braces of the place are its own
+    return base.replace("{", "{{").replace("}", "}}") + "/generated/{public_name}.html" if base else ""
 
 
 def doc_link_parameters(estimator: Any) -> dict[str, str]:
@@ -24,7 +24,7 @@ def doc_link_parameters(estimator: Any) -> dict[str, str]:
 
 
 class DocumentedMixin:
-    """Mixin that links scikit-learn's HTML representation to the page that Sphinx's autosummary makes of the class."""
+    """Link scikit-learn's HTML representation to the page of the class, if the documentation has a known place."""
 
     _doc_link_module = "skxma"
     _doc_link_template = doc_link_template

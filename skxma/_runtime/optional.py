@@ -37,21 +37,3 @@ def require(module: str, *, what: str, extra: str | None = None) -> Any:
         raise MissingDependencyError(
             f"{what} needs {package}, which cannot be imported ({error}). Install it: pip install {install}"
         ) from error
-
-
-def find(module: str) -> Any:
-    """Import an optional dependency that has a substitute.
-
-    Parameters
-    ----------
-    module : str
-
-    Returns
-    -------
-    module : module or None
-        None where it cannot be imported.
-    """
-    try:
-        return import_module(module)
-    except ImportError:
-        return None

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,21 +10,48 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
-from skxma._runtime.optional import find
+from tqdm.auto import tqdm
 
 _WORTH_WATCHING_SECONDS = 2.0
-_REDRAW_SECONDS = 0.2
 _LOG_SECONDS = 5.0
 _IN_LOGS: ContextVar[bool] = ContextVar("_IN_LOGS", default=False)
 _ENVIRONMENT, _OFF = "SKXMA_PROGRESS", frozenset({"0", "off", "no", "false"})
+
+
+class _Bar(tqdm):
+    """A bar that leaves the process as it was: it starts no thread and does not fix multiprocessing's start method."""
+
+    monitor_interval = 0
+
+
+# tqdm's own lock is also multiprocessing's, and making that one fixes the start method
+_Bar.set_lock(threading.RLock())
+
+
+class _Lossy:
+    """A stream that drops what it cannot write: standard error may be closed, or lead to a full disk."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        with suppress(AttributeError, OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(AttributeError, OSError, ValueError):
+            self._stream.flush()
 
 
 class Progress:
     """Count finished items; shown if asked for, or once the rest is estimated to take over 2 s and somebody watches.
 
     That is on a terminal and in a notebook, and with `progress_in_logs` elsewhere. ``SKXMA_PROGRESS=0`` in the
-    environment turns it off everywhere. With rich, on a terminal, it is rich's bar, else one line that rewrites itself;
-    in a log, a line every few seconds. Nothing is ever written to standard output.
+    environment turns it off everywhere. On a terminal and in a notebook it is a bar of tqdm that is removed at the end,
+    elsewhere a line every few seconds. Nothing is written to standard output.
 
     Parameters
     ----------
@@ -42,9 +70,8 @@ class Progress:
         self._always = verbose > 0 and not self._never
         self._done = 0
         self._bar: Any = None
-        self._task: Any = None
         self._shown = False
-        self._drawn_at = float("-inf")
+        self._logged_at = float("-inf")
 
     def __enter__(self) -> "Progress":
         self._started_at = time.monotonic()
@@ -61,20 +88,21 @@ class Progress:
             How many.
         """
         self._done += n
+        if self._bar is not None:
+            self._bar.update(n)
+            return
         if not self._shown and self._is_worth_watching():
             self._show()
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done)
-        elif self._shown:
-            self._draw()
+        if self._shown and self._bar is None:
+            self._log()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.close()
         elif self._shown:
-            self._draw(last=True)
+            self._log(last=True)
 
     def _is_worth_watching(self) -> bool:
         if self._never or self._done == 0 or not (_is_watched() or _IN_LOGS.get()):
@@ -85,29 +113,27 @@ class Progress:
 
     def _show(self) -> None:
         self._shown = True
-        rich = find("rich.console"), find("rich.progress")
-        if None in rich:
+        if not _is_watched():
             return
-        if sys.stderr is None:
-            return
-        console = rich[0].Console(file=sys.stderr)
-        if not console.is_terminal:
-            return
-        self._bar = rich[1].Progress(console=console, transient=True)
-        self._bar.start()
-        self._task = self._bar.add_task(self._title, total=self._total, completed=self._done)
+        self._bar = _Bar(
+            desc=self._title,
+            total=self._total,
+            initial=self._done,
+            leave=False,
+            file=_Lossy(sys.stderr),
+            dynamic_ncols=True,
+            # looks at the clock whenever a batch is done: batches are few, and they may slow down
+            miniters=1,
+        )
 
-    def _draw(self, last: bool = False) -> None:
+    def _log(self, last: bool = False) -> None:
         now = time.monotonic()
-        rewrites = _is_watched()
-        if not last and now - self._drawn_at < (_REDRAW_SECONDS if rewrites else _LOG_SECONDS):
+        if not last and now - self._logged_at < _LOG_SECONDS:
             return
-        self._drawn_at = now
-        line = f"{self._title} {self._done}/{self._total}"
-        # standard error may be closed, or lead to a full disk; the work goes on
-        with suppress(AttributeError, OSError, ValueError):
-            sys.stderr.write(f"\r{line}" + "\n" * last if rewrites else f"{line}\n")
-            sys.stderr.flush()
+        self._logged_at = now
+        stream = _Lossy(sys.stderr)
+        stream.write(f"{self._title} {self._done}/{self._total}\n")
+        stream.flush()
 
 
 @contextmanager
@@ -122,7 +148,8 @@ def progress_in_logs() -> Iterator[None]:
 
 def _is_watched() -> bool:
     """Return whether somebody reads standard error as it comes."""
-    # it is None in a process that was started without it
-    if sys.stderr is None:
+    try:
+        return sys.stderr.isatty() or type(sys.stderr).__module__.partition(".")[0] == "ipykernel"
+    # it is None in a process that was started without it, and may be closed
+    except (AttributeError, OSError, ValueError):
         return False
-    return sys.stderr.isatty() or type(sys.stderr).__module__.partition(".")[0] == "ipykernel"

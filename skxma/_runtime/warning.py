@@ -8,7 +8,7 @@ from types import FrameType
 
 # Packages whose frames lie between the caller and skxma: wrappers of methods, pipelines, searches, thread pools.
 _NOT_THE_CALLER = frozenset(
-    {"skxma", "sklearn", "joblib", "torch", "dask", "contextlib", "functools", "threading", "concurrent"}
+    {"skxma", "sklearn", "joblib", "torch", "dask", "contextlib", "functools", "threading", "concurrent", "pickle"}
 )
 
 

@@ -27,7 +27,7 @@ class APEClassifier(BaseFewShotClassifier):
 
     ``logit_scale · f Tᵀ + alpha · exp(−beta (1 − f' F'ᵀ)) · (exp(gamma · KL) L)``. f' and F' are f and F on the
     channels with the largest ``−w · similarity + (1 − w) · variance`` (mean product over pairs of classes of texts and
-    images; variance of the texts), normalised again; KL is the divergence, in bits, of the label from the softmax of
+    images; variance of the texts), normalized again; KL is the divergence, in bits, of the label from the softmax of
     ``F' T'ᵀ``. Nothing is trained. With ``keep=1`` and ``gamma=0`` it is Tip-Adapter.
 
     The official code [2]_ searches alpha, beta and gamma on a full validation set, for ImageNet on the test set, and

@@ -73,8 +73,8 @@ class SupportTensors:
 def every_text(text: Tensor | None, means: Tensor, present: Tensor) -> Tensor:
     """A text of unit length (C, D) for every class, for heads that start from the text.
 
-    A class without text gets its mean picture, moved by the mean difference between the other classes' texts and
-    pictures; without any text the mean pictures stand for it. A class with neither gets the mean of the other rows.
+    A class without text gets its mean image, moved by the mean difference between the other classes' texts and
+    images; without any text the mean images stand for it. A class with neither gets the mean of the other rows.
     """
     if text is None:
         rows, known = F.normalize(means), present

@@ -154,5 +154,5 @@ class CLIPAdapterClassifier(BaseFewShotClassifier):
 
 
 def adapt(features: Tensor, down: Tensor, up: Tensor, ratio: float) -> Tensor:
-    """L2-normalised ``ratio · relu(relu(f W₁) W₂) + (1 − ratio) · f`` (n, D) of features (n, D)."""
+    """L2-normalized ``ratio · relu(relu(f W₁) W₂) + (1 − ratio) · f`` (n, D) of features (n, D)."""
     return F.normalize(ratio * torch.relu(torch.relu(features @ down) @ up) + (1 - ratio) * features)

@@ -16,7 +16,7 @@ from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task, draw_seed
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors
-from skxma.baselines._training import Plan, batches, count, cross_entropy, descend, frozen, leaf, means_of
+from skxma.baselines._training import Plan, batches, count, cross_entropy, frozen, leaf, means_of, minimize_by_steps
 from skxma.caches import to_tensors
 
 WARMUP_STEPS, CURVE_STEPS = 50, 100
@@ -28,9 +28,9 @@ class CrossModalLinearProbe(BaseFewShotClassifier):
     ``logit_scale · f · w``, w = T at the start. Half of each batch are images, half are class texts; AdamW with warm-up
     and cosine decay.
 
-    The official code [2]_ picks learning rate, weight decay, batch size and step on min(K, 4) validation shots a class,
-    from {1e-3, 1e-4}, {0, 1e-4, 1e-2}, {8, 32} and every 100th of 12800. Here they are fixed, with the last step. Where
-    no class has a text, only images are trained on.
+    The official code [2]_ picks learning rate, weight decay, batch size and step on min(K, 4) validation shots per
+    class, from {1e-3, 1e-4}, {0, 1e-4, 1e-2}, {8, 32} and every 100th of 12800. Here they are fixed.
+    The head is that of the last step. If no class has a text, only images are trained on.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ class CrossModalLinearProbe(BaseFewShotClassifier):
             return (weights * loss).sum() / weights.sum()
 
         plan = Plan("adamw", self.learning_rate, 1, weight_decay=self.weight_decay, warmup=WARMUP_STEPS)
-        curve = means_of(descend([weight], objective, self.n_steps, plan), CURVE_STEPS)
+        curve = means_of(minimize_by_steps([weight], objective, self.n_steps, plan), CURVE_STEPS)
         return {"loss_curve_": curve, "coef_": frozen(weight), "n_trained_": count([weight])}
 
     def _logits(self, features: Tensor) -> Tensor:

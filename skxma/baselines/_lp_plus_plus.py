@@ -23,7 +23,7 @@ MOMENTUM = 0.9
 
 
 class LPPlusPlusClassifier(BaseFewShotClassifier):
-    """LP++ [1]_: a linear probe plus the text logits, blended by one learned number a class.
+    """LP++ [1]_: a linear probe plus the text logits, blended by one learned number per class.
 
     ``f · w_c + b_c + α_c · f · T_c``. w starts at the sums of the class's features, all α at 250 times the mean cosine
     of the images to their texts. Gradient descent on the whole support set, steps from the curvature:

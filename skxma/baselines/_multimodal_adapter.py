@@ -24,7 +24,7 @@ class MultiModalAdapterClassifier(BaseFewShotClassifier):
     """Multi-Modal Adapter [1]_: attention between the image and the class texts, which adapts both.
 
     Image and texts are mapped to a narrow space, where the image attends to the texts and each text to the image, by
-    masked multi-head attention of four heads; what comes back is mapped up, normalised and blended:
+    masked multi-head attention of four heads; what comes back is mapped up, normalized and blended:
     ``f' = ratio · a(f, T) + (1 − ratio) · f``, ``T' = ratio · b(f) + (1 − ratio) · T``, then
     ``logit_scale · cos(f', T')``. As a text sees only the image, b is the same for all classes.
 
@@ -165,7 +165,7 @@ def starting_layers(dim: int, width: int, seed: int, example: Tensor) -> list[Te
 
 
 def attend(features: Tensor, text: Tensor, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """What the image gets from the texts and every text from the image, both (n, D) of unit length."""
+    """Attention outputs: of the image over the texts, and of each text over the image, both (n, D) of unit length."""
     down, down_bias, query, query_bias, key, key_bias, value, value_bias, out, out_bias, up, up_bias = layers
     image, words = features @ down.T + down_bias, text @ down.T + down_bias
 

@@ -122,5 +122,5 @@ class ProKeRClassifier(BaseFewShotClassifier):
 
 
 def by_shots(shots: float, table: tuple[float, ...]) -> float:
-    """The published value for a number of shots a class, between those published by interpolation."""
+    """The published value for a number of shots per class, interpolated between the published ones."""
     return float(np.interp(np.log2(max(shots, 1)), np.log2(SHOTS), table))

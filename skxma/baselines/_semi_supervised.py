@@ -15,7 +15,7 @@ UNLABELED_CONSTRAINTS: dict[str, Any] = {"unlabeled_label": [str, Integral, Real
 
 
 def pool_of(task: Task) -> tuple[Tensor, Tensor]:
-    """Embeddings (M, D) of a task's images without labels, and their weights (M,) in the unit of the labelled."""
+    """Embeddings (M, D) of a task's images without labels, and their weights (M,) in the unit of the labeled."""
     like = task.like
     if task.pool is None:
         return like.new_empty(0, task.cache.keys.shape[1]), torch.empty_like(like)

@@ -1,4 +1,4 @@
-"""scikit-learn's own methods for unlabelled samples, on the embeddings."""
+"""scikit-learn's own methods for unlabeled samples, on the embeddings."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class SelfTrainingProbe(BaseFewShotClassifier):
     Attributes
     ----------
     coef_ : ndarray of shape (n_seen, n_features), or (1, n_features) for two classes
-        Of the last logistic regression; None where only one class has pictures.
+        Of the last logistic regression; None where only one class has images.
     intercept_ : ndarray of shape (n_seen,) or (1,), or None
     seen_ : ndarray of shape (n_seen,)
-        Positions in `classes_` of the classes with pictures.
+        Positions in `classes_` of the classes with images.
     n_iter_ : int
         Steps that were taken.
     """
@@ -130,7 +130,7 @@ class LabelSpreadingProbe(BaseFewShotClassifier):
     Parameters
     ----------
     kernel : {"rbf", "knn"}, default="rbf"
-        "rbf" takes memory for the squares of all pictures, "knn" for a few neighbours of each.
+        "rbf" takes memory for the squares of all images, "knn" for a few neighbors of each.
 
     gamma : float, default=20
         Of the "rbf" kernel; scikit-learn's default.
@@ -139,7 +139,7 @@ class LabelSpreadingProbe(BaseFewShotClassifier):
         Of the "knn" kernel.
 
     alpha : float, default=0.2
-        How far labels give way to their neighbours'.
+        How far labels give way to their neighbors'.
 
     max_iter : int, default=30
         Steps.
@@ -153,11 +153,11 @@ class LabelSpreadingProbe(BaseFewShotClassifier):
     Attributes
     ----------
     samples_ : ndarray of shape (n_samples, n_features)
-        Embeddings of all pictures.
+        Embeddings of all images.
     label_distributions_ : ndarray of shape (n_samples, n_seen)
         Labels as they were spread.
     seen_ : ndarray of shape (n_seen,)
-        Positions in `classes_` of the classes with pictures.
+        Positions in `classes_` of the classes with images.
     n_iter_ : int
         Steps that were taken.
     """
@@ -243,12 +243,12 @@ class LabelSpreadingProbe(BaseFewShotClassifier):
 
 
 def with_pool(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings (N + M, D) and class indices (N + M,) of a task, -1 for the M pictures without labels."""
+    """Embeddings (N + M, D) and class indices (N + M,) of a task, -1 for the M images without labels."""
     cache, pool = task.cache, task.pool
     if pool is None:
         return cache.keys.astype(np.float64), cache.labels
-    unlabelled = np.full(len(pool.keys), UNLABELLED)
-    return np.concatenate([cache.keys, pool.keys]).astype(np.float64), np.concatenate([cache.labels, unlabelled])
+    unlabeled = np.full(len(pool.keys), UNLABELLED)
+    return np.concatenate([cache.keys, pool.keys]).astype(np.float64), np.concatenate([cache.labels, unlabeled])
 
 
 def logits_of(probe: Any, features: Tensor, n_classes: int) -> Tensor:

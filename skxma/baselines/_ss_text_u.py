@@ -21,12 +21,12 @@ ABSENT_RATIO = 4.0
 
 
 class SSTextUClassifier(BaseFewShotClassifier):
-    """SS-Text-U [1]_: class texts moved by labelled and unlabelled pictures, in closed form.
+    """SS-Text-U [1]_: class texts moved by labeled and unlabeled images, in closed form.
 
-    ``T_c + s n_c / (2 N) · Σ_labelled f + s / M · Σ_u q_uc f``, s the logit scale, n_c of the N labelled pictures are
-    of the class; q assigns the M unlabelled by optimal transport of the logits, with the classes' shares among the
-    labelled for marginal. Three rounds of assigning and moving; the answer is the scaled cosine to the result. Without
-    unlabelled pictures the third term is missing. Nothing is trained, and nothing searched on validation pictures.
+    ``T_c + s n_c / (2 N) · Σ_labeled f + s / M · Σ_u q_uc f``, s the logit scale, n_c of the N labeled images are
+    of the class; q assigns the M unlabeled by optimal transport of the logits, with the classes' shares among the
+    labeled for marginal. Three rounds of assigning and moving; the answer is the scaled cosine to the result. Without
+    unlabeled images the third term is missing. Nothing is trained, and nothing searched on validation images.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class SSTextUClassifier(BaseFewShotClassifier):
         support = SupportTensors.of(task)
         pool, counts = pool_of(task)
         sums = support.means * support.mass[:, None]
-        labelled = support.scale * support.mass[:, None] / (2 * support.mass.sum()) * sums
+        labeled = support.scale * support.mass[:, None] / (2 * support.mass.sum()) * sums
         prototypes = support.text
         if len(pool):
             share = class_shares(support.mass)
@@ -104,9 +104,9 @@ class SSTextUClassifier(BaseFewShotClassifier):
                 logits = support.scale * F.affinity(pool, F.normalize(prototypes))
                 assigned = transport(logits, share, counts, self.n_transport)
                 drawn = (assigned * counts[:, None]).T @ pool / counts.sum()
-                prototypes = support.text + labelled + support.scale * drawn
+                prototypes = support.text + labeled + support.scale * drawn
         else:
-            prototypes = support.text + labelled
+            prototypes = support.text + labeled
         return {"prototypes_": frozen(F.normalize(prototypes)), "n_trained_": 0}
 
     def _logits(self, features: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class SSTextUClassifier(BaseFewShotClassifier):
 
 
 def class_shares(mass: Tensor) -> Tensor:
-    """Shares (C,) of the classes among the labelled pictures; one without any counts a quarter of the rarest."""
+    """Shares (C,) of the classes among the labeled images; one without any counts a quarter of the rarest."""
     least = mass[mass > 0].min() / ABSENT_RATIO
     filled = torch.where(mass > 0, mass, least)
     return filled / filled.sum()

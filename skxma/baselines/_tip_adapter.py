@@ -19,9 +19,9 @@ ADAM_EPS = 1e-4
 
 
 class TipAdapterClassifier(BaseFewShotClassifier):
-    """Tip-Adapter [1]_: zero-shot logits plus what a cache of the labelled images retrieves; nothing is trained.
+    """Tip-Adapter [1]_: zero-shot logits plus what a cache of the labeled images retrieves; nothing is trained.
 
-    ``logit_scale · f Tᵀ + alpha · exp(−beta (1 − f Fᵀ)) L``, F the labelled images' features and L their labels.
+    ``logit_scale · f Tᵀ + alpha · exp(−beta (1 − f Fᵀ)) L``, F the labeled images' features and L their labels.
 
     The official code [2]_ searches 200 × 20 values of beta and alpha on a full validation set, and for ImageNet on the
     test set. Here they are the paper's fixed defaults; :func:`skxma.model_selection.tune` searches them on validation

@@ -19,7 +19,7 @@ WARMUP_RATE = 1e-5
 
 @dataclass(frozen=True)
 class Plan:
-    """How a head is trained.
+    """Settings of the training of a head.
 
     Attributes
     ----------
@@ -65,8 +65,10 @@ class Plan:
         return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
-def descend(parameters: Sequence[Tensor], objective: Callable[[], Tensor], n_steps: int, plan: Plan) -> list[float]:
-    """Minimise an objective, drawn anew at each step; returns its values.
+def minimize_by_steps(
+    parameters: Sequence[Tensor], objective: Callable[[], Tensor], n_steps: int, plan: Plan
+) -> list[float]:
+    """Minimize an objective, drawn anew at each step; returns its values.
 
     Parameters
     ----------
@@ -127,7 +129,7 @@ def train(
         loss = (weights[rows] * losses(rows)).sum() / weights[rows].sum()
         return loss if penalty is None else loss + penalty()
 
-    return means_of(descend(parameters, objective, plan.n_epochs * steps, plan), steps)
+    return means_of(minimize_by_steps(parameters, objective, plan.n_epochs * steps, plan), steps)
 
 
 def steps_a_pass(n: int, batch_size: int) -> int:
@@ -146,7 +148,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cosine_logits(features: Tensor, prototypes: Tensor, scale: float) -> Tensor:
-    """``τ cos(f, w)`` (n, C) of L2-normalised features (n, D) and prototypes of any length (C, D)."""
+    """``τ cos(f, w)`` (n, C) of L2-normalized features (n, D) and prototypes of any length (C, D)."""
     return scale * F.affinity(features, F.normalize(prototypes))
 
 
@@ -170,5 +172,5 @@ def frozen(tensor: Tensor) -> NDArray[np.float32]:
 
 
 def count(parameters: Sequence[Tensor]) -> int:
-    """How many numbers the parameters hold."""
+    """Number of scalars in the parameters."""
     return sum(p.numel() for p in parameters)

@@ -24,24 +24,24 @@ BLOCK_ENTRIES = 2**24
 
 
 class TransCLIPClassifier(BaseFewShotClassifier):
-    """TransCLIP [1]_ in its few-shot form: a Gaussian mixture over unlabelled pictures, held near what the text says.
+    """TransCLIP [1]_ in its few-shot form: a Gaussian mixture over unlabeled images, held near what the text says.
 
     Assignments ``z ∝ ŷ^λ · exp((log N(f; μ, Σ) + 50 / (2 k) · (Wᵀ z + W z)) / 50)``, ŷ zero-shot's probabilities, W
-    the cosines to the k nearest pictures, Σ diagonal and shared; then μ and Σ of the assignments and of the labelled
-    pictures, which together weigh 50 γ times the unlabelled; ten times in turn. Nothing is trained.
+    the cosines to the k nearest images, Σ diagonal and shared; then μ and Σ of the assignments and of the labeled
+    images, which together weigh 50 γ times the unlabeled; ten times in turn. Nothing is trained.
 
-    The official code [2]_ is transductive: it answers for the pool itself. A new picture is answered here by the same
-    assignment, with its nearest pictures in the pool for neighbours. It picks γ from {0.002, 0.01, 0.02, 0.2} by
-    min(4, shots) validation pictures a class; here γ is fixed, and :func:`skxma.model_selection.tune` searches it.
+    The official code [2]_ is transductive: it answers for the pool itself. A new image is answered here by the same
+    assignment, with its nearest images in the pool for neighbors. It picks γ from {0.002, 0.01, 0.02, 0.2} by
+    min(4, shots) validation images per class; here γ is fixed, and :func:`skxma.model_selection.tune` searches it.
 
     Parameters
     ----------
     gamma : float, default=0.002
-        Weight γ of the labelled; at 0.02 all labelled pictures weigh as much as all unlabelled. The default is that of
+        Weight γ of the labeled; at 0.02 all labeled images weigh as much as all unlabeled. The default is that of
         the official values which is best on average over our feature files.
 
     text_weight : float, default=0.5
-        Weight λ, which the official code has at 0.5 with labelled pictures.
+        Weight λ, which the official code has at 0.5 with labeled images.
 
     n_neighbors : int, default=3
         Neighbours k in the graph of affinities.
@@ -62,7 +62,7 @@ class TransCLIPClassifier(BaseFewShotClassifier):
     variances_ : ndarray of shape (n_features,)
         The diagonal of Σ.
     pool_, assignments_ : ndarray of shape (n_unlabeled, n_features) and (n_unlabeled, n_classes)
-        The unlabelled pictures that differ, and their z.
+        The unlabeled images that differ, and their z.
 
     References
     ----------
@@ -122,7 +122,7 @@ class TransCLIPClassifier(BaseFewShotClassifier):
         pool, _ = pool_of(task)
         text = torch.log_softmax(support.zero_shot_logits(pool), 1)
         z = torch.softmax(text, 1)
-        # the labelled pictures are among the neighbours, and their labels stay
+        # the labeled images are among the neighbors, and their labels stay
         graph = Graph.of(pool, support.features, self.n_neighbors)
         mixture = Mixture.start(support, pool, z)
         for _ in range(self.n_iter):
@@ -155,13 +155,13 @@ class TransCLIPClassifier(BaseFewShotClassifier):
         if not len(pool):
             return logits
         cosines, nearest = (features @ pool.T).topk(min(self.n_neighbors, len(pool)), dim=1)
-        # a new picture is nobody's neighbour, so that of the two ways its own counts for both
+        # a new image is nobody's neighbor, so that of the two ways its own counts for both
         return logits + (cosines[:, :, None] * z[nearest]).sum(1) / self.n_neighbors
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nearest neighbours in the pool, of the pool's pictures (first M rows) and of the labelled (the others).
+    """Nearest neighbors in the pool, of the pool's images (first M rows) and of the labeled (the others).
 
     Attributes
     ----------
@@ -173,11 +173,11 @@ class Graph:
     cosines: Tensor
 
     @classmethod
-    def of(cls, pool: Tensor, labelled: Tensor, k: int) -> Graph:
-        """Neighbours of all; a picture of the pool is not its own."""
+    def of(cls, pool: Tensor, labeled: Tensor, k: int) -> Graph:
+        """Neighbours of all; an image of the pool is not its own."""
         k = min(k, max(len(pool) - 1, 0))
         nearest, cosines = [], []
-        rows = torch.cat([pool, labelled])
+        rows = torch.cat([pool, labeled])
         for start in range(0, len(rows), step := max(1, BLOCK_ENTRIES // max(len(pool), 1))):
             some = rows[start : start + step] @ pool.T
             own = torch.arange(start, start + len(some), device=pool.device)
@@ -189,7 +189,7 @@ class Graph:
         return cls(torch.cat(nearest), torch.cat(cosines))
 
     def both_ways(self, z: Tensor, labels: Tensor) -> Tensor:
-        """``Wᵀ z + W z`` (M, C) for the pool; through Wᵀ the labelled pictures, one-hot (N, C), draw theirs too."""
+        """``Wᵀ z + W z`` (M, C) for the pool; through Wᵀ the labeled images, one-hot (N, C), draw theirs too."""
         m = len(z)
         onward = (self.cosines[:m, :, None] * z[self.nearest[:m]]).sum(1)
         sources = torch.cat([z, labels])
@@ -208,7 +208,7 @@ class Mixture:
 
     @classmethod
     def start(cls, support: SupportTensors, pool: Tensor, z: Tensor) -> Mixture:
-        """Means of the labelled pictures, where there are none of the most confident of the pool; variances 1 / D."""
+        """Means of the labeled images, where there are none of the most confident of the pool; variances 1 / D."""
         means = support.means.clone()
         if len(pool):
             value, index = z.topk(min(CONFIDENT, len(pool)), dim=0)
@@ -221,13 +221,13 @@ class Mixture:
 
     @classmethod
     def of(cls, support: SupportTensors, pool: Tensor, z: Tensor, gamma: float) -> Mixture:
-        """Means and variances, of which the labelled pictures weigh 50 γ and the pool 1 in all."""
-        labelled = gamma * SHARPNESS * support.values / support.values.sum()
-        unlabelled = z / max(len(z), 1)
-        mass = labelled.sum(0) + unlabelled.sum(0)
-        means = (labelled.T @ support.features + unlabelled.T @ pool) / mass[:, None].clamp_min(1e-12)
+        """Means and variances, of which the labeled images weigh 50 γ and the pool 1 in all."""
+        labeled = gamma * SHARPNESS * support.values / support.values.sum()
+        unlabeled = z / max(len(z), 1)
+        mass = labeled.sum(0) + unlabeled.sum(0)
+        means = (labeled.T @ support.features + unlabeled.T @ pool) / mass[:, None].clamp_min(1e-12)
         means = torch.nn.functional.normalize(means, dim=1)
-        spread = _spread(support.features, labelled, means) + _spread(pool, unlabelled, means)
+        spread = _spread(support.features, labeled, means) + _spread(pool, unlabeled, means)
         return cls(means, (spread / mass.sum()).clamp_min(1e-12))
 
     def log_density(self, features: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from skxma.baselines._base import zero_shot_logits
 
 
 class ZeroShotClassifier(BaseFewShotClassifier):
-    """Zero-shot CLIP [1]_: the class whose text is nearest. The labelled images say only which classes there are.
+    """Zero-shot CLIP [1]_: the class whose text is nearest. The labeled images say only which classes there are.
 
     ``logit_scale · f Tᵀ``. Without text, class means stand for it (a nearest-mean classifier).
 

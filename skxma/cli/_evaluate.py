@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from skxma.cli._inputs import add_columns, read_labeled_images
 from skxma.cli._model_files import load
 from skxma.cli._predict import answers
 from skxma.cli._tables import print_columns
@@ -35,6 +36,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="what `skxma fit` saved")
     parser.add_argument("data", metavar="DIR", help="folder with a folder per class, or table of paths and labels")
+    add_columns(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw the confusion matrix; needs matplotlib: skxma[plot]")
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
     parser.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
@@ -47,13 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
         from skxma.inspection._figure_file import check_figure_file
 
         check_figure_file(arguments.plot, what="--plot")
-    from skxma.datasets import load_image_folder
     from skxma.inspection._evaluation import evaluation
 
     clf = load(arguments.model)
     if arguments.memory:
         clf.set_params(memory=arguments.memory)
-    data = load_image_folder(arguments.data)
+    data = read_labeled_images(arguments.data, arguments, part="test")
     known, unknown, untested = compare_labels(clf.classes_.tolist(), data.target.tolist(), arguments)
     kept = [row for row in zip(data.paths, data.target.tolist(), strict=True) if row[1] in known]
     readable, probabilities = answers(clf, [path for path, _ in kept])

@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 
+from skxma.cli._info import left_out_line
 from skxma.cli._inputs import image_paths, read_labeled_images
 from skxma.cli._model_files import absolute, place_for, save
 from skxma.cli._streams import say
@@ -43,5 +44,7 @@ def run_fit(arguments: argparse.Namespace) -> None:
         say(f"known from their text alone, without images: {', '.join(unseen)}")
     if unlabeled:
         say(f"learned from {clf.n_unlabeled_used_} of {len(unlabeled)} images without labels")
+    if line := left_out_line(clf):
+        say(line)
     for found in labels_in_question(clf):
         say(f"label in question ({found.probability:.2f}): {data.paths[found.sample]}, rather {found.suggested}")

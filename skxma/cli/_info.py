@@ -169,6 +169,6 @@ def head_rows(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
         images += f", and {described['n_unlabeled_used']} without labels"
     yield "images", images
     if described["left_out_line"]:
-        yield "accuracy", described["left_out_line"]
+        yield "left out", described["left_out_line"].removeprefix("left-out accuracy ")
     if described["evidence"] == "calibrated":
         yield "doubtful labels", str(len(described["doubtful_labels"]))

@@ -127,7 +127,7 @@ def _visit(folder: Path, recursive: bool, listing: Listing) -> None:
     for entry in entries:
         if is_hidden(entry.name):
             listing.n_hidden += 1
-        elif entry.is_dir():
+        elif _is_folder(entry):
             if entry.is_symlink():
                 listing.n_links += 1
             elif recursive:
@@ -136,6 +136,14 @@ def _visit(folder: Path, recursive: bool, listing: Listing) -> None:
             listing.paths.append(str(folder / entry.name))
         else:
             listing.other_types[ending] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # a link to itself, for one
+        return False
 
 
 def counted(n: int, noun: str) -> str:

@@ -9,7 +9,7 @@ from skxma.encoder._network import unreachable_reason
 from skxma.errors import WeightsError
 
 CONFIG_NAME = "open_clip_config.json"
-TINY_FOLDER = Path(__file__).parents[1] / "_assets" / "tiny"
+TINY_FOLDER = Path(__file__).parent / "tiny"
 
 # In the order in which open_clip prefers them.
 _CHECKPOINT_NAMES = (

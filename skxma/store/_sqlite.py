@@ -185,7 +185,7 @@ class EmbeddingStore:
             yield connection
 
     def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Query the database; read-only where its folder can't be written, since SQLite keeps a log and a lock there."""
+        """Query the database; read-only if its folder cannot be written, since SQLite keeps a log and a lock there."""
         try:
             with self._connection() as connection:
                 return question(connection)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from problems import make_problem
 
@@ -37,8 +38,8 @@ def short(kind):
 
 
 def test_a_later_fit_leaves_no_attribute_of_an_earlier_one():
-    clf = XMAdapterClassifier("precomputed", text_features=PROBLEM.text, unlabeled_label=0, n_epochs=0)
-    clf.fit(PROBLEM.X, PROBLEM.y)
+    clf = XMAdapterClassifier("precomputed", text_features=PROBLEM.text, unlabeled_label=-1, n_epochs=0)
+    clf.fit(PROBLEM.X, np.r_[PROBLEM.y[:-1], -1])
     assert {"soft_labels_", "n_unlabeled_used_", "unlabeled_cache_", "unlabeled_position_"} <= set(vars(clf))
     clf.set_params(unlabeled_label=None).fit(PROBLEM.X, PROBLEM.y)
     fresh = XMAdapterClassifier("precomputed", text_features=PROBLEM.text, n_epochs=0).fit(PROBLEM.X, PROBLEM.y)

@@ -37,6 +37,6 @@ def test_wrong_drops_are_named_and_change_nothing():
     before = clf.predict_proba(problem.X_test)
     with pytest.raises(ValueError, match=r"\[9\]"):
         clf.drop([9])
-    with pytest.raises(ValueError, match="1 classes would stay"):
+    with pytest.raises(ValueError, match="1 classes would remain"):
         clf.drop([0, 1])
     np.testing.assert_array_equal(clf.predict_proba(problem.X_test), before)

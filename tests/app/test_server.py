@@ -204,7 +204,7 @@ def test_a_model_is_opened_and_closed(tab, tmp_path):
     answer = tab.ask("bear", model=model["number"])["answer"]
     assert answer["scores"][0]["label"] == "bear"
     assert answer["retrieved"][0]["image"] is None
-    assert re.fullmatch(r"image [1-6]", answer["retrieved"][0]["name"])
+    assert answer["retrieved"][0]["name"] in {file.name for file in files("bear", slice(3))}
     assert len(state["columns"]) == 2
     assert tab.delete("model").json["model"]["file"] is None
     answer = tab.post("model", **upload("photo.skxma", b"\x89PNG"))

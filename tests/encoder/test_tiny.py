@@ -10,7 +10,7 @@ from skxma.datasets import load_emoji
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.prompts import TEMPLATES
 
-TINY = Path(skxma.__file__).parent / "_assets" / "tiny"
+TINY = Path(skxma.__file__).parent / "encoder" / "tiny"
 
 
 @pytest.fixture(scope="module")

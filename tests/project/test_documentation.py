@@ -13,9 +13,7 @@ import skxma
 from skxma.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-MODULES = [
-    module.name for module in walk_packages(skxma.__path__, "skxma.") if not module.name.startswith("skxma._assets")
-]
+MODULES = [module.name for module in walk_packages(skxma.__path__, "skxma.")]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "guide").glob("*.md"), ROOT / "README.md"])
 # what a page's snippets need of the newest releases
 NEEDS = {"tools": "sklearn.callback"}

@@ -1,1 +1,0 @@
-"""Bundled data: the encoder "tiny" and a list of everyday words."""
