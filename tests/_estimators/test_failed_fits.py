@@ -155,7 +155,8 @@ def some_calls(calls):
 
 
 def every_call(calls):
-    return range(len(calls))
+    """All calls; of the thousands that a fit with a pool makes every second, third or fourth."""
+    return range(0, len(calls), 1 + len(calls) // 3000)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
