@@ -23,9 +23,9 @@ def resolve_store(memory: object) -> MemoryStore | EmbeddingStore | None:
     Parameters
     ----------
     memory : None, bool, str, path-like, MemoryStore or EmbeddingStore
-        None is the process-wide `MemoryStore`, False no store, True the `EmbeddingStore` in the user's cache folder (or in
-        the folder that the environment variable SKXMA_CACHE names), a path an `EmbeddingStore` there, and a store stands
-        for itself.
+        None is the process-wide `MemoryStore`, False no store, True the `EmbeddingStore` in the user's cache folder
+        (or in the folder that the environment variable SKXMA_CACHE names), a path an `EmbeddingStore` there, and a
+        store stands for itself.
 
     Returns
     -------
