@@ -119,13 +119,18 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, (float, np.floating, np.datetime64)) and bool(value != value)
 
 
+def composed(label: Any) -> Any:
+    """Return a string in Unicode's composed form, by which two spellings of it are equal; anything else as it is."""
+    return unicodedata.normalize("NFC", label) if isinstance(label, str) and not label.isascii() else label
+
+
 def one_form(labels: NDArray[Any], parameter: str = "y") -> NDArray[Any]:
     """Return labels in which a string that occurs in two Unicode forms, which look the same, is in NFC."""
     if labels.dtype.kind not in "UO" or all(not isinstance(v, str) or v.isascii() for v in labels.tolist()):
         return labels
     forms: dict[str, set[str]] = {}
     for label in labels.tolist():
-        forms.setdefault(_composed(label), set()).add(label)
+        forms.setdefault(composed(label), set()).add(label)
     twofold = sorted(composed for composed, found in forms.items() if len(found) > 1)
     if not twofold:
         return labels
@@ -135,7 +140,7 @@ def one_form(labels: NDArray[Any], parameter: str = "y") -> NDArray[Any]:
         "unicodedata.normalize('NFC', label) to compare them with predictions."
     )
     merged = set(twofold)
-    values = [_composed(label) if _composed(label) in merged else label for label in labels.tolist()]
+    values = [composed(label) if composed(label) in merged else label for label in labels.tolist()]
     return _fitting(values, labels.dtype, parameter)
 
 
@@ -148,8 +153,8 @@ def members(labels: NDArray[Any], among: Iterable[Any]) -> NDArray[np.bool_]:
     among : iterable of labels
         Two Unicode forms of a string are equal.
     """
-    known = {_composed(_scalar(label)) for label in among}
-    return np.array([_composed(label) in known for label in _plain(labels)], dtype=bool)
+    known = {composed(_scalar(label)) for label in among}
+    return np.array([composed(label) in known for label in _plain(labels)], dtype=bool)
 
 
 def join_labels(known: NDArray[Any], fresh: NDArray[Any]) -> NDArray[Any]:
@@ -175,8 +180,8 @@ def with_spelling_of(labels: Any, classes: NDArray[Any]) -> NDArray[Any]:
     array = np.asarray(labels)
     if array.dtype.kind not in "UO" or array.ndim != 1:
         return array
-    forms = {_composed(label): label for label in classes.tolist()}
-    values = [forms.get(_composed(label), label) if isinstance(label, str) else label for label in array.tolist()]
+    forms = {composed(label): label for label in classes.tolist()}
+    values = [forms.get(composed(label), label) if isinstance(label, str) else label for label in array.tolist()]
     return np.array(values, dtype=None if array.dtype.kind == "U" else object)
 
 
@@ -243,6 +248,27 @@ def announced_classes(
             "List every label in classes, or leave it out: classes then join as they come."
         )
     return list(wanted.tolist())
+
+
+def without_index(given: Any, classes: NDArray[Any], parameter: str) -> Any:
+    """Return a Series or a frame as a mapping or an array that means the same, for a file that holds no pandas objects.
+
+    Parameters
+    ----------
+    given : object
+        What a fit took as `class_names` or `text_features`; anything else than pandas' objects comes back as it is.
+    classes : ndarray of shape (C,)
+        The classes of that fit.
+    parameter : {"class_names", "text_features"}
+    """
+    if not _has_index(given):
+        return given
+    rows = list(given.to_numpy())
+    if parameter == "class_names" and len(given.shape) == 2:
+        rows = given.iloc[:, 0].tolist()
+    if _index_counts(given) or _names_are_labels(given, classes.tolist(), parameter):
+        return rows if len(given.shape) == 1 or parameter == "class_names" else given.to_numpy()
+    return dict(zip([_scalar(value) for value in given.index.tolist()], rows, strict=True))
 
 
 def check_unknown(unknown: Any, classes: NDArray[Any]) -> None:
@@ -347,7 +373,7 @@ def resolve_classes(
     seen = np.unique(y if kept is None else y[kept])
     if not len(seen):
         raise ValueError("y holds no sample of positive weight.")
-    forms = {_composed(label): label for label in seen.tolist()}
+    forms = {composed(label): label for label in seen.tolist()}
     named = None if class_names is None else _names_by_label(class_names, seen, forms)
     rows = None if text_features is None else _text_by_label(text_features, seen, named, forms)
     tables = [
@@ -367,7 +393,7 @@ def resolve_classes(
     further += announced or []
     if known is not None and not tables:
         further += known.tolist()
-    classes = _with_further(seen, [forms.setdefault(_composed(label), label) for label in further])
+    classes = _with_further(seen, [forms.setdefault(composed(label), label) for label in further])
     if len(classes) < 2:
         raise ValueError(
             f"y holds one class, {seen.tolist()[0]!r}; a classifier needs at least two. Add images of another class, "
@@ -440,7 +466,7 @@ def _is_marker(value: Any, marker: Any) -> bool:
     if marker is None:
         return False
     if isinstance(marker, str) or isinstance(value, str):
-        return isinstance(marker, str) and isinstance(value, str) and _composed(value) == _composed(marker)
+        return isinstance(marker, str) and isinstance(value, str) and composed(value) == composed(marker)
     return is_missing(value) if is_missing(marker) else not is_missing(value) and bool(value == marker)
 
 
@@ -449,11 +475,6 @@ def _kind(label: Any) -> str:
     if isinstance(label, str):
         return "str"
     return "number" if isinstance(label, (bool, int, float)) else type(label).__name__
-
-
-def _composed(label: Any) -> Any:
-    """Return a string in Unicode's composed form, by which two spellings of it are equal; anything else as it is."""
-    return unicodedata.normalize("NFC", label) if isinstance(label, str) and not label.isascii() else label
 
 
 def _distinct(labels: list[Any]) -> list[Any]:
@@ -659,6 +680,17 @@ def _has_index(given: Any) -> bool:
     return hasattr(given, "iloc") and hasattr(given, "index") and hasattr(given, "shape")
 
 
+def _index_counts(given: Any) -> bool:
+    """Return whether an index counts the rows from 0, as pandas makes it where none is given."""
+    return type(given.index).__name__ == "RangeIndex" and given.index.tolist() == list(range(len(given)))
+
+
+def _names_are_labels(given: Any, labels: list[Any], parameter: str) -> bool:
+    """Return whether the values of `class_names` are the labels: strings, which no index of numbers can stand for."""
+    numbers = not any(isinstance(value, str) for value in given.index.tolist())
+    return parameter == "class_names" and isinstance(labels[0], str) and numbers
+
+
 def _labels_in_index(given: Any, labels: list[Any], named: dict[Any, Any] | None, parameter: str) -> list[Any] | None:
     """Return the label of each row of a Series or a frame, from its index; None where that only counts the rows.
 
@@ -668,16 +700,13 @@ def _labels_in_index(given: Any, labels: list[Any], named: dict[Any, Any] | None
         An index that holds neither the labels nor their names, or that could mean either of two things.
     """
     index = [_scalar(value) for value in given.index.tolist()]
-    counts = type(given.index).__name__ == "RangeIndex" and index == list(range(len(index)))
-    strings = isinstance(labels[0], str)
-    # among string labels a name is its own label, wherever it stands
-    beside = parameter == "class_names" and strings and not any(isinstance(value, str) for value in index)
-    if beside or (counts and strings):
+    counts = _index_counts(given)
+    if _names_are_labels(given, labels, parameter) or (counts and isinstance(labels[0], str)):
         return None
-    known = {_composed(value) for value in index}
+    known = {composed(value) for value in index}
     if len(known) < len(index):
         raise ValueError(f"{parameter} has rows of one label in its index; keep one row per label.")
-    lacking = [label for label in labels if _composed(label) not in known]
+    lacking = [label for label in labels if composed(label) not in known]
     if not lacking:
         if counts and named is not None and list(named) != index:
             raise ValueError(
@@ -701,8 +730,8 @@ def _labels_in_index(given: Any, labels: list[Any], named: dict[Any, Any] | None
 def _labels_by_name(keys: list[Any], named: dict[Any, Any]) -> list[Any] | None:
     """Return the label whose name each key is; None where a key is no name, or two labels share one."""
     firsts = {label: name if isinstance(name, str) else next(iter(name)) for label, name in named.items() if name}
-    by_name = {_composed(name): label for label, name in firsts.items()}
-    found = [by_name.get(_composed(key)) for key in keys]
+    by_name = {composed(name): label for label, name in firsts.items()}
+    found = [by_name.get(composed(key)) for key in keys]
     return None if len(by_name) < len(firsts) or any(label is None for label in found) else found
 
 
@@ -733,17 +762,22 @@ def _with_clean_keys(table: dict[Any, Any], labels: list[Any], parameter: str, f
     for key, item in zip(keys, table.values(), strict=True):
         if isinstance(labels[0], int) and isinstance(key, float) and not key.is_integer():
             raise ValueError(f"{parameter} has the key {key!r}, but y holds integers, such as {labels[0]!r}.")
-        label = forms.setdefault(_composed(key), key)
-        if label in clean and parameter == "text_features":
-            raise ValueError(f"{parameter} has two rows for {label!r}, in two Unicode forms; keep one.")
+        label = forms.setdefault(composed(key), key)
+        if label in clean and (parameter == "text_features" or _composed_name(clean[label]) != _composed_name(item)):
+            raise ValueError(f"{parameter} has the key {label!r} twice, in two Unicode forms; keep one.")
         clean[label] = item
     return clean
 
 
+def _composed_name(name: Any) -> Any:
+    """Return a name, or several, in Unicode's composed form."""
+    return composed(name) if name is None or isinstance(name, str) else [composed(one) for one in name]
+
+
 def _refuse_strangers(labels: list[Any], table: dict[Any, Any], parameter: str, source: str) -> None:
     """Refuse labels that a table does not know."""
-    known = {_composed(key) for key in table}
-    missing = [label for label in labels if _composed(label) not in known]
+    known = {composed(key) for key in table}
+    missing = [label for label in labels if composed(label) not in known]
     if not missing:
         return
     hint = ""

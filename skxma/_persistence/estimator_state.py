@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from skxma._labels import without_index
 from skxma._persistence.names_on_disk import CLIP_ENCODER, ESTIMATORS, RECORDS
 from skxma._persistence.packing import Arrays, Packer, Unpacker, fits
 from skxma._persistence.record import EstimatorRecord, find_record, type_on_disk
@@ -18,6 +19,8 @@ from skxma.errors import ModelFileError
 
 # Names on disk of the parameters that may hold a path of this machine, which a file does not.
 PLACES = ("memory", "cache_dir")
+# Parameters that may be pandas' objects, whose index holds labels.
+LABELED = ("class_names", "text_features")
 
 
 def pack_estimator(estimator: Any) -> tuple[dict[str, Any], Arrays]:
@@ -49,6 +52,8 @@ def pack_estimator(estimator: Any) -> tuple[dict[str, Any], Arrays]:
                 f"{attribute!r} is neither a parameter nor the result of a fit, so a model file cannot hold it; "
                 "delete it, or save with joblib."
             )
+    for name in LABELED:
+        parameters[name] = without_index(parameters[name], estimator.classes_, name)
     packer = Packer(RECORDS)
     state = {
         "estimator": type_on_disk(record),

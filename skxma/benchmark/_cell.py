@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from skxma._labels import with_spelling_of
 from skxma._statistics import calibration_error
 from skxma.benchmark._problem import POOL, Problem
 
@@ -67,7 +68,7 @@ def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol
         fitted_at = time.perf_counter()
         probabilities = fitted.predict_proba(test)
         done = time.perf_counter()
-    classes, y_test = fitted.classes_, problem.y[draw.test]
+    classes, y_test = fitted.classes_, with_spelling_of(problem.y[draw.test], fitted.classes_)
     if problem.fold is not None:
         among = np.isin(classes, np.unique(y_test))
         classes, probabilities = classes[among], probabilities[:, among]

@@ -75,13 +75,15 @@ def run(arguments: argparse.Namespace) -> int:
 def compare_labels(
     classes: Sequence[Any], labels: Sequence[Any], arguments: argparse.Namespace
 ) -> tuple[dict[Any, Any], dict[str, int], list[str]]:
-    """The class of each label that the model knows, images by unknown label, classes without test images.
+    """Return the class of each label that the model knows, images by unknown label, and classes without test images.
 
     What does not match is named on stderr.
     """
-    by_text = {str(label): label for label in classes}
+    from skxma._labels import composed
+
+    by_text = {composed(str(label)): label for label in classes}
     present = dict.fromkeys(labels)
-    known = {label: by_text[str(label)] for label in present if str(label) in by_text}
+    known = {label: by_text[composed(str(label))] for label in present if composed(str(label)) in by_text}
     unknown = {str(label): labels.count(label) for label in present if label not in known}
     untested = [str(label) for label in classes if label not in known.values()]
     if not known:

@@ -42,6 +42,7 @@ def labels_of(given: Sequence[str], arguments: argparse.Namespace) -> list[str]:
 
 def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None:
     """What a JSON file calls the classes; those that it leaves out are called by their labels. None for no file."""
+    from skxma._labels import composed
     from skxma.prompts import clean_name
 
     if path is None:
@@ -57,4 +58,6 @@ def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None
     for label, name in given.items():
         if not (name is None or isinstance(name, str) or (isinstance(name, list) and name)):
             raise ValueError(f"{path}: {label!r} must be called by a text, a list of texts, or null; not {name!r}.")
-    return {label: clean_name(label) for label in labels} | given
+    # folders from a Mac and a file from elsewhere spell a label in two Unicode forms
+    spelled = {composed(label): label for label in labels}
+    return {label: clean_name(label) for label in labels} | {spelled.get(composed(k), k): v for k, v in given.items()}

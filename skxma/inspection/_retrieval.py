@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from skxma._labels import with_spelling_of
 from skxma.embeddings import is_embeddings
 from skxma.inspection._draw import QUIET, RIGHT, WRONG, legend, pyplot, short, show
 from skxma.inspection._labels import support_labels
@@ -114,7 +115,7 @@ class RetrievalDisplay:
             estimator.predict_proba(X),
             estimator.classes_,
             labels,
-            y,
+            None if y is None else with_spelling_of(y, estimator.classes_),
             queries=None if is_embeddings(X) else X,
             support=support,
             texts=class_texts(estimator, labels),
