@@ -33,18 +33,18 @@ def cases():
     images, labels = emoji.images[:20], emoji.target[:20]
     X, y = np.random.default_rng(0).standard_normal((12, 8)), np.arange(3).repeat(4)
     ready = XMAdapterClassifier("precomputed")
-    Path("broken.jpg").write_bytes(b"not a picture")
+    Path("broken.jpg").write_bytes(b"not an image")
     joblib.dump(LogisticRegression(), "model.skxma")
 
     yield "a folder that is missing", lambda: load_image_folder("birds")
-    yield "a file that is no picture", lambda: XMAdapterClassifier("tiny").fit([images[0], "broken.jpg"], ["a", "b"])
+    yield "a file that is no image", lambda: XMAdapterClassifier("tiny").fit([images[0], "broken.jpg"], ["a", "b"])
     yield "a model that is unknown", lambda: CLIPEncoder("ViT-B-23/openai").encode_image(images)
     yield (
         "weights that are not here, and no network",
         lambda: CLIPEncoder(cache_dir="weights", local_files_only=True).encode_image(images),
     )
-    yield "fewer labels than pictures", lambda: XMAdapterClassifier("tiny").fit(images, labels[:-1])
-    yield "pictures of one class", lambda: XMAdapterClassifier("tiny").fit(images[:5], labels[:5])
+    yield "fewer labels than images", lambda: XMAdapterClassifier("tiny").fit(images, labels[:-1])
+    yield "images of one class", lambda: XMAdapterClassifier("tiny").fit(images[:5], labels[:5])
     yield "embeddings that are not finite", lambda: ready.fit(np.where(X > 2, np.nan, X), y)
     yield "embeddings of another encoder", lambda: ready.fit(Embeddings(X, "one"), y).predict(Embeddings(X, "other"))
     yield "a pickle that is called a model file", lambda: load("model.skxma")

@@ -1,4 +1,4 @@
-"""Accurate image classifiers from a handful of labeled pictures."""
+"""Accurate image classifiers from a handful of labeled images."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -251,7 +251,7 @@ def announced_classes(
 
 
 def without_index(given: Any, classes: NDArray[Any], parameter: str) -> Any:
-    """Return a Series or a frame as a mapping or an array that means the same, for a file that holds no pandas objects.
+    """Return a Series or a frame as a mapping or an array that means the same, for a file without pandas objects.
 
     Parameters
     ----------
@@ -353,7 +353,7 @@ def resolve_classes(
     announced : sequence of labels, optional
         Further classes, with or without samples.
     known : ndarray of labels, optional
-        Classes that stay where neither `class_names` nor `text_features` says which classes there are.
+        Classes that stay where neither `class_names` nor `text_features` lists the classes.
     marker : str, number or None
         The marker of no label, which is no class.
 
@@ -372,7 +372,7 @@ def resolve_classes(
         check_classification_targets(y)
     seen = np.unique(y if kept is None else y[kept])
     if not len(seen):
-        raise ValueError("y holds no sample of positive weight.")
+        raise ValueError("y has no sample of positive weight.")
     forms = {composed(label): label for label in seen.tolist()}
     named = None if class_names is None else _names_by_label(class_names, seen, forms)
     rows = None if text_features is None else _text_by_label(text_features, seen, named, forms)
@@ -788,7 +788,7 @@ def _refuse_strangers(labels: list[Any], table: dict[Any, Any], parameter: str, 
             f"pass a list in the order of the numbers: {parameter}=[{parameter}[label] for label in sorted(set(y))]."
         )
     raise ValueError(
-        f"{parameter} says nothing of {_some(missing)}, which {source}; it knows {_some(list(table))}.{hint}"
+        f"{parameter} has no entry for {_some(missing)}, which {source}; it has {_some(list(table))}.{hint}"
     )
 
 
@@ -818,7 +818,7 @@ def _warn_of_written_missing(labels: list[str]) -> None:
 def _stack(rows: dict[Any, Any], keys: list[Any]) -> NDArray[np.float64]:
     known = {key: np.asarray(row, dtype=np.float64) for key, row in rows.items() if row is not None}
     if not known:
-        raise ValueError("text_features holds no vector; leave the parameter out instead.")
+        raise ValueError("text_features has no vector; leave the parameter out instead.")
     shapes = {row.shape for row in known.values()}
     if len(shapes) > 1 or len(next(iter(shapes))) != 1:
         raise ValueError(f"text_features must hold vectors of one length, not of shapes {sorted(shapes)}.")

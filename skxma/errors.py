@@ -16,7 +16,7 @@ class SkxmaError(Exception):
 
 
 class ImageError(SkxmaError, ValueError):
-    """An item that was given as an image can't be read as one; says which and why.
+    """An item that was given as an image can't be read as one; the message names it and the reason.
 
     Parameters
     ----------
@@ -60,4 +60,4 @@ class ModelFileError(SkxmaError, ValueError):
 
 
 class MissingDependencyError(SkxmaError, ImportError):
-    """An optional package is needed and cannot be imported; says what needs it and how it is installed."""
+    """An optional package is needed and cannot be imported; the message names what needs it and how to install it."""

@@ -31,7 +31,7 @@ class Draw(NamedTuple):
 
 
 class FewShotSplit(BaseEstimator):
-    """Splits of `n_shots` images a class to learn from and the rest to test on, for scikit-learn's ``cv=``.
+    """Splits of `n_shots` images per class to learn from and the rest to test on, for scikit-learn's ``cv=``.
 
     With one `random_state` the images of fewer shots are among those of more.
 
@@ -52,8 +52,8 @@ class FewShotSplit(BaseEstimator):
         Decides the splits; an int makes them the same in each call.
 
     unlabeled_label : str, number or None, default=None
-        What stands in `y` for a picture without a label, as :class:`~skxma.XMAdapterClassifier` takes it. Such
-        pictures are trained on in every split and never tested on; one whose group is held out is left out.
+        Value of `y` that marks an image without a label, as :class:`~skxma.XMAdapterClassifier` takes it. Such
+        images are trained on in every split and never tested on; one whose group is held out is left out.
 
     Examples
     --------
@@ -161,7 +161,7 @@ class FewShotSplit(BaseEstimator):
             yield draw if unlabeled is None else joined_by(draw, np.flatnonzero(unlabeled), belongs)
 
     def _validation_shots(self) -> int | None:
-        """Validation images a class; None stands for half of the rest."""
+        """Validation images per class; None stands for half of the rest."""
         if self.validation == "full":
             return None
         if self.validation == "few":
@@ -296,7 +296,7 @@ def assign(labels: Indices, members: Indices, order: Indices, n_shots: int, n_va
 
 @dataclass(frozen=True)
 class Tuned:
-    """What :func:`tune` found.
+    """Result of :func:`tune`.
 
     Attributes
     ----------

@@ -35,7 +35,7 @@ def test_a_mapping_names_any_labels_and_may_know_more():
 def test_strings_must_be_among_a_sequence_of_names():
     table = resolve_classes(["dog", "cat"], class_names=["dog", "cat", "emu"])
     assert table.names == ["cat", "dog", "emu"]
-    with pytest.raises(ValueError, match=r"class_names says nothing of 'cow'.*knows 'dog'"):
+    with pytest.raises(ValueError, match=r"class_names has no entry for 'cow'.*has 'dog'"):
         resolve_classes(["dog", "cow"], class_names=["dog", "cat"])
 
 

@@ -32,8 +32,8 @@ _LOOKS = (
     (b"x\x9c", "a compressed pickle, as joblib writes"),
     (b"x\xda", "a compressed pickle, as joblib writes"),
     (b"x^", "a compressed pickle, as joblib writes"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself"),
     (b"<", "a web page"),
     (b"{", "a JSON file"),
@@ -122,7 +122,7 @@ def _parse(text: str, version: str) -> dict[str, Any]:
 
 
 def _check_start(file: Path) -> None:
-    """Refuse what does not start as a safetensors file, and say what it looks like."""
+    """Refuse what does not start as a safetensors file, and name what it looks like."""
     size = file.stat().st_size
     if not size:
         raise ModelFileError(f"{file} is empty.")
@@ -167,7 +167,7 @@ def _digest(text: str, arrays: Arrays) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What the header of a model file says besides its state: format, version and the release that wrote it.
+    """Metadata in the header of a model file: format, version and the release that wrote it.
 
     Parameters
     ----------

@@ -91,12 +91,12 @@ def retrieve(clf: Any, features: Any) -> list[Retrieved]:
 
 
 def reads_names(clf: Any) -> bool:
-    """Whether the names of the classes have a part in the model."""
+    """True if the names of the classes have a part in the model."""
     return clf.class_names_ is not None
 
 
 def can_reject(clf: Any) -> bool:
-    """Whether the model was fitted so that it knows what is like none of its classes."""
+    """True if the model was fitted with a threshold for images that belong to none of its classes."""
     return hasattr(clf, "open_set_score") and bool(np.isfinite(clf.reject_threshold_))
 
 

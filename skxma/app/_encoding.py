@@ -20,7 +20,7 @@ WATCH_SECONDS = 0.2
 
 
 class Encoders:
-    """What all tabs share: one of them encodes or fits at a time, and weights that are being loaded are loaded once."""
+    """State that all tabs share: one of them encodes or fits at a time, and weights are loaded once."""
 
     def __init__(self) -> None:
         self._at_work = Lock()

@@ -28,7 +28,7 @@ EXAMPLE_QUERIES = ("fox", "cat face", "tornado")
 
 
 class ChangedError(ValueError):
-    """What the page shows is not what the server holds."""
+    """The page shows something other than the server holds."""
 
 
 @dataclass(frozen=True)

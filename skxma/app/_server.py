@@ -248,7 +248,7 @@ def ask(tab: UUID) -> Response:
 
 @tab_routes.get("/job")
 def job(tab: UUID) -> Response:
-    """What has become of the last fit or question."""
+    """State of the last fit or question."""
     with session_of(tab) as session:
         return jsonify(described_job(session.job))
 
@@ -347,7 +347,7 @@ def described_model(model: Model, change: str | None) -> dict[str, Any]:
 
 
 def described_job(job: Job | None) -> dict[str, Any] | None:
-    """What a job is at, and what has come of it."""
+    """State and result of a job."""
     if job is None:
         return None
     found = {name: getattr(job, name) for name in ("kind", "state", "words", "done", "total", "error")}

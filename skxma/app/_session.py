@@ -120,17 +120,17 @@ class Session:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job is running."""
+        """True while a job is running."""
         return self.job is not None and self.job.state == "running"
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing would be lost with it."""
+        """True if nothing would be lost with it."""
         return not (self.is_busy or self.model or self.gallery.undoable or self.gallery.content)
 
     @property
     def change(self) -> str | None:
-        """Whether "images" or the "classes" themselves have changed since the fit; None for neither."""
+        """Part that changed since the fit, "images" or "classes"; None for neither."""
         if self.opened is not None or self.fitted is None or self._fitted_on == self.gallery.content:
             return None
         fitted, shown = ({name for name, _ in content} for content in (self._fitted_on, self.gallery.content))
@@ -236,7 +236,7 @@ class Session:
             raise ModelFileError(f"{name} was fitted on embeddings, and can't classify images.")
         if not isinstance(clf.encoder, (str, CLIPEncoder)):
             raise ModelFileError(f"{name} was fitted with an encoder of its own, which is not in the file.")
-        # where it was fitted says nothing of this machine
+        # the machine of the fit may have had other devices
         clf.set_params(device=self.device)
         if isinstance(clf.encoder, CLIPEncoder):
             clf.set_params(encoder__device=self.device)

@@ -33,7 +33,7 @@ _TOO_LONG = re.compile(r"longer than the (?P<n>\d+) tokens")
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether an error is for the page's user to mend, rather than a fault of skxma itself."""
+    """Return True if the user of the page can mend the error, rather than skxma's developers."""
     return isinstance(error, EXPECTED)
 
 
@@ -97,7 +97,7 @@ def shortened(name: str) -> str:
 
 
 def without_code(text: str) -> str:
-    """The sentences of a message that hold no Python code and no advice to a programmer."""
+    """The sentences of a message without Python code and without advice to a programmer."""
     text = re.sub(r"\b(?:model|encoder)=(?=['\"])", "the encoder ", text)
     text = re.sub(r"\bdevice=(?=['\"])", "the device ", text)
     kept = " ".join(filter(None, map(_facts, _PARTS.split(text))))

@@ -22,7 +22,7 @@ MEBI = 2**20
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured in a cell; accuracy, calibration error and likelihood are those of the test images."""
+    """Measurements of a cell; accuracy, calibration error and likelihood are those of the test images."""
 
     accuracy: float
     ece: float
@@ -87,7 +87,7 @@ def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol
 
 
 class PeakMemory:
-    """How far the memory in use rises inside a ``with``, in MiB: of the GPU where CUDA was used, else of the process.
+    """Rise of the memory in use inside a ``with``, in MiB: of the GPU where CUDA was used, else of the process.
 
     Where the system does not let the peak be reset, only a rise above all earlier peaks is seen.
 

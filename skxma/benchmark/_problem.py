@@ -1,4 +1,4 @@
-"""Data sets as the benchmark sees them: pictures or embeddings, labels, text, and which images may be learned from."""
+"""Data sets as the benchmark sees them: images or embeddings, labels, text, and which images may be learned from."""
 
 from __future__ import annotations
 
@@ -138,10 +138,10 @@ def load_problem(
     Parameters
     ----------
     source : str, path-like or Problem
-        "emoji"; a feature file (``.npz``); a folder of class folders or a table (``.csv``) of pictures; or one of
+        "emoji"; a feature file (``.npz``); a folder of class folders or a table (``.csv``) of images; or one of
         CoOp's data sets or ImageNet's shifts by name, "/base" or "/novel" after it for base-to-novel.
     encoder : str or object, optional
-        What encodes pictures; "tiny" for the emoji and the default ViT-B/32 for others unless given.
+        What encodes images; "tiny" for the emoji and the default ViT-B/32 for others unless given.
     root : path-like, optional
         The folder that holds CoOp's data sets.
     memory : optional

@@ -204,7 +204,7 @@ def plot_curves(path: str | os.PathLike[str], image: str | os.PathLike[str], *, 
     path : path-like
         A results file.
     image : path-like
-        Where the picture goes; its ending says what kind it is.
+        File of the figure; its ending chooses the format.
     protocol : str, optional
         Which protocol of the file; by default its first.
 

@@ -113,7 +113,7 @@ def _ends_with_newline(file: Path) -> bool:
 
 
 def failures(path: str | os.PathLike[str]) -> Iterator[str]:
-    """What failed, one line each.
+    """Failed cells, one line each.
 
     Parameters
     ----------

@@ -65,11 +65,11 @@ def run_benchmark(
     Parameters
     ----------
     datasets : sequence of str, path-like or Problem
-        "emoji"; feature files (``.npz``); folders or tables of pictures; names of CoOp's data sets and of ImageNet's
+        "emoji"; feature files (``.npz``); folders or tables of images; names of CoOp's data sets and of ImageNet's
         shifts, followed by "/base" or "/novel" for base-to-novel. Shifts and novel classes are tested with what was
         learned on ImageNet and on the base classes.
     methods : sequence of str or mapping from name to estimator, optional
-        Names from `METHODS`; by default all, those that need unlabeled pictures with protocol "pool" alone.
+        Names from `METHODS`; by default all, those that need unlabeled images with protocol "pool" alone.
     shots : sequence of int, default=(1, 2, 4, 8, 16)
         Images of each class to learn from.
     seeds : int or sequence of int, default=5
@@ -81,7 +81,7 @@ def run_benchmark(
     out : path-like, default="benchmark.csv"
         The results file.
     encoder : str or object, optional
-        What encodes pictures; "tiny" for the emoji and the default ViT-B/32 for others unless given.
+        What encodes images; "tiny" for the emoji and the default ViT-B/32 for others unless given.
     root : path-like, optional
         The folder that holds CoOp's data sets.
     memory : optional

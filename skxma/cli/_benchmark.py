@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="validation images to tune on: none, min(K, 4) a class, or a full set; or pool: half of the test images "
         "are learned from without their labels (default: none)",
     )
-    parser.add_argument("--encoder", metavar="NAME", help="for pictures (default: tiny for emoji, else ViT-B/32)")
+    parser.add_argument("--encoder", metavar="NAME", help="for images (default: tiny for emoji, else ViT-B/32)")
     parser.add_argument("--root", metavar="DIR", help="where CoOp's data sets lie")
     parser.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
     parser.add_argument("--out", default="benchmark.csv", metavar="CSV", help="results file (default: %(default)s)")

@@ -30,7 +30,7 @@ def run_demo(folder: str | Path) -> None:
     Parameters
     ----------
     folder : str or Path
-        Where the model and the picture are written; made where it is absent.
+        Where the model and the image are written; made where it is absent.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,12 +44,12 @@ def run_demo(folder: str | Path) -> None:
     print("shots  zero-shot  XMAdapter     fit  predict  (mean over which styles are the shots, tested on the others)")
     for shots in SHOTS:
         accuracy, zero_shot, fit, predict = np.mean(list(_trials(embeddings, emoji, shots)), axis=0)
-        print(f"{shots:5d}  {zero_shot:8.1%}  {accuracy:9.1%}  {fit:5.2f} s  {1e3 * predict:4.2f} ms an image")
+        print(f"{shots:5d}  {zero_shot:8.1%}  {accuracy:9.1%}  {fit:5.2f} s  {1e3 * predict:4.2f} ms per image")
     _save_and_show(emoji, folder)
 
 
 def support_of(emoji: Bunch, shots: int, turn: int) -> NDArray[np.bool_]:
-    """Which pictures are the support set when as many styles as shots are, from style number `turn` on."""
+    """Which images are the support set when as many styles as shots are, from style number `turn` on."""
     styles = np.unique(emoji.sets)
     return np.isin(emoji.sets, np.roll(styles, -turn)[:shots])
 
@@ -86,15 +86,15 @@ def _save_and_show(emoji: Bunch, folder: Path) -> None:
     print(f"\nsaved {file} ({file.stat().st_size / 1e6:.2f} MB); reloaded, it predicts {outcome}")
     chosen = queries[:: len(queries) // N_QUERIES][:N_QUERIES]
     answers = list(_answers(loaded, paths, emoji.target, support, chosen))
-    picture = folder / "retrieval.png"
-    retrieval_sheet(answers, "Queries and the support images retrieved for them, two shots").save(picture)
-    print(f"wrote {picture}: queries, the support images retrieved for them, and both affinities")
+    image = folder / "retrieval.png"
+    retrieval_sheet(answers, "Queries and the support images retrieved for them, two shots").save(image)
+    print(f"wrote {image}: queries, the support images retrieved for them, and both affinities")
 
 
 def _answers(
     clf: Any, paths: NDArray[Any], labels: NDArray[Any], support: NDArray[np.bool_], queries: NDArray[np.intp]
 ) -> Iterator[Answer]:
-    """What the classifier retrieves and predicts for each of the queries."""
+    """Retrieved images and prediction for each query."""
     rows = np.flatnonzero(support)
     image, text, found = clf.kneighbors(paths[queries], N_RETRIEVED)
     probabilities = clf.predict_proba(paths[queries])

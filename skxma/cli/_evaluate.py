@@ -100,7 +100,7 @@ def compare_labels(
 
 
 def predicted(clf: Any, images: Sequence[str], probabilities: Any) -> Any:
-    """What the classifier answers; only one that may refuse is asked again."""
+    """Labels that the classifier predicts; only one that may answer "unknown" predicts anew."""
     if getattr(clf, "false_rejection_rate", None) is not None:
         return clf.predict(images)
     return clf.classes_[probabilities.argmax(1)]

@@ -1,4 +1,4 @@
-"""How the command line's help is laid out."""
+"""Layout of the help of the command line."""
 
 from __future__ import annotations
 

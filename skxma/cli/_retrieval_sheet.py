@@ -1,4 +1,4 @@
-"""A picture of what was retrieved for each query, drawn with Pillow so that it needs no plotting library."""
+"""An image of what was retrieved for each query, drawn with Pillow so that it needs no plotting library."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ INK, QUIET, RIGHT, WRONG = "#1a1a1a", "#5f5f5f", "#0072B2", "#D55E00"
 
 @dataclass(frozen=True)
 class Retrieved:
-    """A support image: its picture, label, and affinity to the query in both modalities."""
+    """A support image: its image, label, and affinity to the query in both modalities."""
 
-    picture: Image.Image
+    image: Image.Image
     label: str
     image_affinity: float
     text_affinity: float
@@ -25,7 +25,7 @@ class Retrieved:
 class Answer:
     """A query with what was retrieved for it and what was predicted."""
 
-    picture: Image.Image
+    image: Image.Image
     label: str
     predicted: str
     probability: float
@@ -58,7 +58,7 @@ def retrieval_sheet(answers: Sequence[Answer], title: str) -> Image.Image:
 
 
 def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, top: int, answer: Answer) -> None:
-    sheet.paste(_tile(answer.picture), (GAP, top))
+    sheet.paste(_tile(answer.image), (GAP, top))
     _write(draw, GAP, top + TILE, [(f"query: {answer.label}", INK)])
     left = 2 * GAP + TILE
     right = answer.predicted == answer.label
@@ -67,7 +67,7 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, top: int, answer: A
     for j, found in enumerate(answer.retrieved):
         x = left + LABEL + j * (LABEL + GAP)
         same = found.label == answer.label
-        sheet.paste(_tile(found.picture), (x, top))
+        sheet.paste(_tile(found.image), (x, top))
         numbers = f"image {found.image_affinity:+.2f}  text {found.text_affinity:+.2f}"
         _write(draw, x, top + TILE, [(_signed(found.label, same), RIGHT if same else WRONG), (numbers, QUIET)])
 
@@ -88,9 +88,9 @@ def _signed(label: str, right: bool) -> str:
     return f"{'=' if right else 'x'} {label}"
 
 
-def _tile(picture: Image.Image) -> Image.Image:
+def _tile(image: Image.Image) -> Image.Image:
     tile = Image.new("RGB", (TILE, TILE), "white")
-    small = picture.convert("RGB")
+    small = image.convert("RGB")
     scale = TILE / max(small.size)
     small = small.resize((max(1, round(small.width * scale)), max(1, round(small.height * scale))))
     tile.paste(small, ((TILE - small.width) // 2, (TILE - small.height) // 2))

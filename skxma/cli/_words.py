@@ -41,7 +41,7 @@ def labels_of(given: Sequence[str], arguments: argparse.Namespace) -> list[str]:
 
 
 def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None:
-    """What a JSON file calls the classes; those that it leaves out are called by their labels. None for no file."""
+    """Read the names of classes from a JSON file; classes that it leaves out keep their labels. None for no file."""
     from skxma._labels import composed
     from skxma.prompts import clean_name
 
@@ -54,10 +54,14 @@ def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None
     except ValueError as error:
         raise ValueError(f"{path} is no JSON that can be read ({error}).") from error
     if not isinstance(given, dict):
-        raise ValueError(f'{path} holds no names by class: {{"heron": ["gray heron", "a tall gray bird"], ...}}.')
+        raise ValueError(
+            f'{path} is no object of names by class: {{"heron": ["gray heron", "a gray bird"], ...}}.'
+        )
     for label, name in given.items():
         if not (name is None or isinstance(name, str) or (isinstance(name, list) and name)):
             raise ValueError(f"{path}: {label!r} must be called by a text, a list of texts, or null; not {name!r}.")
     # folders from a Mac and a file from elsewhere spell a label in two Unicode forms
-    spelled = {composed(label): label for label in labels}
-    return {label: clean_name(label) for label in labels} | {spelled.get(composed(k), k): v for k, v in given.items()}
+    spelled: dict[str, str] = {composed(label): label for label in labels}
+    return {label: clean_name(label) for label in labels} | {
+        spelled.get(composed(k), str(k)): v for k, v in given.items()
+    }

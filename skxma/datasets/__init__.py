@@ -1,4 +1,4 @@
-"""Data sets: the bundled emoji, folders and tables of pictures, feature files, CoOp's splits."""
+"""Data sets: the bundled emoji, folders and tables of images, feature files, CoOp's splits."""
 
 from skxma.datasets._coop import load_coop
 from skxma.datasets._emoji import load_emoji

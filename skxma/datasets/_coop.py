@@ -14,12 +14,12 @@ from sklearn.utils import Bunch
 from skxma.datasets._listing import list_images
 
 Row = tuple[str, int, str]
-INSTALL = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md says what to download and where to put it."
+INSTALL = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md explains what to download and where to put it."
 
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """Where a data set lies under the root and the template that CoOp and its followers use for it."""
+    """Place of a data set under the root and the template that CoOp and its followers use for it."""
 
     folder: str
     images: str
@@ -52,7 +52,7 @@ IMAGENET_SHIFTS = tuple(SHIFTS)
 
 
 def load_coop(name: str, root: str | os.PathLike[str], *, classes: Literal["all", "base", "novel"] = "all") -> Bunch:
-    """List the pictures of one of the data sets of CoOp [1]_; none is opened.
+    """List the images of one of the data sets of CoOp [1]_; none is opened.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def load_coop(name: str, root: str | os.PathLike[str], *, classes: Literal["all"
         With the attributes
 
         paths : list of str
-            The pictures.
+            The images.
         target : ndarray of shape (n_samples,) of int
             Their labels, which index `class_names`. Those of a shift are ImageNet's.
         class_names : list of str
@@ -87,7 +87,7 @@ def load_coop(name: str, root: str | os.PathLike[str], *, classes: Literal["all"
     Raises
     ------
     FileNotFoundError
-        The data set or one of its pictures is not there; says where it was looked for.
+        The data set or one of its images is not there; says where it was looked for.
     ValueError
         An unknown name, or a split file that is none.
 
@@ -107,7 +107,7 @@ def load_coop(name: str, root: str | os.PathLike[str], *, classes: Literal["all"
     wanted = {"all": range(len(names)), "base": range(half), "novel": range(half, len(names))}[classes]
     rows = [(path, label, fold) for fold, held in folds.items() for path, label, _ in held if label in wanted]
     if not rows:
-        raise ValueError(f"{folder} lists no pictures for {name}. {INSTALL}")
+        raise ValueError(f"{folder} lists no images for {name}. {INSTALL}")
     _existing(Path(rows[0][0]))
     paths, labels, fold = zip(*rows, strict=True)
     return Bunch(

@@ -34,7 +34,7 @@ def load_emoji(
     Classes                         40
     Samples per class                5
     Samples total                  200
-    Picture             64 × 64, RGB
+    Image             64 × 64, RGB
     =================   ==============
 
     The things were drawn at random among those kept out of the training of the bundled encoder, "tiny".
@@ -54,17 +54,17 @@ def load_emoji(
         With the attributes
 
         images : ndarray of shape (n_samples, 64, 64, 3) of uint8, or list of pathlib.Path
-            The pictures on white, class by class and within a class set by set.
+            The images on white, class by class and within a class set by set.
         target : ndarray of shape (n_samples,) of str
-            Each picture's class, in words: "hatching chick".
+            Each image's class, in words: "hatching chick".
         target_names : ndarray of shape (40,) of str
             The classes, sorted.
         sets : ndarray of shape (n_samples,) of str
-            The emoji set that each picture is from.
+            The emoji set that each image is from.
         filenames : ndarray of shape (n_samples,) of str
-            Each picture's path.
+            Each image's path.
         DESCR : str
-            Where the pictures come from and under which licenses.
+            Where the images come from and under which licenses.
 
     (images, target) : tuple if `return_X_y` is True
 
@@ -113,5 +113,5 @@ def _check_sets(sets: str | Sequence[str] | None) -> list[str]:
 
 
 def _read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

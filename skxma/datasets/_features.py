@@ -40,7 +40,7 @@ def load_features(path: str | os.PathLike[str]) -> Bunch:
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is no feature file; says what is missing or does not fit.
+        The file is no feature file; the message names what is missing or does not match.
     """
     path = Path(path)
     if not path.is_file():
@@ -98,7 +98,7 @@ def save_features(
 
 
 def _plain(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Arrays of objects, as pandas makes of words, as arrays of words: a feature file holds no pickles."""
+    """Arrays of objects, as pandas makes of words, as arrays of words: a feature file contains no pickles."""
     return {name: a.astype(str) if a.dtype == object else a for name, a in arrays.items()}
 
 

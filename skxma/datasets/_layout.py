@@ -146,7 +146,7 @@ def _counted_images(name: str, listing: Listing) -> str:
 
 
 def _reason(listing: Listing) -> str:
-    """Why a folder without images has none."""
+    """Reason why a folder has no images."""
     if not listing.n_skipped:
         return "its folder is empty"
     if not listing.other_types:

@@ -23,7 +23,7 @@ LABEL_NAMES = (
 GROUP_NAMES = ("group", "groups")
 DELIMITERS = ",;\t|"
 EXCEL_ENCODING = "cp1252"
-# what Excel writes above a table to say how it is delimited
+# Excel writes this line above a table to name its delimiter
 _SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _ARCHIVES = {b"PK\x03\x04": "an archive or a spreadsheet", b"\x1f\x8b": "an archive", b"Rar!": "an archive"}

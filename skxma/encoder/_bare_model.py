@@ -16,7 +16,7 @@ def refuse_bare_model(encoder: object) -> None:
     Raises
     ------
     TypeError
-        If it is such a model, says which encoders hold it.
+        If it is such a model; the message names encoders that wrap it.
     """
     libraries = [base.__module__.partition(".")[0] for base in type(encoder).__mro__]
     found = next((library for library in libraries if library in _LIBRARIES), None)

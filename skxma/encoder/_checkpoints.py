@@ -1,4 +1,4 @@
-"""Where an encoder's configuration and weights lie: a name becomes files on this disk, fetched only if need be."""
+"""Files of an encoder's configuration and weights: a name becomes files on this disk, fetched only if need be."""
 
 import os
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _OFFLINE_HELP = (
 
 @dataclass(frozen=True)
 class FolderIdentity:
-    """What tells one state of a model's folder from another: its real path, and its files' names, times and sizes."""
+    """Identity of the state of a model folder: its real path, and its files' names, times and sizes."""
 
     folder: str
     files: tuple[tuple[str, int, int], ...]
@@ -62,7 +62,7 @@ def identify_folder(folder: Path, model: str) -> FolderIdentity:
     weights = [path for path in sorted(folder.iterdir()) if path.suffix in {".safetensors", ".bin", ".pth"}]
     if not weights:
         raise WeightsError(
-            f"The encoder {model!r}: the folder {str(folder)!r} holds no weights ({_CHECKPOINT_NAMES[0]})."
+            f"The encoder {model!r}: the folder {str(folder)!r} contains no weights ({_CHECKPOINT_NAMES[0]})."
         )
     stats = [(path.name, path.stat()) for path in (folder / CONFIG_NAME, *weights)]
     files = tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
@@ -146,7 +146,7 @@ def fetch_file(repo: str, names: Sequence[str], *, cache_dir: str | None, local_
     Raises
     ------
     WeightsError
-        If none is to be had; says what to do without a network.
+        If there are none; the message explains what to do without a network.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError

@@ -281,7 +281,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
     @property
     def fingerprint(self) -> str:
-        """What names the encoder: equal for equal weights and preprocessing, on every device and in every precision."""
+        """Identifier of the encoder: equal for equal weights and preprocessing, on any device, in any precision."""
         return self._fingerprint_of(self._load())
 
     @property
@@ -426,7 +426,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         return np.concatenate(parts)
 
     def _out_of_memory(self, size: int, loaded: LoadedModel) -> OutOfMemoryError:
-        """What to say when a batch does not fit and may not shrink."""
+        """Message for a batch that does not fit in memory and may not shrink."""
         if self.batch_size != "auto" and size > 1:
             way = "batch_size='auto', which halves until it fits, or a smaller one"
         else:

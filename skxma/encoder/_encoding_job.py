@@ -54,7 +54,7 @@ class EncodingJob:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether another call would give the same, so that the result is worth keeping."""
+        """Return True if another call would give the same result, so that it is worth keeping."""
         return self.n_views == 1 or self.seed is not None
 
     def view_seed(self, key: bytes) -> np.random.SeedSequence:

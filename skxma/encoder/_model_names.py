@@ -29,7 +29,7 @@ def find_source(model: str) -> Source:
     EncoderNotFoundError
         If the name is unknown; suggests close ones.
     WeightsError
-        If it names a folder that holds no model.
+        If it names a folder without a model.
     """
     if model == "tiny":
         return Source(model, identity=identify_folder(TINY_FOLDER, model))

@@ -127,7 +127,7 @@ def _explain(error: Exception, source: object) -> str:
 
 
 def _may_be_path(source: object) -> bool:
-    """Tell whether the bytes that hold no image read like a file's name."""
+    """Return True if bytes that are no image read like a file name."""
     return isinstance(source, bytes) and len(source) < _LONGEST_PATH and os.fsdecode(source).isprintable()
 
 

@@ -120,7 +120,7 @@ class FewShotCurveDisplay:
         ax.set_xscale("log", base=2)
         ax.set_xticks(every, [str(k) for k in every])
         ax.minorticks_off()
-        ax.set(xlabel="shots (labeled images a class)", ylabel="accuracy (%)")
+        ax.set(xlabel="shots (labeled images per class)", ylabel="accuracy (%)")
         ax.grid(alpha=0.3)
         if own_figure:
             # below the axes, where no line is

@@ -1,4 +1,4 @@
-"""What the displays draw with."""
+"""Shared drawing helpers of the displays."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ TILE = 160
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot, or an error that says how to get it."""
+    """matplotlib.pyplot, or an error that explains how to install it."""
     return require("matplotlib.pyplot", what="A display", extra="plot")
 
 
 def thumbnail(image: Any) -> np.ndarray:
     """A square RGB array of an image, its sides kept in proportion on white."""
-    picture = ImageOps.contain(load_image(image).convert("RGB"), (TILE, TILE))
+    image = ImageOps.contain(load_image(image).convert("RGB"), (TILE, TILE))
     square = Image.new("RGB", (TILE, TILE), "white")
-    square.paste(picture, ((TILE - picture.width) // 2, (TILE - picture.height) // 2))
+    square.paste(image, ((TILE - image.width) // 2, (TILE - image.height) // 2))
     return np.asarray(square)
 
 
@@ -63,7 +63,7 @@ def show(ax: Any, image: Any, title: str, color: str = "black", stand_in: str = 
 
 
 def _pixels_at_hand(image: Any) -> np.ndarray | None:
-    """The thumbnail of an image, None for a path that holds no image any more."""
+    """The thumbnail of an image, None for a path without an image by now."""
     try:
         return thumbnail(image)
     except ImageError:

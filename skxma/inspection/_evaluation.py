@@ -1,4 +1,4 @@
-"""How good a classifier is on labeled images: accuracy with an interval, per class, calibration. Pure functions."""
+"""Evaluation on labeled images: accuracy with an interval, figures per class, calibration. Pure functions."""
 
 from __future__ import annotations
 

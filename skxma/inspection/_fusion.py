@@ -1,4 +1,4 @@
-"""How the kinds of evidence were weighed."""
+"""Display of the weights of the kinds of evidence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KINDS = {"text alone (zero-shot)": QUIET, "text, adapted to the images": TEXT, "
 class FusionDisplay:
     """Weights that the fit gave to each kind of evidence, and the loss of the training.
 
-    A bar says how much more (or less) the fit relies on a kind of evidence than it would before it has seen an image:
+    A bar shows how much more (or less) the fit relies on a kind of evidence than it would before it has seen an image:
     at 1 just as much, at 0 not at all. Make it with :meth:`from_estimator`.
 
     Parameters

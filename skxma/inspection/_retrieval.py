@@ -1,4 +1,4 @@
-"""What was retrieved for a query, and what came of it."""
+"""Display of the support images retrieved for a query, and of the prediction."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class RetrievalDisplay:
             estimator.predict_proba(X),
             estimator.classes_,
             labels,
-            None if y is None else with_spelling_of(y, estimator.classes_),
+            None if y is None else with_spelling_of(y, estimator.classes_).tolist(),
             queries=None if is_embeddings(X) else X,
             support=support,
             texts=class_texts(estimator, labels),
@@ -246,7 +246,7 @@ class RetrievalDisplay:
 
 
 def class_texts(clf: Any, labels: NDArray[Any]) -> list[str | None]:
-    """What the prompts call the class of each label, the first of several names; None for a class without text."""
+    """Name of the class of each label in the prompts, the first of several; None for a class without text."""
     names = clf.class_names_ or [None] * len(clf.classes_)
     firsts = [name if name is None or isinstance(name, str) else next(iter(name)) for name in names]
     return [firsts[c] for c in np.searchsorted(clf.classes_, labels)]

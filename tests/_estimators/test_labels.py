@@ -432,7 +432,7 @@ def test_labels_outside_the_announced_classes_are_refused():
 
 def test_announced_classes_without_a_name_are_refused_where_names_are_given():
     clf = classifier(class_names={"cat": "cat", "dog": "dog"})
-    with pytest.raises(ValueError, match=r"class_names says nothing of 'owl', which classes announces"):
+    with pytest.raises(ValueError, match=r"class_names has no entry for 'owl', which classes announces"):
         clf.partial_fit(X[:8], WORDS[:8], classes=["cat", "dog", "owl"])
 
 

@@ -177,7 +177,7 @@ def test_registry_weights_keep_their_activation_mean_and_deviation(tmp_path, ima
     ("break_", "match"),
     [
         (lambda folder: (folder / "open_clip_config.json").unlink(), "holds no open_clip_config.json"),
-        (lambda folder: (folder / "open_clip_model.safetensors").unlink(), "holds no weights"),
+        (lambda folder: (folder / "open_clip_model.safetensors").unlink(), "contains no weights"),
         (lambda folder: (folder / "open_clip_model.safetensors").write_bytes(b"damaged"), "damaged or don't fit"),
         (lambda folder: (folder / "open_clip_config.json").write_text("{"), "damaged or don't fit"),
         (
