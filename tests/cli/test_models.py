@@ -221,7 +221,7 @@ def test_a_table_is_data_too(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("[1]", "is no object of names by class"), ("{", "no JSON"), ('{"a": 3}', "'a' must be called"), (None, "no file")],
+    [("[1]", "no object of names"), ("{", "no JSON"), ('{"a": 3}', "'a' must be called"), (None, "no file")],
 )
 def test_a_file_of_names_that_is_none_is_refused(folder, tmp_path, capsys, content, said):
     file = tmp_path / "names.json"
