@@ -54,9 +54,7 @@ def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None
     except ValueError as error:
         raise ValueError(f"{path} is no JSON that can be read ({error}).") from error
     if not isinstance(given, dict):
-        raise ValueError(
-            f'{path} is no object of names by class: {{"heron": ["gray heron", "a gray bird"], ...}}.'
-        )
+        raise ValueError(f'{path} is no object of names by class: {{"heron": ["gray heron", "a gray bird"], ...}}.')
     for label, name in given.items():
         if not (name is None or isinstance(name, str) or (isinstance(name, list) and name)):
             raise ValueError(f"{path}: {label!r} must be called by a text, a list of texts, or null; not {name!r}.")
