@@ -510,7 +510,7 @@ def test_a_device_too_small_for_a_fit_or_a_model_is_told_and_changes_nothing(mon
 
     with monkeypatch.context() as patch:
         patch.setattr(ImageCache, "class_order", run_out)
-        with pytest.raises(OutOfMemoryError, match=r"Fitting 7 pictures of 4 classes ran out.*on cpu") as caught:
+        with pytest.raises(OutOfMemoryError, match=r"Fitting 7 images of 4 classes ran out.*on cpu") as caught:
             clf.partial_fit(problem.X_test[:1], [7])
         assert isinstance(caught.value.__cause__, torch.cuda.OutOfMemoryError)
         patch.setattr(type(clf.model_), "scorer", run_out)

@@ -152,7 +152,7 @@ def fit_calibrated(
         # is larger than `max_support`
         once = replace(config, max_metrics=1, max_support=int(chosen.sum()))
         part = fit_calibrated(cache.keep(chosen), text, vocabulary, once, like)
-        return extend_to_all(part, chosen, cache, config, like)
+        return part if chosen.all() else extend_to_all(part, chosen, cache, config, like)
     # the fit sees the classes in an order of its own, because an ill-conditioned fusion amplifies rounding, and class
     # names must not change an answer
     order = cache.class_order(text)

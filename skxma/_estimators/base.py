@@ -522,7 +522,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
     def _score(self, X: Any, make_scorer: Callable[[Tensor], Scoring]) -> NDArray[np.float64]:
         """Scores (n, k) of new images as float64."""
         features = self._embed(X)
-        return score(features, make_scorer, self._like(), self.image_cache_, self._width())
+        return score(features, make_scorer, self._like(), self.image_cache_, self._width)
 
     def __copy__(self) -> Self:
         """Copy the attributes; pickles may lack some."""

@@ -231,7 +231,7 @@ class EmbeddingInput:
         if len(unusable):
             what = "NaN" if np.isnan(X).any() else "infinity"
             raise ValueError(
-                f"Input X contains {what} in {len(unusable)} of {len(X)} rows ({_first(unusable)}): no embedding of a "
+                f"Input X contains {what} in {len(unusable)} of {len(X)} rows ({_first(unusable)}): no embedding of an "
                 "image. Leave these samples out, or encode their images again."
             )
         if not reset and made_by is not None and estimator.encoder_fingerprint_ not in (None, made_by):

@@ -53,7 +53,12 @@ def label_pool(task: Task, model: FittedEvidence, found: PoolReport | None) -> t
         n_used = int(found.used and (found.known[position[inside]] > 0.5).sum())
 
     # the others are not in the pool: of weight 0, or given with a label too
-    width = model.scorer(task.like).index.n_clusters // 4
-    logits = score(embeddings[~inside], lambda like: model.scorer(like).logits, task.like, model.image_cache, width)
+    logits = score(
+        embeddings[~inside],
+        lambda like: model.scorer(like).logits,
+        task.like,
+        model.image_cache,
+        lambda: model.scorer(task.like).index.n_clusters // 4,
+    )
     soft_labels[~inside] = softmax(logits)
     return soft_labels, n_used

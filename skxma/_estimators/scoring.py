@@ -26,7 +26,11 @@ def chunks(embeddings: Floats, like: Tensor, width: int) -> Iterator[Tensor]:
 
 
 def score(
-    embeddings: Floats, make_scorer: Callable[[Tensor], Scoring], like: Tensor, cache: ImageCache, width: int
+    embeddings: Floats,
+    make_scorer: Callable[[Tensor], Scoring],
+    like: Tensor,
+    cache: ImageCache,
+    width: Callable[[], int],
 ) -> NDArray[np.float64]:
     """Score queries.
 
@@ -40,8 +44,8 @@ def score(
         Gives the device and the precision of the computation.
     cache : ImageCache
         The keys that are read.
-    width : int
-        Longest row of an intermediate array.
+    width : callable
+        Gives the length of the longest row of an intermediate array, once the scorer is made.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def score(
     told = explain_out_of_memory(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
     with torch.inference_mode(), threads, told:
         scorer = make_scorer(like)
-        pieces = chunks(embeddings, like, max(width, cache.n_classes))
+        pieces = chunks(embeddings, like, max(width(), cache.n_classes))
         return np.concatenate([scorer(piece).double().cpu().numpy() for piece in pieces])
 
 

@@ -241,11 +241,11 @@ def test_a_model_file_holds_what_a_pool_brought(problem, tmp_path):
 
 
 def test_soft_labels_of_a_large_pool_are_not_saved(problem, monkeypatch):
-    from skxma._estimators import pool_learning as semi_supervised
+    from skxma._estimators import xmadapter
 
     clf = model(problem).fit(*few(problem))
     assert hasattr(pickle.loads(pickle.dumps(clf)), "soft_labels_")
-    monkeypatch.setattr(semi_supervised, "SAVED_SOFT_LABELS", 10)
+    monkeypatch.setattr(xmadapter, "SAVED_SOFT_LABELS", 10)
     assert not hasattr(pickle.loads(pickle.dumps(clf)), "soft_labels_")
     assert hasattr(clf, "soft_labels_")
 

@@ -121,9 +121,9 @@ def test_weight_two_is_a_sample_twice_and_weight_zero_is_none(kind, with_text, p
 def test_a_class_without_pictures_and_a_class_without_text(kind, with_text, problem):
     some = problem.y != 2
     names = (
-        {label: label if label != 1 else None for label in range(5)}
+        {label: str(label) if label != 1 else None for label in range(5)}
         if with_text
-        else {label: label for label in range(5)}
+        else {label: str(label) for label in range(5)}
     )
     text = {label: row if label != 1 else None for label, row in enumerate(problem.text)} if with_text else None
     fitted = make(kind, class_names=names, text_features=text).fit(problem.X[some], problem.y[some])
@@ -146,9 +146,9 @@ def test_one_picture_a_class(kind):
 def test_new_classes_join_by_partial_fit(kind, problem):
     first = problem.y < 3
     text = dict(enumerate(problem.text))
-    grown = make(kind, text_features=text, class_names={i: i for i in range(5)})
+    grown = make(kind, text_features=text, class_names={i: str(i) for i in range(5)})
     grown.fit(problem.X[first], problem.y[first]).partial_fit(problem.X[~first], problem.y[~first])
-    whole = make(kind, text_features=text, class_names={i: i for i in range(5)}).fit(problem.X, problem.y)
+    whole = make(kind, text_features=text, class_names={i: str(i) for i in range(5)}).fit(problem.X, problem.y)
     assert np.allclose(grown.decision_function(problem.X_test), whole.decision_function(problem.X_test), atol=1e-6)
 
 
