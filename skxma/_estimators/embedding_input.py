@@ -25,6 +25,7 @@ from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._class_weights import class_weights
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import EncoderMismatchError, ImageError
+from skxma.store._workers import warn_of_unshared_embeddings
 
 PRECOMPUTED = "precomputed"
 LOGIT_SCALE = 100.0
@@ -139,6 +140,8 @@ class EmbeddingInput:
             fitted.n_features_in_, fitted.encoder_fingerprint_ = X.shape[1], self.fingerprint
             vars(fitted).pop("feature_names_in_", None)
             return Embedded(self._check_embeddings(X, fitted, reset=False), fitted.encoder_fingerprint_)
+        # False for an encoder of the user's own, which may share embeddings in a way of its own
+        warn_of_unshared_embeddings(getattr(self.make_encoder(), "memory", False))
         features = self.encode_images(X, n_views)
         return Embedded(features, self.fingerprint)
 

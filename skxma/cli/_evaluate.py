@@ -1,4 +1,4 @@
-"""`skxma evaluate`: how good a saved model is on labeled images that it has not seen."""
+"""`skxma evaluate`: measure a saved model on labeled images that it has not seen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skxma.cli._inputs import add_columns, read_labeled_images
-from skxma.cli._model_files import load
+from skxma.cli._model_files import explained_for_command_line, load
+from skxma.cli._parsers import add_place_of_encoder
 from skxma.cli._predict import answers
+from skxma.cli._streams import say
 from skxma.cli._tables import print_columns
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--plot", metavar="FILE", help="draw the confusion matrix; needs matplotlib: skxma[plot]")
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
     parser.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
+    add_place_of_encoder(parser)
     parser.set_defaults(run=run)
 
 
@@ -51,24 +54,27 @@ def run(arguments: argparse.Namespace) -> int:
         check_figure_file(arguments.plot, what="--plot")
     from skxma.inspection._evaluation import evaluation
 
-    clf = load(arguments.model)
-    if arguments.memory:
-        clf.set_params(memory=arguments.memory)
+    clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
     data = read_labeled_images(arguments.data, arguments, part="test")
     known, unknown, untested = compare_labels(clf.classes_.tolist(), data.target.tolist(), arguments)
     kept = [row for row in zip(data.paths, data.target.tolist(), strict=True) if row[1] in known]
-    readable, probabilities = answers(clf, [path for path, _ in kept])
-    if not readable:
-        raise ValueError(f"no image of {arguments.data} can be read, so there is nothing to evaluate.")
+    with explained_for_command_line(arguments.model):
+        readable, probabilities = answers(clf, [path for path, _ in kept])
+        if not readable:
+            raise ValueError(f"no image of {arguments.data} can be read, so there is nothing to evaluate.")
+        predictions = predicted(clf, readable, probabilities)
     were_read = set(readable)
     labels = [known[label] for path, label in kept if path in were_read]
-    found = evaluation(labels, predicted(clf, readable, probabilities), probabilities, clf.classes_)
+    found = evaluation(labels, predictions, probabilities, clf.classes_)
     writers = {"table": write_table, "csv": write_csv, "json": write_json}
     writers[arguments.format](found, unknown, untested)
     if arguments.plot:
         from skxma.inspection._confusion import draw_confusion
 
-        draw_confusion(found.confusion, found.labels, arguments.plot, title=f"accuracy {said(found.accuracy)}")
+        met = found.met
+        draw_confusion(
+            found.confusion[met][:, met], found.labels[met], arguments.plot, title=f"accuracy {said(found.accuracy)}"
+        )
     return int(len(readable) < len(kept))
 
 
@@ -93,15 +99,16 @@ def compare_labels(
         )
     if unknown:
         n = sum(unknown.values())
-        print(f"labels that the model does not know, {n} images left out: {named(unknown)}", file=sys.stderr)
+        say(f"skxma: labels that the model does not know, {n} images left out: {named(unknown)}")
     if untested:
-        print(f"classes of the model without test images: {named(untested)}", file=sys.stderr)
+        say(f"skxma: classes of the model without test images: {named(untested)}")
     return known, unknown, untested
 
 
 def predicted(clf: Any, images: Sequence[str], probabilities: Any) -> Any:
     """Labels that the classifier predicts; only one that may answer "unknown" predicts anew."""
-    if getattr(clf, "false_rejection_rate", None) is not None:
+    rates = [value for name, value in clf.get_params().items() if name.endswith("false_rejection_rate")]
+    if any(rate is not None for rate in rates):
         return clf.predict(images)
     return clf.classes_[probabilities.argmax(1)]
 
@@ -124,7 +131,7 @@ def write_table(found: Evaluation, unknown: dict[str, int], untested: Sequence[s
     print(f"calibration error  {found.calibration_error:.1%}")
     print(f"log loss           {found.log_loss:.3f}")
     print()
-    met = (found.n_images > 0) | (found.confusion.sum(0) > 0)
+    met = found.met
     labels = [str(label) for label in found.labels[met]]
     figures = zip(labels, found.n_images[met], found.recall[met], found.precision[met], strict=True)
     rows = [(label, str(n), percent(recall), percent(precision)) for label, n, recall, precision in figures]

@@ -1,4 +1,4 @@
-"""`skxma info`: what a saved model knows."""
+"""`skxma info`: describe a saved model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print what a model knows."""
     path = Path(arguments.model)
-    described = {"file": str(path), **about_file(path), **about_classifier(opened(path), path)}
+    clf = opened(path)
+    described = {"file": str(path), **about_file(path), **about_classifier(clf)}
     if arguments.format == "json":
         print(json.dumps(described, ensure_ascii=False, indent=1))
     else:
@@ -57,11 +58,12 @@ def left_out_line(clf: Any) -> str:
 
 def opened(path: Path) -> Any:
     """The classifier of a file; of a search or a pipeline, the one that it ends in."""
-    if path.suffix.lower() in (PICKLE, *OTHER_PICKLES):
+    if not path.is_file() or path.suffix.lower() in (PICKLE, *OTHER_PICKLES):
         clf = load(str(path))
     else:
         from skxma.persistence import load as load_ours
 
+        # a model of embeddings is described too, though it cannot answer for images
         clf = load_ours(path)
     clf = getattr(clf, "best_estimator_", clf)
     clf = clf[-1] if hasattr(clf, "steps") else clf
@@ -72,8 +74,6 @@ def opened(path: Path) -> Any:
 
 def about_file(path: Path) -> dict[str, Any]:
     """Size and version of a file; the version is None for a pickle, which does not say."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no model {path}; `skxma fit DIR --model {path}` makes one.")
     version = None
     if path.suffix.lower() != PICKLE:
         from skxma._persistence.model_file import read_metadata
@@ -82,13 +82,15 @@ def about_file(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "written_by": version}
 
 
-def about_classifier(clf: Any, path: Path) -> dict[str, Any]:
+def about_classifier(clf: Any) -> dict[str, Any]:
     """A fitted classifier as JSON has it."""
     import numpy as np
 
     from skxma.inspection import labels_in_question, support_labels
     from skxma.inspection._evaluation import labeled_samples, left_out_accuracy
+    from skxma.inspection._support import support_names
 
+    paths = support_names(clf)
     given = support_labels(clf)[labeled_samples(clf)]
     names = clf.class_names_ or [None] * len(clf.classes_)
     evidence = getattr(clf, "evidence", None)
@@ -122,7 +124,8 @@ def about_classifier(clf: Any, path: Path) -> dict[str, Any]:
         "doubtful_labels": [
             {
                 "sample": one.sample,
-                "label": str(one.label),
+                "path": paths[one.sample],
+                "class": str(one.label),
                 "probability_wrong": one.probability,
                 "suggested": str(one.suggested),
             }
@@ -147,10 +150,9 @@ def write_table(described: dict[str, Any]) -> None:
     classes = [(one["class"], " | ".join(one["names"]) or "–", str(one["shots"])) for one in described["classes"]]
     print_columns(("class", "names", "shots"), classes, n_words=2)
     for one in described["doubtful_labels"]:
-        print(
-            f"label in question ({one['probability_wrong']:.2f}): image number {one['sample']} of the fit, "
-            f"{one['label']}, rather {one['suggested']}"
-        )
+        name = one["path"] or f"image number {one['sample']} of the fit"
+        doubt = f"{one['probability_wrong']:.2f}"
+        print(f"label in question ({doubt}): {name}, {one['class']}, rather {one['suggested']}")
 
 
 def head_rows(described: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -33,6 +33,7 @@ from skxma.prompts import SURROGATE, make_prompts
 from skxma.store._memory import MemoryStore
 from skxma.store._resolve import resolve_store
 from skxma.store._sqlite import EmbeddingStore
+from skxma.store._workers import warn_of_unshared_embeddings
 
 MAX_KNOWN_KEYS = 2**17
 # A search asks for the same files hundreds of times; unchanged ones are not read again.
@@ -141,6 +142,8 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         self : CLIPEncoder
         """
         self._validate_params()
+        if X is not None:
+            warn_of_unshared_embeddings(self.memory)
         return self
 
     def transform(self, X: Any) -> Embeddings:

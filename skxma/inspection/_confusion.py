@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from skxma.inspection._draw import short
 from skxma.inspection._figure_file import new_figure, save_figure
 
-MOST_NUMBERED, MOST_NAMED = 25, 100
+# a larger matrix has cells too small for numbers, or lines too close for names
+MOST_NUMBERED, MOST_NAMED = 50, 100
 LARGEST_INCHES = 24.0
 
 
@@ -30,12 +31,13 @@ def draw_confusion(
     title : str
     """
     m = len(labels)
-    side = min(LARGEST_INCHES, 2.5 + 0.4 * m)
-    figure = new_figure((side + 0.5, side), what="The confusion matrix")
+    side = min(LARGEST_INCHES, 3.0 + 0.4 * m)
+    figure = new_figure((side + 1.0, side), what="The confusion matrix")
     ax = figure.subplots()
     rows = np.maximum(confusion.sum(1, keepdims=True), 1)
     shares = confusion / rows
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    drawn = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(drawn, ax=ax, label="share of the label's images", fraction=0.03, pad=0.02)
     if m <= MOST_NUMBERED:
         for i, j in np.argwhere(confusion):
             dark = shares[i, j] > 0.5

@@ -98,6 +98,12 @@ class Evaluation:
     precision: NDArray[np.float64]
     confusion: NDArray[np.int64]
 
+    @property
+    def met(self) -> NDArray[np.bool_]:
+        """The labels (m,) that have test images or were answered."""
+        found: NDArray[np.bool_] = (self.n_images > 0) | (self.confusion.sum(axis=0) > 0)
+        return found
+
 
 def evaluation(y: ArrayLike, answers: ArrayLike, probabilities: ArrayLike, classes: ArrayLike) -> Evaluation:
     """Compare answers with labels.

@@ -1,8 +1,10 @@
 import csv
 import io
 import json
+import re
 import shutil
 import sys
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 import skxma
+from skxma import XMAdapterClassifier
 from skxma.cli.main import main
 from skxma.datasets import load_emoji
 
@@ -93,7 +96,7 @@ def test_the_confusion_matrix_is_drawn(folder, tmp_path, capsys):
 def test_a_missing_matplotlib_is_named_before_any_work(folder, tmp_path, capsys, monkeypatch):
     for name in ["matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))]:
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr("skxma.cli._evaluate.load", lambda path: pytest.fail("the model was loaded first"))
+    monkeypatch.setattr("skxma.cli._evaluate.load", lambda path, **_: pytest.fail("the model was loaded first"))
     assert main(["evaluate", str(folder / "m.skxma"), str(folder / "test"), "--plot", str(tmp_path / "c.png")]) == 1
     assert "skxma[plot]" in capsys.readouterr().err
 
@@ -109,19 +112,6 @@ def test_labels_of_which_the_model_knows_none_are_refused(folder, tmp_path, caps
     assert "bear" in err
 
 
-def test_info_describes_a_model(folder, capsys):
-    assert main(["info", str(folder / "m.skxma"), "--format", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["encoder"] == "tiny"
-    assert found["written_by"] == f"skxma {skxma.__version__}"
-    assert found["bytes"] == (folder / "m.skxma").stat().st_size
-    assert [row["class"] for row in found["classes"]] == list(LABELS)
-    assert main(["info", str(folder / "m.skxma")]) == 0
-    out = capsys.readouterr().out
-    assert all(label in out for label in LABELS)
-    assert "8 of 9 support images" in out
-
-
 def test_a_fit_reports_its_left_out_accuracy(folder, tmp_path, capsys):
     command = ["fit", str(folder / "fit"), "--model", str(tmp_path / "m.skxma"), "--encoder", "tiny", "--no-memory"]
     assert main(command) == 0
@@ -129,3 +119,79 @@ def test_a_fit_reports_its_left_out_accuracy(folder, tmp_path, capsys):
     clf = skxma.load(tmp_path / "m.skxma")
     labels = np.array([label for label in LABELS for _ in (folder / "fit" / label).iterdir()])
     assert f"{np.mean(clf.left_out_label_ == labels):.1%}" in line
+
+
+def test_a_table_whose_columns_have_other_names(folder, capsys):
+    table = folder / "species.csv"
+    table.write_text("where,species\n" + "".join(f"{path},{label}\n" for path, label in files(folder)))
+    assert main(["evaluate", str(folder / "m.skxma"), str(table)]) == 1
+    # what the message advises
+    assert "--path-column" in capsys.readouterr().err
+    columns = ["--path-column", "where", "--label-column", "species"]
+    assert main(["evaluate", str(folder / "m.skxma"), str(table), *columns, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_images"] == len(files(folder))
+
+
+@pytest.mark.bad_input
+def test_an_unreadable_image_is_named_and_the_others_are_evaluated(folder, tmp_path, capsys):
+    for path, label in files(folder):
+        (tmp_path / label).mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / label)
+    (tmp_path / "fox" / "bad.png").write_bytes(b"no image")
+    (tmp_path / "fox" / "._noto.png").write_bytes(b"hidden")
+    assert main(["evaluate", str(folder / "m.skxma"), str(tmp_path), "--format", "json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["n_images"] == len(files(folder))
+    assert f"{tmp_path / 'fox' / 'bad.png'}: " in err
+    assert "skipped 1 hidden" in err
+
+
+def test_a_class_without_test_images_is_named(folder, tmp_path, capsys):
+    shutil.copytree(folder / "test" / "bear", tmp_path / "bear")
+    shutil.copytree(folder / "test" / "fox", tmp_path / "fox")
+    assert main(["evaluate", str(folder / "m.skxma"), str(tmp_path), "--format", "json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["classes_without_images"] == ["poodle"]
+    assert "without test images: poodle" in err
+    assert {row["class"]: row["recall"] for row in found["classes"]}["poodle"] is None
+
+
+def test_answers_of_a_model_that_refuses_images_are_evaluated(folder, capsys):
+    paths = [str(path) for path, _ in files(folder)]
+    support = sorted((folder / "fit").rglob("*.png"))
+    clf = XMAdapterClassifier("tiny", false_rejection_rate=0.9, unknown_label="none of these")
+    clf.fit([str(path) for path in support], [path.parent.name for path in support])
+    clf.save(folder / "strict.skxma")
+    n_refused = int((clf.predict(paths) == "none of these").sum())
+    assert n_refused
+    assert main(["evaluate", str(folder / "strict.skxma"), str(folder / "test"), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sum(row["images"] for row in found["confusion"] if row["predicted"] == "none of these") == n_refused
+    assert found["accuracy"] <= 1 - n_refused / len(paths)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        ("none.skxma", "test", "There is no model .*skxma fit"),
+        ("damaged.skxma", "test", "no model file"),
+        ("m.skxma", "none", "no folder or table"),
+    ],
+)
+def test_what_is_not_there_is_said_in_a_line(folder, model, data, message, capsys):
+    (folder / "damaged.skxma").write_bytes(b"no model")
+    assert main(["evaluate", str(folder / model), str(folder / data)]) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert re.search(message, err)
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("figure", ["c.docx", "absent/c.png"])
+def test_a_figure_that_cannot_be_written_is_refused_before_any_work(folder, tmp_path, figure, capsys, monkeypatch):
+    monkeypatch.setattr("skxma.cli._evaluate.load", lambda path, **_: pytest.fail("the model was loaded first"))
+    assert main(["evaluate", str(folder / "m.skxma"), str(folder / "test"), "--plot", str(tmp_path / figure)]) == 1
+    assert Path(figure).name in capsys.readouterr().err
