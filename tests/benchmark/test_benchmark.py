@@ -254,7 +254,7 @@ def test_a_results_file_that_cannot_be_written_is_refused_before_anything_runs(f
 
 
 @pytest.mark.parametrize(
-    ("image", "wanted"), [("c.xyz", "names no format of a figure; use one of .*png"), ("gone/c.png", "make it first")]
+    ("image", "wanted"), [("c.xyz", "names no format of a figure; use one of .*png"), ("gone/c.png", "create it first")]
 )
 def test_a_figure_that_cannot_be_written_is_refused_before_anything_runs(features, tmp_path, capsys, image, wanted):
     out = tmp_path / "r.csv"

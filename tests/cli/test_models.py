@@ -247,7 +247,7 @@ def test_nothing_is_printed_before_an_error(capsys):
         (["predict", "{}/absent.joblib", "x.png"], "There is no model"),
         (["predict", "{}/bad.png", "x.png"], "is no model file of skxma"),
         (["fit", "{}/absent", "--model", "{}/n.joblib"], "no folder or table"),
-        (["fit", "{}/pics", "--model", "{}/absent/n.joblib"], "make it first"),
+        (["fit", "{}/pics", "--model", "{}/absent/n.joblib"], "create it first"),
         (["explain", "{}/m.skxma", "{}/bad.png"], "/bad.png: not an image"),
         (["fit", "{}/pics", "--model", "{}/n.joblib", "--encoder", "tinny"], "did you mean 'tiny'?"),
     ],
