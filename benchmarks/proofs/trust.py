@@ -167,8 +167,8 @@ def rows_of_soak() -> Iterator[str]:
     gained = " and ".join(str(one["files_after"] - one["files_before"]) for one in found)
     yield (
         f"| soak | {len(found)} processes, {min(one['minutes'] for one in found):.0f} minutes, "
-        f"{sum(one['rounds'] for one in found)} rounds: {slopes} MB per minute after warm-up, {gained} open files more, "
-        f"{len(held['errors'])} errors |"
+        f"{sum(one['rounds'] for one in found)} rounds: {slopes} MB per minute after warm-up, {gained} open files "
+        f"more, {len(held['errors'])} errors |"
     )
 
 

@@ -34,7 +34,7 @@ def load_emoji(
     Classes                         40
     Samples per class                5
     Samples total                  200
-    Image             64 × 64, RGB
+    Image               64 × 64, RGB
     =================   ==============
 
     The things were drawn at random among those kept out of the training of the bundled encoder, "tiny".
