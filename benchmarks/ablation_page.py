@@ -1,4 +1,4 @@
-"""The text of docs/results.md: what each part of the default brings, and how it stands hard conditions."""
+"""The text of docs/results.md: what each part of the default brings, and how it does under hard conditions."""
 
 import math
 
@@ -19,10 +19,10 @@ def ablation(cells, compared):
     return [
         "## Ablation",
         "",
-        f"One part of the default switched off at a time, on the same support sets; mean over the data sets ({over}), "
-        "in brackets the difference from the default in points. The last columns are the mean of the differences over "
-        "the numbers of shots ± its standard error, and in how many cells (data set, shots, seed) the answer changed. "
-        "Without the image cache the trained residual stays.",
+        "One part of the default is switched off at a time, on the same support sets; mean over the data sets "
+        f"({over}), in brackets the difference from the default in points. The last columns are the mean of the "
+        "differences over the numbers of shots ± its standard error, and in how many cells (data set, shots, seed) the "
+        "answer changed. Without the image cache the trained residual stays.",
         "",
         *ablation_table(cells, "accuracy"),
         "",
@@ -61,7 +61,7 @@ def mean_difference(cells, method, column="accuracy"):
 
 
 def changed(cells, method):
-    """In how many cells the likelihood of the test labels is another."""
+    """Number of cells in which the likelihood of the test labels differs."""
     pairs = [
         (own[seed], other[seed])
         for shots in cells.shots
@@ -74,9 +74,9 @@ def changed(cells, method):
 
 
 def notable(cells):
-    """Which rows are clearly worse and which better than the default, by two standard errors; nothing of one seed."""
+    """Rows that are clearly worse or better than the default, by two standard errors; none with one seed."""
     if all(math.isnan(mean_difference(cells, method)[1]) for method in cells.methods):
-        return ["With one seed, no difference is told from chance."]
+        return ["With one seed, no difference can be told from chance."]
     sorted_by = {"worse": [], "better": [], "no clear difference": []}
     for method in cells.methods:
         gap, error = mean_difference(cells, method)
@@ -94,7 +94,7 @@ def notable(cells):
 
 
 def no_words(cells, compared):
-    """What the default's place owes to the vocabulary, which the rivals do not take."""
+    """The default's place without the vocabulary, which the rivals do not take."""
     method = "no vocabulary"
     lines = []
     for shots in cells.shots:
@@ -132,7 +132,7 @@ def under(names, condition):
 
 
 def useless_text(cells):
-    """Shuffled and random text against what sees no text at all."""
+    """Shuffled and random text against methods that see no text at all."""
     shots = [count for count in cells.shots if having(cells, R.NO_TEXT, count)]
     sets = having(cells, R.NO_TEXT, shots[0]) if shots else []
     if not sets:
@@ -146,8 +146,8 @@ def useless_text(cells):
     return [
         "### Useless text",
         "",
-        f"Mean over {', '.join(sets)}. Shuffled: every class has another's text. Random: normal numbers. Drawn anew "
-        "for each seed, and no vocabulary. Without text, class means stand for it in GDA.",
+        f"Mean over {', '.join(sets)}. Shuffled: every class has the text of another class. Random: normal "
+        "numbers. Drawn anew for each seed, and no vocabulary. Without text, class means stand for it in GDA.",
         "",
         *markdown(["accuracy %", *map(at, shots)], rows),
         "",
@@ -169,7 +169,7 @@ def against_images(cells, kind, sets, shots):
 
 
 def wrong_labels(cells, compared):
-    """Accuracy on right and wrong labels, and what they cost."""
+    """Accuracy on right and wrong labels, and the cost of the wrong ones."""
     shots = [count for count in cells.shots if having(cells, R.WRONG, count)]
     if not shots:
         return []
@@ -221,8 +221,8 @@ def unequal(cells):
     return [
         "### Unbalanced classes",
         "",
-        f"From {R.FEWEST} to {R.MOST} pictures a class, evenly spaced in the logarithm; the seed says which class has "
-        "how many. The tests are balanced as before.",
+        f"From {R.FEWEST} to {R.MOST} images per class, evenly spaced in the logarithm; the seed determines how many "
+        "each class has. The test sets are balanced as before.",
         "",
         *markdown(["accuracy %", *(name.split(":")[0] for name in names), "mean (rank)"], rows),
         "",

@@ -1,4 +1,4 @@
-"""A suite for pytest-benchmark: in each group the time of every way, beside it the multiple of the fastest.
+"""A suite for pytest-benchmark: in each group the time of every way, as a multiple of the fastest.
 
     pip install ".[test,bench]"
     pytest benchmarks/bench_speed.py --benchmark-columns=min,median --benchmark-sort=min
@@ -11,7 +11,7 @@ made something slower.
 import numpy as np
 import pytest
 import torch
-from encoder import make_model, make_pictures
+from encoder import make_images, make_model
 from scale import GROWTH, bare_products, problem
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -20,7 +20,7 @@ from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier, XMAdapterSea
 from skxma.baselines import CrossModalLinearProbe, LogisticRegressionProbe, LPPlusPlusClassifier, TipAdapterFClassifier
 from skxma.encoder import _clip_encoder as encoder
 
-ROUNDS, N_PICTURES, N_QUERIES = 3, 32, 10_000
+ROUNDS, N_IMAGES, N_QUERIES = 3, 32, 10_000
 GRID = {"alpha": [0.3, 1, 3, 10], "beta": [1.0, 3.0, 5.5, 10.0], "fusion_ratio": [0.0, 0.5, 1.0]}
 METHODS = {
     "xmadapter": XMAdapterClassifier("precomputed"),
@@ -36,7 +36,7 @@ GROWING_FITS = [(name, case[:3]) for name, cases in GROWTH.items() if name != "q
 
 @pytest.fixture
 def clock(benchmark):
-    """Times a call in a group of the table."""
+    """Time a call in a group of the table."""
 
     def run(group, work, *arguments):
         benchmark.group = group
@@ -79,18 +79,18 @@ def test_search(clock, search):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """The name of a ViT-B-32 with random weights, and JPEG files of 500 x 375."""
     folder = tmp_path_factory.mktemp("encoder")
-    return make_model(folder / "model"), make_pictures(folder / "pictures", N_PICTURES)
+    return make_model(folder / "model"), make_images(folder / "images", N_IMAGES)
 
 
 @pytest.mark.parametrize("way", ["bare model on ready tensors", "from paths", "from the store"])
-def test_encode(clock, pictures, tmp_path, way):
-    name, paths = pictures
+def test_encode(clock, images, tmp_path, way):
+    name, paths = images
     clip = CLIPEncoder(name, memory=EmbeddingStore(tmp_path / "store") if way == "from the store" else False)
     loaded = clip._load()
-    batch = torch.randn(N_PICTURES, 3, 224, 224, device=loaded.device, dtype=loaded.dtype)
+    batch = torch.randn(N_IMAGES, 3, 224, 224, device=loaded.device, dtype=loaded.dtype)
 
     def encode():
         if way.startswith("bare"):
@@ -99,4 +99,4 @@ def test_encode(clock, pictures, tmp_path, way):
         encoder._known_keys.clear()
         return clip.encode_image(paths)
 
-    assert np.isfinite(clock(f"encode {N_PICTURES} pictures", encode)).all()
+    assert np.isfinite(clock(f"encode {N_IMAGES} images", encode)).all()

@@ -10,7 +10,7 @@ from skxma.benchmark._results_file import append_row, read_results
 
 
 class Cells:
-    """What a results file holds, without its errors.
+    """The cells of a results file, without its errors.
 
     Parameters
     ----------

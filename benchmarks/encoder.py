@@ -43,8 +43,8 @@ def make_model(folder):
     return f"local-dir:{folder}"
 
 
-def make_pictures(folder, number, size=SIZE):
-    """JPEG files of coarse colours and fine noise, as many bytes as a photograph has or more."""
+def make_images(folder, number, size=SIZE):
+    """JPEG files of coarse colors and fine noise, as many bytes as a photograph has or more."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(number):
@@ -99,8 +99,8 @@ def against_the_bare_model(name, paths, size, arguments):
 
 
 def from_the_store(name, folder, paths, rate, arguments):
-    """Encoding small files that are in the store; what encoding them would take goes by the rate on photographs."""
-    small = make_pictures(folder / "small", IN_STORE, size=(64, 48))
+    """Encode small files that are in the store; the time without it is estimated from the rate on photographs."""
+    small = make_images(folder / "small", IN_STORE, size=(64, 48))
     store = EmbeddingStore(folder / "store")
     clip = CLIPEncoder(name, device=arguments.device, memory=store)
     loaded = clip._load()
@@ -126,9 +126,9 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         name = make_model(folder / "model")
-        paths = make_pictures(folder / "pictures", arguments.images)
+        paths = make_images(folder / "images", arguments.images)
         rate = against_the_bare_model(name, paths, SIZE, arguments)
-        against_the_bare_model(name, make_pictures(folder / "phone", arguments.batch, PHONE), PHONE, arguments)
+        against_the_bare_model(name, make_images(folder / "phone", arguments.batch, PHONE), PHONE, arguments)
         from_the_store(name, folder, paths, rate, arguments)
 
 

@@ -1,8 +1,8 @@
-"""Adding to a fitted model and taking away: what `partial_fit` and `drop` cost, and that nothing is forgotten.
+"""Adding classes to a fitted model and removing them: the cost of `partial_fit` and `drop`; nothing is forgotten.
 
     python benchmarks/growing.py
 
-A model of 100 classes x 16 shots x 512 dimensions with class text and a vocabulary, to which a class of 16 pictures is
+A model of 100 classes x 16 shots x 512 dimensions with class text and a vocabulary, to which a class of 16 images is
 added. Seconds are of the wall, and of the processor in brackets; the best of five.
 """
 
@@ -34,15 +34,15 @@ def timed(call):
 
 def main():
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((CLASSES + 1, WIDTH))
-    text = dict(enumerate(unit(centres + rng.standard_normal((CLASSES + 1, WIDTH)))))
+    centers = rng.standard_normal((CLASSES + 1, WIDTH))
+    text = dict(enumerate(unit(centers + rng.standard_normal((CLASSES + 1, WIDTH)))))
     words = unit(rng.standard_normal((WORDS, WIDTH)))
 
-    def pictures(labels):
-        return unit(centres[labels] + 5.0 * rng.standard_normal((len(labels), WIDTH)))
+    def images_of(labels):
+        return unit(centers[labels] + 5.0 * rng.standard_normal((len(labels), WIDTH)))
 
     y, y_test = np.arange(CLASSES).repeat(SHOTS), np.arange(CLASSES + 1).repeat(20)
-    X, X_test, new = pictures(y), pictures(y_test), pictures(np.full(SHOTS, CLASSES))
+    X, X_test, new = images_of(y), images_of(y_test), images_of(np.full(SHOTS, CLASSES))
     old = y_test < CLASSES
     clf = XMAdapterClassifier("precomputed", text_features=text, vocabulary=words)
     print(f"fit                     {timed(lambda: clf.fit(X, y))}")

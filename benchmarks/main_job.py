@@ -1,4 +1,4 @@
-"""What the default estimator reaches and how long it takes, from embeddings.
+"""Accuracy and time of the default estimator on embeddings.
 
     python benchmarks/main_job.py FEATURES [--seeds 5] [--words FILE]
 

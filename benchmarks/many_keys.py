@@ -1,10 +1,10 @@
-"""A support set of hundreds of thousands of pictures: fitting it, and predictions that do not read all of its keys.
+"""A support set of hundreds of thousands of images: fitting it, and predictions that do not read all of its keys.
 
     python benchmarks/many_keys.py [--keys 200000] [--classes 100] [--dim 512] [--queries 2000]
 
 On made-up embeddings around ten places for each class. Predictions with ``retrieval="top"`` stand beside those of the
 same model with "exact", which reads all keys, and beside the bare product of the queries and the keys, in the pieces
-in which their cosines fit into 16 MB. Queries are new pictures, and keys with a little noise, which must find
+in which their cosines fit into 16 MB. Queries are new images, and keys with a little noise, which must find
 themselves. Times are the processor's.
 """
 
@@ -81,7 +81,7 @@ def main():
 
     exact = XMAdapterClassifier("precomputed", text_features=text, retrieval="exact")
     exact.__dict__.update(vars(clf), model_=replace(clf.model_, cells=None))
-    probability = compare(clf, exact, "new pictures", queries)
+    probability = compare(clf, exact, "new images", queries)
     print(f"{100 * (probability.argmax(1) == y_queries).mean():.1f} % right")
     rng = np.random.default_rng(1)
     copies = X[rng.integers(len(X), size=len(queries))]

@@ -1,4 +1,4 @@
-"""The text of docs/results.md: its first part, what was compared and how the methods did."""
+"""The text of docs/results.md: its first part, the comparison of all methods."""
 
 import math
 
@@ -83,7 +83,7 @@ def rivals(cells):
 
 
 def lead_sentence(cells, shots):
-    """Where the default stands on average at a number of shots, and its distance to the best rival."""
+    """The default's place on average at a number of shots, and its distance to the best rival."""
     means = {method: cells.average(method, shots)[0] for method in cells.methods}
     means = {method: value for method, value in means.items() if not math.isnan(value)}
     others = [method for method in means if method != DEFAULT]
@@ -165,7 +165,7 @@ def comparison(cells):
     lines = [
         "## Comparison",
         "",
-        f"Macro-average over the data sets that have enough pictures ({over}). ± is the standard error over the "
+        f"Macro-average over the data sets that have enough images ({over}). ± is the standard error over the "
         "seeds, to which a data set with one seed adds nothing; in brackets the mean rank among all methods.",
         "",
         *accuracy_table(cells, cells.shots, cells.sets),

@@ -21,7 +21,7 @@ from skxma.benchmark._results_file import failures
 from skxma.benchmark._runner import METHODS, NEED_POOL, run_benchmark
 
 MANY_CLASSES = 200
-LABELLED_ONLY = [name for name in METHODS if name not in NEED_POOL]
+LABELED_ONLY = [name for name in METHODS if name not in NEED_POOL]
 
 
 def main():
@@ -29,7 +29,7 @@ def main():
     parser.add_argument("folder", nargs="?", default=os.environ.get("SKXMA_FEATURES"))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--methods", nargs="+", default=LABELLED_ONLY, choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=LABELED_ONLY, choices=METHODS)
     parser.add_argument("--protocol", default="none", choices=["none", "few", "full"])
     parser.add_argument("--out", default="rivals.csv")
     parser.add_argument("--plot")
@@ -61,7 +61,7 @@ def encoder_of(problem):
 
 
 def problems(folder, words):
-    """Feature files of a folder, small ones first; says so where there is none."""
+    """Feature files of a folder, small ones first; prints a note if there is none."""
     if not folder:
         print("feature files are skipped: give their folder, or set SKXMA_FEATURES", file=sys.stderr)
         return []

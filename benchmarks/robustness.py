@@ -1,4 +1,4 @@
-"""Hard conditions: text that says nothing, labels that are wrong, classes of unequal size."""
+"""Hard conditions: useless text, wrong labels, unbalanced classes."""
 
 from dataclasses import dataclass, replace
 
@@ -35,7 +35,7 @@ def without_text(problem):
 
 
 def with_useless_text(problem, kind, seed):
-    """Every class has another's text, or a random direction; the vocabulary goes too."""
+    """Every class has the text of another class, or a random direction; no vocabulary."""
     rng = np.random.default_rng(seed)
     text = np.asarray(problem.text_features)
     if kind == SHUFFLED:
@@ -104,7 +104,7 @@ class NoisyInOneTipAdapterF(NoisyTipAdapterF):
 
 @dataclass(frozen=True)
 class Unbalanced(Problem):
-    """A problem whose classes have from 1 to as many pictures as the draw has, evenly spaced in the logarithm."""
+    """A problem whose classes have from 1 to as many images as the draw has, evenly spaced in the logarithm."""
 
     def draw(self, n_shots, protocol, seed):
         """Thin out a balanced draw; which class gets how many, the seed says."""

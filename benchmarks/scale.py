@@ -32,19 +32,19 @@ GROWTH = {
 
 
 def problem(n_classes, shots, dim=DIM, n_queries=0, seed=0):
-    """Support set, labels, class texts and queries around random class centres."""
+    """Support set, labels, class texts and queries around random class centers."""
     rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((n_classes, dim), dtype=np.float32)
+    centers = rng.standard_normal((n_classes, dim), dtype=np.float32)
 
     def around(labels, noise):
-        return centres[labels] + noise * rng.standard_normal((len(labels), dim), dtype=np.float32)
+        return centers[labels] + noise * rng.standard_normal((len(labels), dim), dtype=np.float32)
 
     y, classes = np.arange(n_classes).repeat(shots), np.arange(n_classes)
     return around(y, IMAGE_NOISE), y, around(classes, TEXT_NOISE), around(np.arange(n_queries) % n_classes, IMAGE_NOISE)
 
 
 def seconds(work, *arguments):
-    """Processor time of a call, and what it returned."""
+    """Processor time of a call, and its result."""
     start = time.process_time()
     result = work(*arguments)
     return time.process_time() - start, result
@@ -80,7 +80,7 @@ def fit_and_predict(n_classes, shots, n_queries):
 
 
 def training(n_classes, shots):
-    """Processor time of one epoch of both: what many of them add to a fit of one; fits alternate, the least count."""
+    """Processor time of one epoch of both: the time that many add to a fit of one; fits alternate, the least count."""
     X, y, text, _ = problem(n_classes, shots)
     more = max(EPOCHS, EPOCHS * SAMPLES // len(y))
     estimators = (
@@ -116,7 +116,7 @@ def growth():
 
 
 def import_time():
-    """Seconds that `import skxma` adds to starting Python, the least of five, and what heavy it brings."""
+    """Seconds that `import skxma` adds to starting Python, the least of five, and the heavy packages it imports."""
     heavy = ("torch", "open_clip", "matplotlib", "sklearn")
     code = f"import skxma, sys; print([name for name in {heavy} if name in sys.modules])"
     least, brought = [], ""

@@ -1,4 +1,4 @@
-"""The built-in search against GridSearchCV, and what a search on images costs beside one on ready embeddings.
+"""The built-in search against GridSearchCV, and a search on images against one on ready embeddings.
 
     python benchmarks/search.py
 
@@ -30,9 +30,9 @@ def timed(search, X, y):
 
 def sweep():
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((40, 512))
+    centers = rng.standard_normal((40, 512))
     y = np.arange(40).repeat(8)
-    X, text = centres[y] + 4 * rng.standard_normal((320, 512)), centres + 4 * rng.standard_normal((40, 512))
+    X, text = centers[y] + 4 * rng.standard_normal((320, 512)), centers + 4 * rng.standard_normal((40, 512))
     clf = XMAdapterClassifier("precomputed", text_features=text, evidence="paper", n_epochs=0)
     XMAdapterSearchCV(clf, {"alpha": [1.0], "beta": [1.0], "fusion_ratio": [0.5]}, cv=5).fit(X, y)  # warms up
     built_in, grid = XMAdapterSearchCV(clf, SWEEP, cv=5), GridSearchCV(clf, SWEEP, cv=5)

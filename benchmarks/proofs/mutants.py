@@ -1,4 +1,4 @@
-"""Small changes of a module's source, and two ways to have a process run one: at import, or in what is imported."""
+"""Small changes of a module's source, and two ways to have a process run one: at import, or in an imported module."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def mutants_of(source: str) -> Iterator[Mutant]:
 
 
 def without_annotations(source: str) -> str:
-    """What a module does, as a string; it must have ``from __future__ import annotations``."""
+    """The code of a module, as a string; it must have ``from __future__ import annotations``."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -62,7 +62,7 @@ def without_annotations(source: str) -> str:
 
 
 class Substitute(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives one module another source."""
+    """Give one module another source."""
 
     def __init__(self, name: str, source: str) -> None:
         self.name, self.source = name, source

@@ -54,7 +54,7 @@ MODULES = {
         "_estimators/test_warm_start",
     ],
 }
-"""Modules of skxma by their dotted names, and the files in tests/ that are to notice their mutants."""
+"""Modules of skxma by their dotted names, and the files in tests/ that must notice their mutants."""
 # imported before the forks, so that they need not
 HEAVY = [
     "torch",
@@ -83,7 +83,7 @@ WITHOUT = [
 
 @dataclass(frozen=True)
 class Cost:
-    """What a test takes, and which functions of the module it calls, each by its first line; imports aside."""
+    """The time of a test, and the functions of the module that it calls, each by its first line; imports aside."""
 
     seconds: float
     functions: set[int]
@@ -118,7 +118,7 @@ class Watcher:
 
 
 class Chosen:
-    """A plugin of pytest that runs some of the tests, in an order, and tells which failed."""
+    """A plugin of pytest that runs some of the tests, in an order, and reports which failed."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.rank = {name: i for i, name in enumerate(names)}
@@ -135,7 +135,7 @@ class Chosen:
 
 
 class Server:
-    """A plugin of pytest that does something else with the collected tests than to run them."""
+    """A plugin of pytest that hands the collected tests over instead of running them."""
 
     def __init__(self, use: Callable[[Any], None]) -> None:
         self.use = use
@@ -193,7 +193,7 @@ def run_tests(module: str, source: str, files: Sequence[str], plugin: Any) -> in
 
 
 def in_a_fork(job: Callable[[], Any], seconds: int) -> tuple[Any, bool]:
-    """What a job returns in a process of its own, by way of JSON, and whether it took too long; None if it died."""
+    """Result of a job in a process of its own, by way of JSON, and whether it took too long; None if it died."""
     gc.freeze()
     reader, writer = os.pipe()
     child = os.fork()
@@ -306,7 +306,7 @@ class Module:
 
 
 def outcome_of(run: Run, mutant: Mutant, names: Sequence[str], seconds: int) -> tuple[str, str]:
-    """Whether a mutant is "killed" by a failing test, and which, ends in "timeout", or "survived"."""
+    """Tell whether a mutant is "killed" by a failing test, and which, ends in "timeout", or "survived"."""
     failed, late = in_a_fork(lambda: run(mutant, names), seconds)
     if late:
         return "timeout", ""
@@ -345,7 +345,7 @@ def save(results: dict[str, Any]) -> None:
 
 
 def score(results: dict[str, Any]) -> dict[str, tuple[int, int, bool]]:
-    """Of each module: mutants that a test noticed, all mutants, whether the source is the one that was measured."""
+    """For each module: mutants that a test noticed, all mutants, whether the source is the one that was measured."""
     found = {}
     for module, held in results.items():
         outcomes = [outcome for outcome, _ in held["mutants"].values()]
@@ -355,7 +355,7 @@ def score(results: dict[str, Any]) -> dict[str, tuple[int, int, bool]]:
 
 
 def import_what_is_not_mutated() -> None:
-    """Import what the tests need besides skxma."""
+    """Import the packages that the tests need besides skxma."""
     from skxma.encoder._torchvision_compat import ensure_importable
 
     ensure_importable()

@@ -3,7 +3,7 @@
     python benchmarks/proofs/soak.py --minutes 30
 
 Prints, of each process, how fast its memory grew after the warm-up, how many file descriptors it gained, and every
-error; the status is 1 where memory grows by 1 MB a minute or more, descriptors stay open or anything failed. Pictures
+error; the status is 1 where memory grows by 1 MB per minute or more, descriptors stay open or anything failed. Images
 are the bundled emoji, new ones drawn from them all the time; the encoder is the bundled one. Reads /proc, so Linux.
 """
 
@@ -40,7 +40,7 @@ EVIDENCES: list[dict[str, Any]] = [
 ]
 
 
-class Pictures:
+class Images:
     """Files of emoji, each changed a little so that no encoder has seen it."""
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -52,7 +52,7 @@ class Pictures:
         self.n_written = 0
 
     def draw(self, classes: Sequence[str], shots: int) -> tuple[list[str], list[str]]:
-        """Paths and labels of new pictures, `shots` a class; the files of the calls before are overwritten in time."""
+        """Paths and labels of new images, `shots` per class; the files of the calls before are overwritten in time."""
         from PIL import Image
 
         paths, labels = [], []
@@ -69,8 +69,8 @@ class Pictures:
         return paths, labels
 
 
-def one_round(pictures: Pictures, store: str, folder: Path, turn: int) -> None:
-    """Everything that a model goes through, once."""
+def one_round(images: Images, store: str, folder: Path, turn: int) -> None:
+    """Take a model through everything once."""
     import joblib
 
     import skxma
@@ -78,10 +78,10 @@ def one_round(pictures: Pictures, store: str, folder: Path, turn: int) -> None:
     from skxma.store._sqlite import EmbeddingStore
 
     memory = EmbeddingStore(store, max_bytes=STORE_BYTES)
-    chosen = list(pictures.rng.choice(pictures.names, CLASSES + 1, replace=False))
+    chosen = list(images.rng.choice(images.names, CLASSES + 1, replace=False))
     known, fresh = chosen[:CLASSES], chosen[CLASSES:]
-    X, y = pictures.draw(known, SHOTS)
-    queries, _ = pictures.draw(known, 2)
+    X, y = images.draw(known, SHOTS)
+    queries, _ = images.draw(known, 2)
     clf = XMAdapterClassifier("tiny", memory=memory, random_state=0, **EVIDENCES[turn % len(EVIDENCES)]).fit(X, y)
     before = clf.predict_proba(queries)
     clf.predict(queries)
@@ -91,7 +91,7 @@ def one_round(pictures: Pictures, store: str, folder: Path, turn: int) -> None:
     clf.save(folder / "model.skxma")
     loaded = skxma.load(folder / "model.skxma").set_params(memory=memory)
     agree(before, loaded.predict_proba(queries))
-    more, their = pictures.draw(fresh, SHOTS)
+    more, their = images.draw(fresh, SHOTS)
     loaded.partial_fit(more, their)
     loaded.drop(known[:1])
     if loaded.predict_proba(queries).shape[1] != CLASSES:
@@ -117,11 +117,11 @@ def work(folder: Path, number: int, seconds: float) -> None:
     random.seed(number)
     own = folder / str(number)
     own.mkdir()
-    pictures = Pictures(own, number)
+    images = Images(own, number)
     start, last, turn = time.monotonic(), -SAMPLE_SECONDS, 0
     while time.monotonic() - start < seconds:
         try:
-            one_round(pictures, str(folder / "store"), own, turn)
+            one_round(images, str(folder / "store"), own, turn)
         except Exception:
             print(json.dumps({"error": traceback.format_exc()}), flush=True)
         turn += 1
@@ -144,7 +144,7 @@ def open_files() -> int:
 
 
 def follow(process: subprocess.Popen[str], samples: list[dict[str, Any]], errors: list[str]) -> Callable[[], None]:
-    """Collect what a worker prints; returns what waits for its end."""
+    """Collect the lines that a worker prints; return a function that waits for its end."""
 
     def read() -> None:
         assert process.stdout is not None
@@ -168,7 +168,7 @@ def follow(process: subprocess.Popen[str], samples: list[dict[str, Any]], errors
 
 
 def growth(samples: list[dict[str, Any]]) -> dict[str, float]:
-    """What happened after the warm-up: megabytes a minute by least squares, range of memory, descriptors gained."""
+    """Changes after the warm-up: megabytes per minute by least squares, range of memory, descriptors gained."""
     end = samples[-1]["seconds"]
     settled = [one for one in samples if one["seconds"] >= WARM_UP * end]
     minutes = np.array([one["seconds"] / 60 for one in settled])
@@ -185,7 +185,7 @@ def growth(samples: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def soak(minutes: float) -> tuple[list[dict[str, float]], list[str]]:
-    """Run the workers; what each of them grew by, and all errors."""
+    """Run the workers; return the growth of each, and all errors."""
     errors: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         runs = []
@@ -208,7 +208,7 @@ def table(found: list[dict[str, float]], errors: list[str]) -> list[str]:
     for number, one in enumerate(found, 1):
         rows.append(
             f"| {number} | {one['minutes']:.1f} | {one['rounds']} | {one['least']:.0f} to {one['most']:.0f} MB "
-            f"| {one['slope']:+.2f} MB a minute | {one['files_before']}, {one['files_after']} "
+            f"| {one['slope']:+.2f} MB per minute | {one['files_before']}, {one['files_after']} "
             f"| {len(errors)} of all |"
         )
     return rows

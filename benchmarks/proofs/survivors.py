@@ -1,4 +1,4 @@
-"""Why some mutants survive: each that `benchmarks/proofs/mutation.py` finds alive is to have a reason here."""
+"""Reasons for mutants that survive: each that `benchmarks/proofs/mutation.py` finds alive must have one here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Reason:
-    """Why changes of one line, by operators of one kind, change no answer."""
+    """Reason why changes of one line, by operators of one kind, change no answer."""
 
     module: str
     text: str
@@ -129,5 +129,5 @@ def unexplained(results: dict[str, Any]) -> list[str]:
 
 
 def explains(reason: Reason, module: str, key: str, text: str) -> bool:
-    """Whether a reason is that of a mutant of some line."""
+    """Tell whether a reason is that of a mutant of some line."""
     return reason.module == module and reason.text in text and re.match(reason.operator, key) is not None

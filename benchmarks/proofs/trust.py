@@ -1,4 +1,4 @@
-"""What the tests tried and what came of it: faults, bad inputs, properties, mutants, coverage, and the soak.
+"""Outcomes of the tests: faults, bad inputs, properties, mutants, coverage, and the soak.
 
     python benchmarks/proofs/trust.py [--docs] [--folder DIR [--read]]
 
@@ -37,8 +37,9 @@ STATISTICS = "hypothesis-statistics-"
 INTRODUCTION = """\
 # Proofs
 
-What the tests try in order to break skxma, and what came of it. Written by `python benchmarks/proofs/trust.py --docs`,
-which runs them all; the mutants are run by `benchmarks/proofs/mutation.py`, the soak by `benchmarks/proofs/soak.py`.
+Everything that the tests try in order to break skxma, and the outcome. Written by `python
+benchmarks/proofs/trust.py --docs`, which runs them all; the mutants are run by `benchmarks/proofs/mutation.py`, the
+soak by `benchmarks/proofs/soak.py`.
 
 {rows}
 
@@ -52,7 +53,7 @@ which runs them all; the mutants are run by `benchmarks/proofs/mutation.py`, the
 - **Mutants**: every change that cosmic-ray can make to the mathematics, except to annotations, which do not run. One is
   noticed when a test fails, or never ends.
 - **The soak**: two processes that share a store too small for them fit, predict, save, load, grow, shrink and search,
-  each time on new pictures.
+  each time on new images.
 """
 
 
@@ -69,7 +70,7 @@ class Outcome:
 
 @dataclass
 class Run:
-    """All that pytest said."""
+    """The reports of one run of pytest."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     lines: float = 0.0
@@ -91,7 +92,7 @@ def run_tests(folder: Path) -> None:
 
 
 def read_run(folder: Path) -> Run:
-    """What the reports of a run say."""
+    """Read the reports of a run."""
     root = ET.parse(folder / "tests.xml").getroot()
     drawn: dict[str, int] = {}
     for item in root.iter("property"):
@@ -166,8 +167,8 @@ def rows_of_soak() -> Iterator[str]:
     gained = " and ".join(str(one["files_after"] - one["files_before"]) for one in found)
     yield (
         f"| soak | {len(found)} processes, {min(one['minutes'] for one in found):.0f} minutes, "
-        f"{sum(one['rounds'] for one in found)} rounds: {slopes} MB a minute after warm-up, {gained} open files more, "
-        f"{len(held['errors'])} errors |"
+        f"{sum(one['rounds'] for one in found)} rounds: {slopes} MB per minute after warm-up, {gained} open files "
+        f"more, {len(held['errors'])} errors |"
     )
 
 

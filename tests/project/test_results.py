@@ -119,8 +119,8 @@ def test_the_page_is_written_and_goes_on_where_it_was(tmp_path, monkeypatch):
     assert page.read_text(encoding="utf-8") == first
 
 
-def test_unlabelled_part_says_what_the_pool_changed(tmp_path):
-    from unlabelled import WITH, WITHOUT, unlabelled
+def test_unlabeled_part_says_what_the_pool_changed(tmp_path):
+    from unlabeled import WITH, WITHOUT, unlabeled
 
     path = tmp_path / "cells.csv"
     for seed in (0, 1):
@@ -128,16 +128,16 @@ def test_unlabelled_part_says_what_the_pool_changed(tmp_path):
             add(path, WITHOUT, name, seed, 0.5)
             add(path, WITH, name, seed, 0.5 + gain)
             add(path, "trans-clip", name, seed, 0.4)
-    text = "\n".join(unlabelled(Cells(path)))
+    text = "\n".join(unlabeled(Cells(path)))
     plain, mixed = text.split("### Half of the pool")
     assert "| 60.0 ± 0.0 (+10.0) |" in plain
     assert "| a | +10.0 ± 0.0 (10.0 → 10.0) |" in plain
     assert "−5.0 ± 0.0" in mixed
-    assert unlabelled(Cells(tmp_path / "none.csv"))[2] == "Not run."
+    assert unlabeled(Cells(tmp_path / "none.csv"))[2] == "Not run."
 
 
 def test_others_are_in_the_pool_and_never_learned_or_tested():
-    from unlabelled import half_of_classes
+    from unlabeled import half_of_classes
 
     made = make_problem(n_classes=6, shots=8)
     problem = Problem("p", made.X, made.y, text_features=made.text, class_names=list("abcdef"))

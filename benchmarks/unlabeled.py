@@ -1,7 +1,7 @@
-"""Pictures without labels: what half of the test pictures, unlabelled, bring; and other things among them.
+"""Images without labels: the gain from half of the test images, unlabeled, also with images of other things among them.
 
-    python benchmarks/unlabelled.py FOLDER [--seeds 5] [--shots 1 2 4] [--cells unlabelled.csv]
-    python benchmarks/unlabelled.py --large
+    python benchmarks/unlabeled.py FOLDER [--seeds 5] [--shots 1 2 4] [--cells unlabeled.csv]
+    python benchmarks/unlabeled.py --large
 
 FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; the
 bundled emoji are always in, files of more than 200 classes are not. All are tested on the other half. Finished cells
@@ -36,8 +36,8 @@ HALF_OTHERS = "half of the classes unknown"
 SEPARATOR = ": "
 
 
-class LabelledOnly(XMAdapterClassifier):
-    """The default without the pictures that have no label."""
+class LabeledOnly(XMAdapterClassifier):
+    """The default without the images that have no label."""
 
     def _evidence(self, task):
         return replace(super()._evidence(task), learns_from_pool=False)
@@ -46,7 +46,7 @@ class LabelledOnly(XMAdapterClassifier):
 def methods():
     """The default, without the pool and with it, and the rivals that take one."""
     return {
-        WITHOUT: LabelledOnly(),
+        WITHOUT: LabeledOnly(),
         WITH: XMAdapterClassifier(),
         "trans-clip": TransCLIPClassifier(),
         "ss-text-u": SSTextUClassifier(),
@@ -57,7 +57,7 @@ def methods():
 
 @dataclass(frozen=True)
 class WithOthers(Problem):
-    """A problem whose X goes on, past its y, with pictures of other things: they make up half of the pool."""
+    """A problem whose X goes on, past its y, with images of other things: they make up half of the pool."""
 
     def split_pool(self, test, seed):
         """The pool of the problem, and as many of the others."""
@@ -67,7 +67,7 @@ class WithOthers(Problem):
 
 
 def with_others(problem, name, known, others):
-    """A problem of the `known` samples (bool mask) with `others`, a list or array of pictures as X has."""
+    """A problem of the `known` samples (bool mask) with `others`, a list or array of images as X has."""
     kept = np.flatnonzero(known)
     X = problem.X[kept] if isinstance(problem.X, np.ndarray) else [problem.X[i] for i in kept]
     joined = np.concatenate([X, others]) if isinstance(X, np.ndarray) else [*X, *others]
@@ -76,7 +76,7 @@ def with_others(problem, name, known, others):
 
 
 def half_of_classes(problem):
-    """Every second class is unknown; of labels that index names or texts, what is left is numbered anew."""
+    """Every second class is unknown; of labels that index names or texts, the rest is numbered anew."""
     names = np.unique(problem.y)
     known = np.isin(problem.y, names[::2])
     others = [problem.X[i] for i in np.flatnonzero(~known)]
@@ -89,7 +89,7 @@ def half_of_classes(problem):
 
 
 def conditions(problem, found):
-    """The problem, with unknown classes in its pool, and with the pictures of other files of its encoder."""
+    """The problem, with unknown classes in its pool, and with the images of other files of its encoder."""
     yield problem
     yield half_of_classes(problem)
     for other in found:
@@ -99,7 +99,7 @@ def conditions(problem, found):
             yield with_others(problem, f"{other.name} among them", everything, other.X)
 
 
-def run_unlabelled(problem, found, shots, seeds, out):
+def run_unlabeled(problem, found, shots, seeds, out):
     """All methods on one data set; cells that are in the results file are not run again.
 
     Parameters
@@ -117,20 +117,20 @@ def run_unlabelled(problem, found, shots, seeds, out):
         run_benchmark([condition], methods(), shots=few, seeds=seeds, protocol=POOL, out=out, verbose=1)
 
 
-def unlabelled(cells):
+def unlabeled(cells):
     """The lines of the results page."""
     if not cells.methods:
-        return ["## Pictures without labels", "", "Not run.", ""]
+        return ["## Images without labels", "", "Not run.", ""]
     plain = [name for name in cells.datasets if SEPARATOR not in name]
     mixed = [name for name in cells.datasets if SEPARATOR in name]
     lines = [
-        "## Pictures without labels",
+        "## Images without labels",
         "",
-        "Half of the pictures that the shots leave are given without labels, all are tested on the other half. In "
-        "brackets the difference from the default that sees the labelled pictures alone.",
+        "Half of the images that the shots leave are given without labels, and all methods are tested on the other "
+        "half. In brackets: the difference from the default that sees the labeled images alone.",
         "",
     ]
-    for title, names in (("", plain), ("Half of the pool are pictures of other things", mixed)):
+    for title, names in (("", plain), ("Half of the pool is images of other things", mixed)):
         if not names:
             continue
         some = cells.only(names)
@@ -156,7 +156,7 @@ def table(cells, names, column):
 
 
 def by_cell(cells):
-    """What the pool changes in each cell."""
+    """The change that the pool makes in each cell."""
     rows = []
     for name in cells.datasets:
         row = []
@@ -173,7 +173,7 @@ def by_cell(cells):
 
 
 def large(n_pool=100_000, n_classes=100, width=512):
-    """Print what a fit with a large pool takes."""
+    """Print the time and memory of a fit with a large pool."""
     rng = np.random.default_rng(0)
     means, labels = rng.standard_normal((n_classes, width), dtype=np.float32), np.arange(n_classes).repeat(2)
     of_pool = rng.integers(n_classes, size=n_pool)
@@ -190,7 +190,7 @@ def large(n_pool=100_000, n_classes=100, width=512):
         joblib.dump(clf, file)
         size = file.stat().st_size / MEBI
     print(
-        f"{n_pool} unlabelled embeddings of width {width}, {n_classes} classes with 2 labelled each: {seconds:.0f} s, "
+        f"{n_pool} unlabeled embeddings of width {width}, {n_classes} classes with 2 labeled each: {seconds:.0f} s, "
         f"{memory.peak_mb:.0f} MiB above the {X.nbytes / MEBI:.0f} of the data; saved model {size:.0f} MiB"
     )
 
@@ -200,7 +200,7 @@ def main():
     parser.add_argument("folder", nargs="?", default=os.environ.get("SKXMA_FEATURES"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shots", type=int, nargs="+", default=list(SHOTS), choices=SHOTS)
-    parser.add_argument("--cells", default="unlabelled.csv")
+    parser.add_argument("--cells", default="unlabeled.csv")
     parser.add_argument("--large", action="store_true", help="time and memory of a large pool, and nothing else")
     arguments = parser.parse_args()
     if arguments.large:
@@ -209,10 +209,10 @@ def main():
     found = problems(arguments.folder, words=True)
     for problem in [load_problem(EMOJI), *found]:
         if n_classes(problem) <= MANY_CLASSES:
-            run_unlabelled(problem, found, arguments.shots, arguments.seeds, arguments.cells)
+            run_unlabeled(problem, found, arguments.shots, arguments.seeds, arguments.cells)
     for line in failures(arguments.cells):
         print(f"failed: {line}", file=sys.stderr)
-    print("\n".join(unlabelled(Cells(arguments.cells))))
+    print("\n".join(unlabeled(Cells(arguments.cells))))
 
 
 if __name__ == "__main__":
