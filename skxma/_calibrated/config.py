@@ -156,6 +156,19 @@ class CalibrationConfig:
     max_work: int = 2**31
     """N · D · C above which one metric of two roots stands alone and no residual is trained: 1000 classes × 5 shots."""
 
+    # left-out answers
+    cross_fit_folds: int = 5
+    """Folds without each of which the weights are learned and the metrics chosen for the answers on it."""
+
+    max_cross_fit_scores: int = 2**20
+    """N · C above which the weights see the samples that they score: six numbers then hardly know them."""
+
+    max_newton_steps: int = 50
+    """Most steps of the refits without each fold, which start at the solution of all samples."""
+
+    newton_tolerance: float = 1e-5
+    """Largest gradient entry, in nats of the mean loss, at which these stop: no more digits of an estimate count."""
+
     # step 7: wrong labels
     min_shots_to_drop: float = 3.0
     """Mean shots per class from which on samples are set aside; of two, each has only the other to vouch for it."""

@@ -6,7 +6,7 @@ sample is scored by anything that saw its label, except the own class of a singl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,6 +43,16 @@ class LeaveOneOutScores:
     own: Tensor
     node_weights: Tensor
     singleton: Tensor
+
+    def double(self) -> LeaveOneOutScores:
+        """Return the scores in double precision."""
+        return replace(
+            self, scores=self.scores.double(), own=self.own.double(), node_weights=self.node_weights.double()
+        )
+
+    def take(self, rows: Tensor) -> LeaveOneOutScores:
+        """Return the scores of some of the samples (n,)."""
+        return replace(self, scores=self.scores[:, rows], own=self.own[:, rows], singleton=self.singleton[rows])
 
 
 @dataclass(frozen=True)

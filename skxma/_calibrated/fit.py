@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,14 +11,15 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.cross_fit import LeftOutLogits, cross_fitted_logits
 from skxma._calibrated.experts import LeaveOneOutScores, left_out_image_scores
-from skxma._calibrated.fusion import fused_logits
 from skxma._calibrated.metric import CenteredBasis
 from skxma._calibrated.metric_selection import (
     CalibrationSupport,
     MetricCandidate,
+    MetricSelection,
+    Root,
     average,
-    average_logits,
     candidate_roots,
     combine_scores,
     cross_modal_hardness,
@@ -65,34 +66,52 @@ def to_arrays(best: Sequence[MetricCandidate]) -> tuple[list[StoredBasis], list[
     return stored, components
 
 
-def average_left_out_logits(
-    best: Sequence[MetricCandidate], support: CalibrationSupport, config: CalibrationConfig
-) -> tuple[Tensor, Tensor, LeaveOneOutScores]:
-    """Leave-one-out logits of all samples, averaged over the best metrics.
+@dataclass(frozen=True)
+class LeftOutSupport:
+    """The support samples as the best metrics see them, each left out.
 
-    Returns
-    -------
+    Attributes
+    ----------
+    honest : LeftOutLogits
+        By weights and metrics that did not see the sample either.
     logits : Tensor of shape (N, C)
-        With the weights that were learned on them.
-    open_set : Tensor of shape (N, Q)
-        Open-set scores with the weights that new images get, the own class at each node of the quadrature.
+        By those of the model, on which what follows is trained.
     scores : LeaveOneOutScores
         In the best metric.
     """
-    everyone = torch.arange(len(support.labels), device=support.labels.device)
+
+    honest: LeftOutLogits
+    logits: Tensor
+    scores: LeaveOneOutScores
+
+
+def leave_support_out(
+    selection: MetricSelection, support: CalibrationSupport, config: CalibrationConfig
+) -> LeftOutSupport:
+    """Average the left-out logits of all samples over the best metrics."""
+    best, folds = selection.best, selection.folds
     scores = [candidate.scores for candidate in best]
-    if len(support.rows) < len(everyone):
+    if len(support.rows) < len(support.labels):
         # the fusion was learned on some of the samples
+        everyone = torch.arange(len(support.labels), device=support.labels.device)
         scores = []
         for one in best:
             image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, everyone, one.scale)
             scores.append(combine_scores(support, image, everyone))
-    pairs = list(zip(scores, best, strict=True))
-    logits = average_logits(best, (fused_logits(s.scores, one.fusion.weights) for s, one in pairs))
-    as_new = average_logits(best, (fused_logits(s.scores, one.full_fusion.weights) for s, one in pairs))
-    own = average_logits(best, (fused_logits(s.own, one.full_fusion.weights) for s, one in pairs))
-    others = F.split_own_class(as_new, support.labels)[1][:, None].expand_as(own)
-    return logits, F.open_set_score(torch.stack([own, others], dim=2)), scores[0]
+    parts = [LeftOutLogits.of(s, o.fusion.weights, o.full_fusion.weights) for s, o in zip(scores, best, strict=True)]
+    fitted = LeftOutLogits.mean(parts, [one.averaging_weight for one in best])
+    if folds is None:
+        return LeftOutSupport(fitted, fitted.logits, scores[0])
+    honest = cross_fitted_logits(selection.cross_fitted, folds, scores[0].singleton, config)
+    return LeftOutSupport(honest, fitted.logits, scores[0])
+
+
+def fit_metrics(
+    support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig
+) -> tuple[list[MetricCandidate], LeftOutSupport]:
+    """Choose the metrics, and leave each sample out of them."""
+    selection = select_metrics(support, roots, config)
+    return selection.best, leave_support_out(selection, support, config)
 
 
 def label_noise_posterior(
@@ -162,18 +181,16 @@ def fit_calibrated(
     roots = candidate_roots(vocabulary, text, support, config)
     if (cache.shots > 0).sum() < 2 and text is not None:
         return _rename_classes(_zero_shot_report(cache, support, config), order)
-    best = select_metrics(support, roots, config)
-    logits, open_set, scores = average_left_out_logits(best, support, config)
-    all_logits = logits
+    best, left_out = fit_metrics(support, roots, config)
+    logits, scores = left_out.honest.logits, left_out.scores
     noise_rate, posterior = label_noise_posterior(best, logits, scores.singleton, support.labels)
     hard = cross_modal_hardness(scores, support.labels)
     wrong = probable_label_errors(cache, posterior.cpu().numpy(), config)
     if wrong.any():
         support = prepare_support(cache.keep(~wrong), text, config, like)
-        best = select_metrics(support, roots, config)
-        logits, open_set, scores = average_left_out_logits(best, support, config)
+        best, left_out = fit_metrics(support, roots, config)
         cache = cache.set_aside(wrong)
-    residual, curve = fit_residual(logits, scores, support, config)
+    residual, curve = fit_residual(left_out.logits, left_out.scores, support, config)
     model = CalibratedModel(
         cache,
         support.text_cache,
@@ -184,9 +201,10 @@ def fit_calibrated(
         fusion_ratio=average(best, (candidate.full_fusion.fusion_ratio for candidate in best)),
         residual=residual,
     )
-    left_out = LeftOutPredictions.from_logits(all_logits, open_set, scores.node_weights)
+    open_set = left_out.honest.open_set_scores(support.labels)
+    predictions = LeftOutPredictions.from_logits(logits, open_set, scores.node_weights)
     noise = posterior.float().cpu().numpy()
-    report = FitReport(model, hard.float().cpu().numpy(), noise, noise_rate, curve, left_out)
+    report = FitReport(model, hard.float().cpu().numpy(), noise, noise_rate, curve, predictions)
     return _rename_classes(report, order)
 
 

@@ -123,16 +123,23 @@ class FusionParametrization:
         noise = np.log(noise_rate + F.EPS) - np.log1p(-noise_rate) - noise_prior_logit
         return np.array([logs[0], log_alpha, ratio_logit - prior_logit, *text, *image, noise])
 
-    def rescale_image_experts(self, fusion: Fusion, factor: float) -> Fusion:
+    def rescaled(self, weights: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
         """Multiply the image experts' weights by `factor` relative to all others, keeping the geometric mean of both.
 
-        Half of the factor is taken from zero-shot and text, since few samples leave weights too large rather than too
-        small. Where alpha or the ratio are held nothing changes.
+        Half of the factor is taken from zero-shot and text, since few samples leave weights (..., J) too large rather
+        than too small. Where alpha or the ratio are held nothing changes.
         """
         if self.alpha is not None or self.fusion_ratio is not None:
+            return weights
+        scaled = weights / np.sqrt(factor)
+        scaled[..., 1 + self.n_text :] *= factor
+        return scaled
+
+    def rescale_image_experts(self, fusion: Fusion, factor: float) -> Fusion:
+        """Return a fusion with :meth:`rescaled` weights, and the alpha and ratio that these have."""
+        if self.alpha is not None or self.fusion_ratio is not None:
             return fusion
-        weights = fusion.weights / np.sqrt(factor)
-        weights[1 + self.n_text :] *= factor
+        weights = self.rescaled(fusion.weights, factor)
         relative = (weights / self.prior)[1:]
         ratio = float(relative[self.n_text :].sum() / relative.sum())
         return replace(fusion, weights=weights, alpha=float(relative.mean()), fusion_ratio=ratio)
@@ -310,6 +317,36 @@ def logit(probability: float) -> float:
 def lbfgs_options(config: CalibrationConfig) -> dict[str, Any]:
     """Options of L-BFGS-B."""
     return {"maxiter": config.max_iterations, "ftol": config.loss_tolerance, "gtol": config.gradient_tolerance}
+
+
+@dataclass(frozen=True)
+class FusionProblem:
+    """What the fusion of one metric is learned from.
+
+    Attributes
+    ----------
+    scores : LeaveOneOutScores
+    labels : integer Tensor of shape (N,)
+    loss_weights : Tensor of shape (N,)
+    parametrization : FusionParametrization
+    config : CalibrationConfig
+    """
+
+    scores: LeaveOneOutScores
+    labels: Tensor
+    loss_weights: Tensor
+    parametrization: FusionParametrization
+    config: CalibrationConfig
+
+    def take(self, rows: Tensor) -> FusionProblem:
+        """Return the problem of some of the samples (n,)."""
+        return replace(
+            self, scores=self.scores.take(rows), labels=self.labels[rows], loss_weights=self.loss_weights[rows]
+        )
+
+    def solve(self, start: NDArray[np.float64] | None = None) -> Fusion:
+        """Learn the fusion; see :func:`fit_fusion`."""
+        return fit_fusion(self.scores, self.labels, self.loss_weights, self.parametrization, self.config, start)
 
 
 def fit_fusion(

@@ -21,6 +21,9 @@ from skxma.functional import EPS, leave_self_out
 VOCABULARY_ROOT, CLASS_TEXT_ROOT, IDENTITY_ROOT = "words", "classes", "none"
 """Names of the roots B, as model files have them."""
 
+MIN_MEAN_LENGTH = 0.1
+"""Least share of a mean's squared length that is taken for the class's own and not for scatter."""
+
 
 @dataclass(frozen=True)
 class CenteredBasis:
@@ -285,6 +288,28 @@ def leave_each_out(support: MetricSupport, scatter_weight: float, rows: Tensor) 
     return LeftOutSamples(keys, residual, kappa, along, norm, (v / rest)[:, None], singleton)
 
 
+def complete_mean_length(squared: Tensor, support: MetricSupport, labels: Tensor) -> Tensor:
+    """Squared lengths (n, 1) that the means of n − 1 shots would be expected to have with all n shots of their class.
+
+    A mean of n images is ``s²/n`` longer than the class's own, s² the scatter within a class, so the mean without the
+    left-out sample is longer by ``s² (1/(n − 1) − 1/n)`` than the means of the other classes are for it. Left as it
+    is, this makes the own class of a left-out sample look farther off than it is for a new image.
+
+    Parameters
+    ----------
+    squared : Tensor of shape (n, 1)
+    support : MetricSupport
+    labels : integer Tensor of shape (n,)
+    """
+    counts = torch.bincount(support.labels, minlength=len(support.mass)).to(squared.dtype)
+    scatter = (support.keys - support.means[support.labels]).square().sum() / (counts - 1).clamp_min(0).sum().clamp_min(
+        1
+    )
+    n = counts[labels][:, None]
+    excess = torch.where(n > 1, scatter / (n * (n - 1)).clamp_min(1), 0.0)
+    return torch.maximum(squared - excess, MIN_MEAN_LENGTH * squared)
+
+
 def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Tensor) -> QueryScores:
     """Score support samples against the support set, each in the metric that is refitted without it.
 
@@ -310,6 +335,7 @@ def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Te
     shadow = (out.residual * own_mean).sum(1, keepdim=True)
     own_dot = (out.keys * own_mean).sum(1, keepdim=True) + out.kappa * out.along * shadow
     own_squared = own_mean.square().sum(1, keepdim=True) + out.kappa * shadow**2
+    own_squared = complete_mean_length(own_squared, support, labels)
     dots = dots.scatter(1, labels[:, None], own_dot)
     squared = squared.scatter(1, labels[:, None], own_squared)
     prototype = dots / out.norm / squared.sqrt().clamp_min(EPS)

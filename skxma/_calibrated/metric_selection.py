@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 from torch import Tensor
 
 from skxma import functional as F
+from skxma._calibrated.averaging import choose_per_root
 from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.cross_fit import CrossFittedMetric, cross_fit_metric
 from skxma._calibrated.experts import (
     IMAGE_EXPERTS,
     TEXT_EXPERTS,
@@ -24,7 +24,7 @@ from skxma._calibrated.experts import (
     ridge_img2txt,
     text_scores,
 )
-from skxma._calibrated.fusion import Fusion, FusionParametrization, fit_fusion, leave_one_out_correction
+from skxma._calibrated.fusion import Fusion, FusionParametrization, FusionProblem, leave_one_out_correction
 from skxma._calibrated.metric import (
     CLASS_TEXT_ROOT,
     IDENTITY_ROOT,
@@ -37,7 +37,7 @@ from skxma._calibrated.metric import (
     covariance_alignment,
     covariance_root,
 )
-from skxma._sampling import fusion_training_rows
+from skxma._sampling import fusion_training_rows, stratified_folds
 from skxma._statistics import weighted_mean
 from skxma.caches import ImageCache, Integers, TextCache, to_tensors
 
@@ -107,6 +107,7 @@ class MetricCandidate:
     prior : ndarray of shape (J,)
         Prior weights.
     scores : LeaveOneOutScores
+    cross_fitted : CrossFittedMetric or None
     averaging_weight : float
         Weight of the metric in the mean over the metrics.
     """
@@ -118,18 +119,13 @@ class MetricCandidate:
     full_fusion: Fusion
     prior: NDArray[np.float64]
     scores: LeaveOneOutScores
+    cross_fitted: CrossFittedMetric | None = None
     averaging_weight: float = 1.0
 
 
 def average(best: Sequence[MetricCandidate], values: Iterable[float]) -> float:
     """Mean over the metrics of one value of each, by their averaging weights."""
     return float(np.average(list(values), weights=[candidate.averaging_weight for candidate in best]))
-
-
-def average_logits(best: Sequence[MetricCandidate], logits: Iterable[Tensor]) -> Tensor:
-    """Mean over the metrics of logits (n, C) in each, by their averaging weights, which sum to 1."""
-    pairs = zip(logits, best, strict=True)
-    return torch.stack([one * candidate.averaging_weight for one, candidate in pairs]).sum(0)
 
 
 def prepare_support(
@@ -207,7 +203,11 @@ def expert_priors(sigma: float, has_text: bool, config: CalibrationConfig) -> tu
 
 
 def fit_metric(
-    support: CalibrationSupport, metric: Metric, config: CalibrationConfig, start: NDArray[np.float64] | None = None
+    support: CalibrationSupport,
+    metric: Metric,
+    config: CalibrationConfig,
+    start: NDArray[np.float64] | None = None,
+    folds: Integers | None = None,
 ) -> MetricCandidate:
     """Score the support set in a metric, leave-one-out, and learn the fusion there.
 
@@ -218,6 +218,8 @@ def fit_metric(
     config : CalibrationConfig
     start : ndarray, optional
         `Fusion.theta` of the metric before; a warm start goes before it.
+    folds : ndarray of shape (N,), optional
+        Folds without each of which the fusion is learned too.
     """
     seen = MetricSupport.from_keys(metric(support.features), support.labels, support.weights, support.n_classes)
     rows = support.rows
@@ -232,10 +234,14 @@ def fit_metric(
     if before is not None and metric.choice in before.relative_weights:
         relative = before.relative_weights[metric.choice]
         start = parametrization.theta_from(relative, before.noise_rate, config.noise_prior_logit)
-    weights = loss_weights(support, scores, rows, config)
-    fusion = fit_fusion(scores, support.labels[rows], weights, parametrization, config, start)
-    full_fusion = parametrization.rescale_image_experts(fusion, leave_one_out_correction(support.counts))
-    return MetricCandidate(metric, seen, scale, fusion, full_fusion, parametrization.prior, scores)
+    problem = FusionProblem(
+        scores, support.labels[rows], loss_weights(support, scores, rows, config), parametrization, config
+    )
+    fusion = problem.solve(start)
+    correction = leave_one_out_correction(support.counts)
+    full_fusion = parametrization.rescale_image_experts(fusion, correction)
+    cross_fitted = None if folds is None else cross_fit_metric(metric.choice[0], problem, fusion, folds, correction)
+    return MetricCandidate(metric, seen, scale, fusion, full_fusion, parametrization.prior, scores, cross_fitted)
 
 
 def candidate_roots(
@@ -243,19 +249,21 @@ def candidate_roots(
 ) -> list[Root]:
     """Roots to try: of the vocabulary, of the class texts, none; two of the three where a metric is expensive.
 
-    Texts along whose directions the images do not vary more than along random ones shape no metric.
+    A vocabulary is the encoder's or the user's own, and is trusted. Class texts may belong to other things than the
+    images show: those along whose directions the images do not vary more than along random ones shape no metric.
+    Where no class has two samples nothing can be learned about metrics, and the first root stands alone.
     """
-
-    def is_aligned(words: Tensor) -> bool:
-        return covariance_alignment(words, support.features, support.weights) >= config.min_text_alignment
-
     roots: list[Root] = []
-    if vocabulary is not None and is_aligned(vocabulary):
+    if vocabulary is not None:
         roots.append((VOCABULARY_ROOT, covariance_root(vocabulary, config.vocabulary_shrinkage)))
-    if text is not None and is_aligned(text[text.any(1)]):
-        roots.append((CLASS_TEXT_ROOT, class_text_root(text, config.class_text_shrinkage)))
-    known = [root for root in roots if root[1] is not None]
-    return [*known[: 1 if support.work > config.max_work else None], (IDENTITY_ROOT, None)]
+    if text is not None:
+        known = text[text.any(1)]
+        if covariance_alignment(known, support.features, support.weights) >= config.min_text_alignment:
+            roots.append((CLASS_TEXT_ROOT, class_text_root(text, config.class_text_shrinkage)))
+    known_roots = [root for root in roots if root[1] is not None]
+    if support.all_singletons and known_roots:
+        return known_roots[:1]
+    return [*known_roots[: 1 if support.work > config.max_work else None], (IDENTITY_ROOT, None)]
 
 
 def shrinkages_to_try(roots: Sequence[Root], config: CalibrationConfig) -> list[tuple[Root, tuple[float, ...]]]:
@@ -268,56 +276,56 @@ def shrinkages_to_try(roots: Sequence[Root], config: CalibrationConfig) -> list[
     return [(root, shrinkages) for root, shrinkages in kept if shrinkages] or every
 
 
-def select_metrics(
-    support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig
-) -> list[MetricCandidate]:
+@dataclass(frozen=True)
+class MetricSelection:
+    """The metrics that were chosen, and what all metrics say of samples that neither weights nor choice have seen.
+
+    Attributes
+    ----------
+    best : list of MetricCandidate
+        With their averaging weights, which sum to 1; the best first.
+    cross_fitted : list of CrossFittedMetric
+        Of every metric that was tried; empty where there are no folds.
+    folds : ndarray of shape (N,) or None
+        None where the samples are so many that cross-fitting changes nothing.
+    """
+
+    best: list[MetricCandidate]
+    cross_fitted: list[CrossFittedMetric]
+    folds: Integers | None
+
+
+def cross_fit_folds(support: CalibrationSupport, config: CalibrationConfig) -> Integers | None:
+    """Folds (N,) for cross-fitting; None where the samples are too many to flatter a few weights, or fewer than two."""
+    n = len(support.labels)
+    if n < 2 or n * support.n_classes > config.max_cross_fit_scores or len(support.rows) < n:
+        return None
+    return stratified_folds(support.labels.cpu().numpy(), config.cross_fit_folds)
+
+
+def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig) -> MetricSelection:
     """Choose the metrics with the least leave-one-out objective, no more than two per root, with averaging weights."""
     best: list[MetricCandidate] = []
+    cross_fitted: list[CrossFittedMetric] = []
+    folds = cross_fit_folds(support, config)
     candidate = None
-    n_best = 1 if support.work > config.max_work else config.max_metrics
     samples = support.features, support.labels, support.weights, support.n_classes
     for (name, root), shrinkages in shrinkages_to_try(roots, config):
         best_of_root: list[MetricCandidate] = []
         for metric in candidate_metrics(*samples, root, shrinkages, name):
             # neighboring metrics have similar weights, so each starts from the last
-            candidate = fit_metric(support, metric, config, None if candidate is None else candidate.fusion.theta)
+            candidate = fit_metric(
+                support, metric, config, None if candidate is None else candidate.fusion.theta, folds
+            )
+            if candidate.cross_fitted is not None:
+                cross_fitted.append(candidate.cross_fitted)
             # sorted at once, so that scores of metrics which cannot be chosen are freed
             best_of_root = sorted([*best_of_root, candidate], key=lambda one: one.fusion.objective)
             del best_of_root[config.metrics_per_root :]
-        best = sorted([*best, *best_of_root], key=lambda one: one.fusion.objective)
-        del best[n_best:]
-    return with_averaging_weights(best, config)
-
-
-def with_averaging_weights(best: Sequence[MetricCandidate], config: CalibrationConfig) -> list[MetricCandidate]:
-    """Give metrics, the best first, their weights in the mean, and leave out those that count next to nothing."""
+        best += best_of_root
+    objectives = [(one.metric.choice[0], one.fusion.objective) for one in best]
     n_left_out = int((~best[0].scores.singleton).sum())
-    weights = pseudo_bma_weights([one.fusion.objective for one in best], n_left_out, config.evidence_per_sample)
-    kept = weights >= config.min_averaging_weight
-    renormalized = weights[kept] / weights[kept].sum()
-    pairs = zip(compress(best, kept), renormalized, strict=True)
-    return [replace(one, averaging_weight=float(weight)) for one, weight in pairs]
-
-
-def pseudo_bma_weights(objectives: Sequence[float], n_samples: int, evidence_per_sample: float) -> NDArray[np.float64]:
-    """Weights of several metrics in the mean of their logits, ``∝ exp(−0.3 n objective)``.
-
-    The weights of pseudo-BMA (Yao et al., "Using stacking to average Bayesian predictive distributions", 2018), cooled
-    by 0.3, because the samples that judge the metrics are those on which their experts were weighed.
-
-    Parameters
-    ----------
-    objectives : sequence of float
-        `Fusion.objective` of each.
-    n_samples : int
-        Samples that were left out. The scores of singletons are simulated and cannot judge a metric: with no others
-        all metrics have the same weight.
-    evidence_per_sample : float
-
-    Returns
-    -------
-    ndarray of shape (M,)
-        Sums to 1.
-    """
-    logs = -evidence_per_sample * n_samples * np.asarray(objectives)
-    return np.asarray(softmax(logs), dtype=np.float64)
+    if support.work > config.max_work:
+        config = replace(config, max_metrics=1)
+    chosen = [replace(best[i], averaging_weight=w) for i, w in choose_per_root(objectives, n_left_out, config)]
+    return MetricSelection(chosen, cross_fitted, folds)
