@@ -26,6 +26,40 @@ class WarmStart:
 
 
 @dataclass(frozen=True)
+class ScalePrior:
+    """Prior of the factors s_z of zero-shot and s_r of the other experts, on a grid of their logarithms.
+
+    With probability `native` zero-shot has about the encoder's own scale; otherwise the encoder is foreign to the
+    images, and any smaller scale is as likely as another. Chosen on tasks of 2 to 80 classes that
+    ``benchmarks/scale_prior.py`` draws.
+    """
+
+    native: float = 0.2
+    """Probability that the encoder knows such images."""
+
+    native_std: float = 0.5
+    """Deviation of log s_z for an encoder that does."""
+
+    least_log: float = -6.0
+    """Least log s_z for one that does not: e⁻⁶ of CLIP's scale is no zero-shot at all."""
+
+    rest_std: float = 3.0
+    """Deviation of log s_r."""
+
+    largest_log: float = 1.0
+    """Largest logarithm of both."""
+
+    least_rest_log: float = -3.0
+    """Least log s_r."""
+
+    n_zero_shot: int = 11
+    """Nodes of log s_z."""
+
+    n_rest: int = 9
+    """Nodes of log s_r."""
+
+
+@dataclass(frozen=True)
 class CalibrationConfig:
     """Settings of a calibrated fit; numbers without a unit are dimensionless. Steps are those of docs/method.md.
 
@@ -139,6 +173,15 @@ class CalibrationConfig:
 
     max_pairs: int = 2**26
     """Affinities (n · N) above which it is."""
+
+    scale: ScalePrior = field(default_factory=ScalePrior)
+    """Prior of the logits' scales, over which the probabilities of few samples are averaged."""
+
+    moderated: bool = True
+    """False takes the likeliest scales."""
+
+    max_moderated_scores: int = 2**16
+    """Scores n · C above which the samples are so many that the likeliest scales are taken."""
 
     # step 5: choice
     metrics_per_root: int = 2

@@ -26,45 +26,67 @@ from skxma.caches import Integers
 
 @dataclass(frozen=True)
 class LeftOutLogits:
-    """Logits of the support samples, none of which has been seen by what made its own.
+    """Logits of the support samples, none of which has been seen by what made its own, in two summands.
+
+    The first summand is zero-shot, the second all other experts.
 
     Attributes
     ----------
-    logits : Tensor of shape (N, C)
+    logits : Tensor of shape (2, N, C)
         With the weights as they are learned, from scores in which the own class has a shot less.
-    as_new : Tensor of shape (N, C)
+    as_new : Tensor of shape (2, N, C)
         With the weights that new images get.
-    own : Tensor of shape (N, Q)
-        Of the own class with the weights that new images get, at each node of the quadrature.
+    own : Tensor of shape (2, N, Q)
+        Of the own class at each node of the quadrature, with the weights as they are learned.
+    own_as_new : Tensor of shape (2, N, Q)
+        The same with the weights that new images get.
     """
 
     logits: Tensor
     as_new: Tensor
     own: Tensor
+    own_as_new: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All logits."""
+        return self.logits, self.as_new, self.own, self.own_as_new
 
     @classmethod
     def of(
         cls, scores: LeaveOneOutScores, weights: NDArray[np.float64], new_weights: NDArray[np.float64]
     ) -> LeftOutLogits:
         """Logits of leave-one-out scores by the weights (J,) that were learned, and by those that new images get."""
-        return cls(
-            fused_logits(scores.scores, weights),
-            fused_logits(scores.scores, new_weights),
-            fused_logits(scores.own, new_weights),
+
+        def summands(experts: Tensor, by: NDArray[np.float64]) -> Tensor:
+            return torch.stack([fused_logits(experts[:1], by[:1]), fused_logits(experts[1:], by[1:])])
+
+        pairs = (
+            (scores.scores, weights),
+            (scores.scores, new_weights),
+            (scores.own, weights),
+            (scores.own, new_weights),
         )
+        return cls(*(summands(*pair) for pair in pairs))
 
     @classmethod
-    def mean(cls, parts: Sequence[LeftOutLogits], weights: Sequence[float]) -> LeftOutLogits:
+    def mean(cls, several: Sequence[LeftOutLogits], weights: Sequence[float]) -> LeftOutLogits:
         """Weighted mean of several, by weights that sum to 1."""
-        columns = zip(*((part.logits, part.as_new, part.own) for part in parts), strict=True)
+        columns = zip(*(one.parts for one in several), strict=True)
         return cls(
             *(torch.stack([w * one for w, one in zip(weights, column, strict=True)]).sum(0) for column in columns)
         )
 
+    def scaled(self, factors: tuple[float, float]) -> LeftOutLogits:
+        """Multiply the two summands by a factor each."""
+        by = self.logits.new_tensor(factors)[:, None, None]
+        return LeftOutLogits(*(by * part for part in self.parts))
+
     def open_set_scores(self, labels: Tensor) -> Tensor:
         """Open-set scores (N, Q) that new images of the same classes would have."""
-        others = F.split_own_class(self.as_new, labels)[1][:, None].expand_as(self.own)
-        return F.open_set_score(torch.stack([self.own, others], dim=2))
+        own = self.own_as_new.sum(0)
+        others = F.split_own_class(self.as_new.sum(0), labels)[1][:, None].expand_as(own)
+        return F.open_set_score(torch.stack([own, others], dim=2))
 
 
 @dataclass(frozen=True)
@@ -108,8 +130,9 @@ def cross_fit_metric(
         parts.append(LeftOutLogits.of(problem.scores.take(out), weights[k], new_weights[k]))
         rows.append(out)
     place = torch.argsort(torch.cat(rows))
-    columns = zip(*((part.logits, part.as_new, part.own) for part in parts), strict=True)
-    return CrossFittedMetric(root, objectives, LeftOutLogits(*(torch.cat(column)[place] for column in columns)))
+    columns = zip(*(one.parts for one in parts), strict=True)
+    left_out = LeftOutLogits(*(torch.cat(column, 1)[:, place] for column in columns))
+    return CrossFittedMetric(root, objectives, left_out)
 
 
 def cross_fitted_logits(
@@ -124,15 +147,12 @@ def cross_fitted_logits(
     singleton : bool Tensor of shape (N,)
     config : CalibrationConfig
     """
-    first = metrics[0].left_out
-    mean = LeftOutLogits(*(torch.zeros_like(a) for a in (first.logits, first.as_new, first.own)))
+    mean = LeftOutLogits(*(torch.zeros_like(part) for part in metrics[0].left_out.parts))
     judges = ~singleton.cpu().numpy()
     for k, fold in enumerate(np.unique(folds)):
         out = torch.as_tensor(np.flatnonzero(folds == fold), device=singleton.device)
         candidates = [(one.root, float(one.objectives[k])) for one in metrics]
         for index, weight in choose_per_root(candidates, int(judges[folds != fold].sum()), config):
-            part = metrics[index].left_out
-            mean.logits[out] += weight * part.logits[out]
-            mean.as_new[out] += weight * part.as_new[out]
-            mean.own[out] += weight * part.own[out]
+            for total, part in zip(mean.parts, metrics[index].left_out.parts, strict=True):
+                total[:, out] += weight * part[:, out]
     return mean

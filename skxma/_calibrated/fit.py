@@ -28,6 +28,7 @@ from skxma._calibrated.metric_selection import (
     select_metrics,
 )
 from skxma._calibrated.model import CalibratedModel, MetricComponent, StoredBasis
+from skxma._calibrated.moderation import moderation_factors, rows_by_node
 from skxma._calibrated.residual import choose_residual
 from skxma._calibrated.subsample import extend_to_all, probable_label_errors
 from skxma._fitted import FitReport, LeftOutPredictions
@@ -74,8 +75,8 @@ class LeftOutSupport:
     ----------
     honest : LeftOutLogits
         By weights and metrics that did not see the sample either.
-    logits : Tensor of shape (N, C)
-        By those of the model, on which what follows is trained.
+    logits : Tensor of shape (2, N, C)
+        By those of the model, on which what follows is trained, in two summands as in `honest`.
     scores : LeaveOneOutScores
         In the best metric.
     """
@@ -111,7 +112,29 @@ def fit_metrics(
 ) -> tuple[list[MetricCandidate], LeftOutSupport]:
     """Choose the metrics, and leave each sample out of them."""
     selection = select_metrics(support, roots, config)
-    return selection.best, leave_support_out(selection, support, config)
+    left_out = leave_support_out(selection, support, config)
+    zero_shot, rest = moderate(selection.best, left_out, support, config)
+    best = [replace(one, full_fusion=one.full_fusion.scaled(zero_shot, rest)) for one in selection.best]
+    factors = left_out.logits.new_tensor([zero_shot, rest])[:, None, None]
+    return best, replace(left_out, honest=left_out.honest.scaled((zero_shot, rest)), logits=factors * left_out.logits)
+
+
+def moderate(
+    best: Sequence[MetricCandidate], left_out: LeftOutSupport, support: CalibrationSupport, config: CalibrationConfig
+) -> tuple[float, float]:
+    """Factors of zero-shot and of all other experts that few samples leave room for."""
+    n, n_classes = left_out.logits.shape[1:]
+    if not config.moderated or n * n_classes > config.max_moderated_scores:
+        return 1.0, 1.0
+    logits, labels, row_weights = rows_by_node(left_out.honest, support.labels, left_out.scores)
+    has_text = support.text_part is not None
+    # without text the first expert is one of images too
+    zero_shot, rest = logits if has_text else (torch.zeros_like(logits[0]), logits.sum(0))
+    noise_rate = average(best, (candidate.fusion.noise_rate for candidate in best))
+    factors = moderation_factors(
+        zero_shot, rest, labels, row_weights, noise_rate, config.scale, has_text, config.alpha is not None
+    )
+    return factors if has_text else (factors[1], factors[1])
 
 
 def label_noise_posterior(
@@ -182,7 +205,7 @@ def fit_calibrated(
     if (cache.shots > 0).sum() < 2 and text is not None:
         return _rename_classes(_zero_shot_report(cache, support, config), order)
     best, left_out = fit_metrics(support, roots, config)
-    logits, scores = left_out.honest.logits, left_out.scores
+    logits, scores = left_out.honest.logits.sum(0), left_out.scores
     noise_rate, posterior = label_noise_posterior(best, logits, scores.singleton, support.labels)
     hard = cross_modal_hardness(scores, support.labels)
     wrong = probable_label_errors(cache, posterior.cpu().numpy(), config)
@@ -190,7 +213,7 @@ def fit_calibrated(
         support = prepare_support(cache.keep(~wrong), text, config, like)
         best, left_out = fit_metrics(support, roots, config)
         cache = cache.set_aside(wrong)
-    residual, curve = fit_residual(left_out.logits, left_out.scores, support, config)
+    residual, curve = fit_residual(left_out.logits.sum(0), left_out.scores, support, config)
     model = CalibratedModel(
         cache,
         support.text_cache,

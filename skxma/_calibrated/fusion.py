@@ -51,6 +51,12 @@ class Fusion:
     log_probability: Tensor
     theta: NDArray[np.float64]
 
+    def scaled(self, zero_shot: float, rest: float) -> Fusion:
+        """Multiply the weights of zero-shot and of all other experts by a factor each; the rest of the report stays."""
+        weights = self.weights * rest
+        weights[0] = self.weights[0] * zero_shot
+        return replace(self, weights=weights, alpha=self.alpha * rest)
+
 
 @dataclass(frozen=True)
 class FusionParametrization:
