@@ -200,7 +200,7 @@ class CalibrationConfig:
     """N · D · C above which one metric of two roots stands alone and no residual is trained: 1000 classes × 5 shots."""
 
     # left-out answers
-    cross_fit_folds: int = 5
+    cross_fit_folds: int = 10
     """Folds without each of which the weights are learned and the metrics chosen for the answers on it."""
 
     max_cross_fit_scores: int = 2**20

@@ -31,7 +31,7 @@ from skxma._calibrated.model import CalibratedModel, MetricComponent, StoredBasi
 from skxma._calibrated.moderation import moderation_factors, rows_by_node
 from skxma._calibrated.residual import choose_residual
 from skxma._calibrated.subsample import extend_to_all, probable_label_errors
-from skxma._fitted import FitReport, LeftOutPredictions
+from skxma._fitted import ExpectedScore, FitReport, LeftOutPredictions
 from skxma._sampling import stratified_subsample
 from skxma._statistics import weighted_mean
 from skxma.caches import Floats, ImageCache, Integers
@@ -227,7 +227,11 @@ def fit_calibrated(
     open_set = left_out.honest.open_set_scores(support.labels)
     predictions = LeftOutPredictions.from_logits(logits, open_set, scores.node_weights)
     noise = posterior.float().cpu().numpy()
-    report = FitReport(model, hard.float().cpu().numpy(), noise, noise_rate, curve, predictions)
+    judges = ~left_out.scores.singleton
+    expected = ExpectedScore.from_left_out(
+        left_out.honest.logits.sum(0)[judges], support.labels[judges], support.weights[judges]
+    )
+    report = FitReport(model, hard.float().cpu().numpy(), noise, noise_rate, curve, predictions, expected)
     return _rename_classes(report, order)
 
 

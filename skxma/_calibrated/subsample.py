@@ -77,13 +77,12 @@ def extend_to_all(
     wrong = probable_label_errors(cache, predictions.label_noise, config)
     if wrong.any():
         cache = cache.set_aside(wrong)
-    return FitReport(
-        replace(model, image_cache=cache),
-        predictions.hardness,
-        predictions.label_noise,
-        report.noise_rate,
-        report.loss_curve,
-        replace(left_out, label=predictions.label, probability=predictions.probability),
+    return replace(
+        report,
+        model=replace(model, image_cache=cache),
+        hardness=predictions.hardness,
+        label_noise=predictions.label_noise,
+        left_out=replace(left_out, label=predictions.label, probability=predictions.probability),
     )
 
 

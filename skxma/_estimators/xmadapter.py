@@ -168,6 +168,12 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         Class that the model predicts for each sample with that sample left out.
     left_out_probability_ : ndarray of shape (n_samples,)
         The probability of that class.
+    left_out_score_ : float
+        Share of right answers to expect of this model on new images of the same kind. It counts the left-out answers,
+        which neither the caches nor the weights have seen, and allows for the shot that is missing when a sample is
+        left out. NaN where no class has two samples, and for the paper's form, whose nets have seen all samples.
+    left_out_interval_ : ndarray of shape (2,)
+        Its 90 % interval; 0 and 1 where the score is NaN. A pool of unlabeled samples is not counted in.
     reject_threshold_ : float
         Open-set score above which `predict` answers `unknown_label`; infinite without a `false_rejection_rate`.
     n_unlabeled_used_ : int
@@ -376,6 +382,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             "set_aside_": task.per_sample((model.image_cache.weights == 0).astype(np.float32)) > 0,
             "left_out_label_": label,
             "left_out_probability_": probability,
+            "left_out_score_": report.expected.value,
+            "left_out_interval_": np.array([report.expected.low, report.expected.high]),
             "reject_threshold_": rule.threshold(report.left_out),
             "noise_rate_": report.noise_rate,
             "loss_curve_": report.loss_curve,
