@@ -288,25 +288,29 @@ def leave_each_out(support: MetricSupport, scatter_weight: float, rows: Tensor) 
     return LeftOutSamples(keys, residual, kappa, along, norm, (v / rest)[:, None], singleton)
 
 
-def complete_mean_length(squared: Tensor, support: MetricSupport, labels: Tensor) -> Tensor:
-    """Squared lengths (n, 1) that the means of n − 1 shots would be expected to have with all n shots of their class.
+def complete_mean_length(squared: Tensor, support: MetricSupport, rows: Tensor) -> Tensor:
+    """Squared lengths (n, 1) that means without a left-out sample would be expected to have with it.
 
-    A mean of n images is ``s²/n`` longer than the class's own, s² the scatter within a class, so the mean without the
-    left-out sample is longer by ``s² (1/(n − 1) − 1/n)`` than the means of the other classes are for it. Left as it
-    is, this makes the own class of a left-out sample look farther off than it is for a new image.
+    A weighted mean is ``s² Σw² / (Σw)²`` longer than the class's own, s² the scatter within a class, so the mean of
+    n − 1 shots is longer than one of n. Left as it is, this makes the own class of a left-out sample look farther off
+    than it is for a new image.
 
     Parameters
     ----------
     squared : Tensor of shape (n, 1)
+        Squared lengths of the own means without the sample.
     support : MetricSupport
-    labels : integer Tensor of shape (n,)
+    rows : integer Tensor of shape (n,)
     """
-    counts = torch.bincount(support.labels, minlength=len(support.mass)).to(squared.dtype)
-    scatter = (support.keys - support.means[support.labels]).square().sum() / (counts - 1).clamp_min(0).sum().clamp_min(
-        1
-    )
-    n = counts[labels][:, None]
-    excess = torch.where(n > 1, scatter / (n * (n - 1)).clamp_min(1), 0.0)
+    labels, v, mass = support.labels[rows], support.weights[rows], support.mass
+    squares = torch.zeros_like(mass).scatter_add_(0, support.labels, support.weights**2)
+    residual = support.keys - support.means[support.labels]
+    freedom = (mass - squares / mass.clamp_min(EPS)).sum().clamp_min(EPS)
+    scatter = (support.weights * residual.square().sum(1)).sum() / freedom
+    without = (squares[labels] - v**2) / (mass[labels] - v).clamp_min(EPS) ** 2
+    excess = scatter * (without - squares[labels] / mass[labels] ** 2)
+    singleton = mass[labels] - v <= SINGLETON_TOLERANCE * mass[labels]
+    excess = torch.where(singleton, 0.0, excess.clamp_min(0))[:, None]
     return torch.maximum(squared - excess, MIN_MEAN_LENGTH * squared)
 
 
@@ -335,7 +339,7 @@ def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Te
     shadow = (out.residual * own_mean).sum(1, keepdim=True)
     own_dot = (out.keys * own_mean).sum(1, keepdim=True) + out.kappa * out.along * shadow
     own_squared = own_mean.square().sum(1, keepdim=True) + out.kappa * shadow**2
-    own_squared = complete_mean_length(own_squared, support, labels)
+    own_squared = complete_mean_length(own_squared, support, rows)
     dots = dots.scatter(1, labels[:, None], own_dot)
     squared = squared.scatter(1, labels[:, None], own_squared)
     prototype = dots / out.norm / squared.sqrt().clamp_min(EPS)

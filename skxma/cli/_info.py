@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from skxma.cli._model_files import OTHER_PICKLES, PICKLE, load
 from skxma.cli._tables import print_columns
 
 FORMATS = ("table", "json")
-OPTIMISTIC = "optimistic at few shots, because the settings were chosen on the same images"
 SCALARS = ("alpha", "beta", "fusion_ratio")
 
 
@@ -44,15 +44,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def left_out_line(clf: Any) -> str:
-    """Left-out accuracy of a fitted classifier with its interval, in a line; empty where it has none."""
-    from skxma.inspection._evaluation import left_out_accuracy
-
-    found = left_out_accuracy(clf)
-    if found is None or not found.n:
+    """Accuracy to expect on new images with its interval, in a line; empty where no sample could be left out."""
+    if math.isnan(getattr(clf, "left_out_score_", math.nan)):
         return ""
+    low, high = clf.left_out_interval_
     return (
-        f"left-out accuracy {found.value:.1%} ({found.level:.0%} interval {found.low:.1%} to {found.high:.1%}), "
-        f"{found.n_right} of {found.n} support images, each without its label; {OPTIMISTIC}"
+        f"left-out accuracy {clf.left_out_score_:.1%} (90% interval {low:.1%} to {high:.1%}): what to expect on new "
+        "images of the same kind"
     )
 
 
@@ -86,15 +84,15 @@ def about_classifier(clf: Any) -> dict[str, Any]:
     """A fitted classifier as JSON has it."""
     import numpy as np
 
+    from skxma._fitted import SCORE_INTERVAL
     from skxma.inspection import labels_in_question, support_labels
-    from skxma.inspection._evaluation import labeled_samples, left_out_accuracy
+    from skxma.inspection._evaluation import labeled_samples
     from skxma.inspection._support import support_names
 
     paths = support_names(clf)
     given = support_labels(clf)[labeled_samples(clf)]
     names = clf.class_names_ or [None] * len(clf.classes_)
     evidence = getattr(clf, "evidence", None)
-    left_out = left_out_accuracy(clf)
     doubts = labels_in_question(clf) if evidence == "calibrated" else []
     encoder = clf.encoder if isinstance(clf.encoder, str) else getattr(clf.encoder, "model", None)
     return {
@@ -107,16 +105,13 @@ def about_classifier(clf: Any) -> dict[str, Any]:
         **{name: float(getattr(clf, f"{name}_")) for name in SCALARS if hasattr(clf, f"{name}_")},
         "n_support_images": len(given),
         "n_unlabeled_used": getattr(clf, "n_unlabeled_used_", None),
-        "left_out_accuracy": None
-        if left_out is None or not left_out.n
-        else {
-            "value": left_out.value,
-            "interval": [left_out.low, left_out.high],
-            "confidence_level": left_out.level,
-            "n_right": left_out.n_right,
-            "n": left_out.n,
-            "note": OPTIMISTIC,
-        },
+        "left_out_accuracy": {
+            "value": float(clf.left_out_score_),
+            "interval": clf.left_out_interval_.tolist(),
+            "confidence_level": SCORE_INTERVAL,
+        }
+        if left_out_line(clf)
+        else None,
         "classes": [
             {"class": str(label), "names": as_list(name), "shots": int(np.sum(given == label))}
             for label, name in zip(clf.classes_, names, strict=True)

@@ -12,7 +12,6 @@ from scipy.special import ndtri
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 from skxma._statistics import calibration_error
-from skxma.inspection._labels import support_labels
 
 CONFIDENCE_LEVEL = 0.9
 
@@ -138,26 +137,6 @@ def evaluation(y: ArrayLike, answers: ArrayLike, probabilities: ArrayLike, class
         precision=precision,
         confusion=confusion,
     )
-
-
-def left_out_accuracy(clf: Any) -> Share | None:
-    """Share of the support images whose label the model gives them without having seen it.
-
-    Parameters
-    ----------
-    clf : object
-        A fitted few-shot classifier.
-
-    Returns
-    -------
-    share : Share or None
-        None where the classifier has no left-out answers.
-    """
-    if not hasattr(clf, "left_out_label_"):
-        return None
-    right = clf.left_out_label_ == support_labels(clf)
-    counted = labeled_samples(clf)
-    return wilson(int(right[counted].sum()), int(counted.sum()))
 
 
 def labeled_samples(clf: Any) -> NDArray[np.bool_]:

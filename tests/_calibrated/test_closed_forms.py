@@ -14,7 +14,7 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.experts import left_out_image_scores, ridge_img2txt
-from skxma._calibrated.fit import average_left_out_logits
+from skxma._calibrated.fit import leave_support_out
 from skxma._calibrated.fusion import FusionParametrization, LeaveOneOutLogProbability
 from skxma._calibrated.metric import MetricSupport, candidate_metrics, covariance_root
 from skxma._calibrated.metric_selection import prepare_support, select_metrics
@@ -190,7 +190,23 @@ class Wrapped(torch.nn.Module):
         return self.run()
 
 
-def refit_view(x: Tensor, labels: Tensor, weights: Tensor, i: int, rho: float, trace: float, n_classes: int):
+def excess_of_means(keys, labels, weights, n_classes):
+    """What the squared own mean is expected to be longer by without each sample (N,)."""
+    means, _ = class_means(keys, labels, weights, n_classes)
+    of_class = [weights[labels == c] for c in range(n_classes)]
+    freedom = sum(float(w.sum() - (w**2).sum() / w.sum()) for w in of_class if len(w))
+    scatter = float((weights[:, None] * (keys - means[labels]) ** 2).sum()) / freedom
+    excess = []
+    for i, c in enumerate(labels.tolist()):
+        others = weights[(labels == c) & (torch.arange(len(labels)) != i)]
+        with_it, without = ((w**2).sum() / w.sum() ** 2 for w in (of_class[c], others))
+        excess.append(scatter * max(0.0, float(without - with_it)))
+    return excess
+
+
+def refit_view(
+    x: Tensor, labels: Tensor, weights: Tensor, i: int, rho: float, trace: float, n_classes: int, excess: float = 0.0
+):
     """Cosines to keys and means, and Gaussian scores of sample i, by a whitening that is fitted without it."""
     rest = torch.arange(len(labels)) != i
     means, mass = class_means(x[rest], labels[rest], weights[rest], n_classes)
@@ -203,7 +219,9 @@ def refit_view(x: Tensor, labels: Tensor, weights: Tensor, i: int, rho: float, t
 
     own = product(x[[i]], x[[i]])[0, 0].sqrt()
     lengths = product(x[rest], x[rest]).diagonal().sqrt()
-    squared = product(means, means).diagonal()
+    squared = product(means, means).diagonal().clone()
+    y = labels[i]
+    squared[y] = torch.maximum(squared[y] - excess, squared[y] / 10)
     cosines = product(x[[i]], x[rest])[0] / own / lengths
     dots = product(x[[i]], means)[0]
     prototype = torch.where(mass > 0, dots / own / squared.clamp_min(1e-300).sqrt(), 0.0)
@@ -223,8 +241,9 @@ def test_left_out_image_scores_are_those_of_refitting_without_the_sample(seed, w
     x = (features - weighted_mean(features, weights)) @ (torch.eye(width, dtype=LIKE.dtype) if root is None else root)
     means, _ = class_means(x, labels, weights, n_classes)
     trace = float((weights[:, None] * (x - means[labels]) ** 2).sum() / width)
+    excess = excess_of_means(metric(features), labels, weights, n_classes)
     for i in range(len(labels)):
-        rest, cosines, prototype, gaussian, _ = refit_view(x, labels, weights, i, rho, trace, n_classes)
+        rest, cosines, prototype, gaussian, _ = refit_view(x, labels, weights, i, rho, trace, n_classes, excess[i])
         for c in range(n_classes):
             held = labels[rest] == c
             evidence = (weights[rest][held] * torch.exp(beta * (cosines[held] - 1))).sum() / weights[rest][held].sum()
@@ -242,21 +261,24 @@ def test_left_out_logits_of_a_fit_are_its_experts_refitted_without_the_sample(se
     held = CalibrationConfig(max_metrics=1, shrinkages=(0.3,), beta=2.0)
     cache = ImageCache(*(a.numpy() for a in (features.float(), labels, weights.float())), n_classes)
     support = prepare_support(cache, text, held, LIKE)
-    best = select_metrics(support, [("none", None)], held)
-    logits, _, _ = average_left_out_logits(best, support, held)
+    selection = select_metrics(support, [("none", None)], held)
+    best, logits = selection.best, leave_support_out(selection, support, held).logits.sum(0)
     f, v = support.features, support.weights
     x = f - weighted_mean(f, v)
     means, _ = class_means(x, labels, v, n_classes)
     trace = float((v[:, None] * (x - means[labels]) ** 2).sum() / width)
     w = torch.as_tensor(best[0].fusion.weights)
+    excess = excess_of_means(best[0].metric(f), labels, v, n_classes)
     for i in range(len(labels)):
-        rest, cosines, prototype, gaussian, mass = refit_view(x, labels, v, i, 0.3, trace, n_classes)
+        rest, cosines, prototype, gaussian, mass = refit_view(x, labels, v, i, 0.3, trace, n_classes, excess[i])
         one_hot = torch.nn.functional.one_hot(labels[rest], n_classes).double() * v[rest][:, None]
         cached = torch.log(torch.exp(2.0 * (cosines - 1)) @ one_hot / mass + F.EVIDENCE_FLOOR)
         image = torch.stack([cached, prototype, gaussian / best[0].scale.gaussian])
         if text is None:
             left_means, _ = class_means(x[rest], labels[rest], v[rest], n_classes)
-            first = torch.nn.functional.cosine_similarity(x[[i]], left_means)[None]
+            squared, y = left_means.square().sum(1), int(labels[i])
+            squared[y] = torch.maximum(squared[y] - excess_of_means(x, labels, v, n_classes)[i], squared[y] / 10)
+            first = (left_means @ x[i] / x[i].norm() / squared.clamp_min(1e-300).sqrt())[None]
         else:
             first = text_experts_without(i, f, labels, v, text, n_classes)
         torch.testing.assert_close(logits[i], w @ torch.cat([first, image]), atol=1e-7, rtol=1e-6)
@@ -345,7 +367,7 @@ def test_singleton_affinities_have_the_spread_of_the_affinities_between_keys(see
     simulated = SingletonAffinity.from_keys(F.normalize(model.keys.detach()), SingletonPrior())
     sigma, mean = np.std(between), np.mean(between)
     nodes, _ = np.polynomial.hermite_e.hermegauss(5)
-    wanted = np.minimum(mean + np.minimum(sigma * (2.5 + 2 * nodes), 0.95), 1)
+    wanted = np.minimum(mean + np.minimum(sigma * (3 + 2 * nodes), 0.95), 1)
     np.testing.assert_allclose(simulated.nodes, wanted, atol=1e-6)
     assert float(simulated.weights.sum()) == pytest.approx(1)
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from problems import make_problem
 
-from skxma._calibrated import metric_selection
+from skxma._calibrated import fusion
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.fit import fit_calibrated
 from skxma._calibrated.fusion import fit_fusion
-from skxma._calibrated.metric import IDENTITY_ROOT, covariance_root
+from skxma._calibrated.metric import CLASS_TEXT_ROOT, IDENTITY_ROOT, VOCABULARY_ROOT, covariance_root
 from skxma._calibrated.model import CalibratedModel
 from skxma.caches import ImageCache
 
@@ -110,11 +110,25 @@ def test_the_vocabulary_shapes_the_metric_of_one_shot():
     assert not uses_root(without)
 
 
-def test_words_in_whose_directions_the_images_do_not_differ_shape_no_metric():
+def test_class_texts_in_whose_directions_the_images_do_not_differ_shape_no_metric():
+    problem = make_problem(shots=2, dim=512)
+    problem.text = np.random.default_rng(99).standard_normal(problem.text.shape)
+    assert {one.choice[0] for one in fit(problem, words=False).model.components} == {IDENTITY_ROOT}
+
+
+def test_a_vocabulary_is_trusted_whatever_the_images_are():
     problem = make_problem(shots=1, dim=512)
-    rng = np.random.default_rng(99)
-    problem.words, problem.text = rng.standard_normal((60, 512)), rng.standard_normal(problem.text.shape)
-    assert [one.choice[0] for one in fit(problem).model.components] == [IDENTITY_ROOT]
+    problem.words = np.random.default_rng(99).standard_normal((60, 512))
+    assert [one.choice[0] for one in fit(problem).model.components] == [VOCABULARY_ROOT]
+
+
+def test_at_one_shot_the_first_root_stands_alone():
+    problem = make_problem(shots=1)
+    assert [one.choice[0] for one in fit(problem).model.components] == [VOCABULARY_ROOT]
+    assert [one.choice[0] for one in fit(problem, words=False).model.components] == [CLASS_TEXT_ROOT]
+    problem.text[:] = 0
+    problem.text[0, 0] = 1
+    assert [one.choice[0] for one in fit(problem, words=False).model.components] == [IDENTITY_ROOT]
 
 
 def test_at_one_shot_the_gaussian_is_left_out():
@@ -149,7 +163,7 @@ def test_weights_learned_from_a_part_of_a_large_support_set_are_about_those_of_a
     problem = make_problem(n_classes=6, shots=40, dim=24, noise=1.0, text_noise=1.0, n_test=60)
     whole = fit(problem, 6)
     tried = []
-    monkeypatch.setattr(metric_selection, "fit_fusion", lambda *given: tried.append(given) or fit_fusion(*given))
+    monkeypatch.setattr(fusion, "fit_fusion", lambda *given: tried.append(given) or fit_fusion(*given))
     part = fit(problem, 6, max_scores=6 * 240 // 2)
     assert {len(given[1]) for given in tried} == {120}
     assert all(np.bincount(given[1]).tolist() == [20] * 6 for given in tried)
@@ -160,7 +174,7 @@ def test_weights_learned_from_a_part_of_a_large_support_set_are_about_those_of_a
 
 def test_a_large_support_set_takes_the_best_metric_alone_and_no_residual():
     problem = make_problem(n_classes=5, shots=4, noise=1.0)
-    assert len(fit(problem, n_epochs=20).model.components) == 4
+    assert len(fit(problem, n_epochs=20).model.components) > 1
     large = fit(problem, n_epochs=20, max_work=0)
     assert len(large.model.components) == 1
     assert large.model.residual is None

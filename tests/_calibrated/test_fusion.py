@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from skxma._calibrated.averaging import pseudo_bma_weights
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.experts import LeaveOneOutScores
 from skxma._calibrated.fusion import (
@@ -17,7 +18,6 @@ from skxma._calibrated.fusion import (
     mean_log_likelihood,
     weight_penalty,
 )
-from skxma._calibrated.metric_selection import pseudo_bma_weights
 from skxma._fitted import FitReport, LeftOutPredictions
 
 PRIOR = np.array([10.0, 2.0, 1.0, 3.0])

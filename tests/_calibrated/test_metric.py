@@ -12,6 +12,7 @@ from skxma._calibrated.metric import (
     MetricSupport,
     candidate_metrics,
     class_text_root,
+    complete_mean_length,
     covariance_alignment,
     covariance_root,
     leave_one_out_scores,
@@ -66,8 +67,23 @@ def test_leave_one_out_equals_refitting_without_the_sample(weighted, with_words)
         torch.testing.assert_close(got.key_cosines[i], wanted, atol=1e-10, rtol=1e-10)
         mean_dots = left_means @ inner @ x[i]
         squared = torch.einsum("nd,de,ne->n", left_means, inner, left_means)
+        own_class = [int(labels[i])]
+        squared[own_class] = complete_mean_length(squared[own_class, None], support, rows[i : i + 1])[:, 0]
         torch.testing.assert_close(got.prototype[i], mean_dots / own / squared.sqrt(), atol=1e-10, rtol=1e-10)
         torch.testing.assert_close(got.gaussian[i], mean_dots - squared / 2, atol=1e-9, rtol=1e-10)
+
+
+def test_the_mean_of_one_shot_less_gets_the_length_of_one_with_all_shots():
+    """On average over many draws of a class, and for no other reason than the scatter."""
+    rng, n, dim = np.random.default_rng(0), 3, 40
+    labels, rows = torch.arange(2000).repeat_interleave(n), torch.arange(0, 2000 * n, n)
+    keys = torch.as_tensor(rng.standard_normal((2000 * n, dim))) + 0.5
+    support = MetricSupport.from_keys(keys, labels, torch.ones(2000 * n, dtype=torch.float64), 2000)
+    without = (keys.reshape(2000, n, dim).sum(1) - keys[rows]) / (n - 1)
+    short = without.square().sum(1, keepdim=True)
+    completed = complete_mean_length(short, support, rows).mean()
+    assert float(completed) == pytest.approx(float(support.means.square().sum(1).mean()), rel=0.01)
+    assert float(short.mean()) > 1.2 * float(completed)
 
 
 def test_the_own_class_of_a_singleton_has_no_say():

@@ -53,9 +53,8 @@ def test_a_model_is_described(folder, capsys):
     assert {row["class"]: row["shots"] for row in found["classes"]} == SHOTS
     assert [row["names"] for row in found["classes"]] == [[label] for label in SHOTS]
     assert found["alpha"] == pytest.approx(clf.alpha_)
-    labels = np.repeat(list(SHOTS), list(SHOTS.values()))
-    assert found["left_out_accuracy"]["n_right"] == int((clf.left_out_label_ == labels).sum())
-    assert found["left_out_accuracy"]["n"] == len(labels)
+    assert found["left_out_accuracy"]["value"] == clf.left_out_score_
+    assert found["left_out_accuracy"]["interval"] == clf.left_out_interval_.tolist()
 
 
 def test_the_table_says_the_same(folder, capsys):
@@ -67,7 +66,7 @@ def test_the_table_says_the_same(folder, capsys):
     assert rows["images"] == "9 of 3 classes"
     share = found["left_out_accuracy"]
     assert f"{share['value']:.1%}" in head
-    assert f"{share['n_right']} of {share['n']} support images" in head
+    assert "{:.1%} to {:.1%}".format(*share["interval"]) in head
     assert [line.split() for line in classes.splitlines()[1:4]] == [[k, k, str(n)] for k, n in SHOTS.items()]
 
 
