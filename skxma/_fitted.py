@@ -137,7 +137,7 @@ class ExpectedScore:
         The estimate is the mean of two: the share of samples whose label is the likeliest class, and the mean
         probability of the likeliest class. The first counts, and is a little too low, because the own class has a shot
         less; the second does not waver with single samples, and is a little too high where weights are learned from
-        few. Their errors on the tasks of ``benchmarks/left_out.py`` cancel. The interval is Jeffreys' for so many
+        few. Their errors on the tasks of ``benchmarks/priors.py`` cancel. The interval is Jeffreys' for so many
         samples.
 
         Parameters

@@ -83,7 +83,7 @@ class SingletonPrior:
     """
 
     mean: float = 3.0
-    """Mean, in σ. Own cosines of 12 feature sets lie at 1.3 to 4.5 σ; ``benchmarks/one_shot.py`` compares priors on
+    """Mean, in σ. Own cosines of 12 feature sets lie at 1.3 to 4.5 σ; ``benchmarks/priors.py`` compares priors on
     tasks drawn from ImageNet with strong and weakened text, the CIFAR images, emoji and digits."""
 
     std: float = 2.0

@@ -31,7 +31,7 @@ class ScalePrior:
 
     With probability `native` zero-shot has about the encoder's own scale; otherwise the encoder is foreign to the
     images, and any smaller scale is as likely as another. Chosen on tasks of 2 to 80 classes that
-    ``benchmarks/scale_prior.py`` draws.
+    ``benchmarks/priors.py`` draws.
     """
 
     native: float = 0.2

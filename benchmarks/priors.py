@@ -1,0 +1,216 @@
+"""Priors of the calibrated fit, compared on tasks that no results page shows.
+
+Tasks are drawn from the ImageNet features (5 to 80 classes, random ones or neighbors by their text, with the real text
+and with text that is mixed with that of other classes), and from the CIFAR images, emoji and digits through "tiny".
+
+    python benchmarks/priors.py FOLDER one-shot     prior of the cosine of a second image of a class, at one shot
+    python benchmarks/priors.py FOLDER scale        prior of the logits' scale, at 1, 2 and 4 shots
+    python benchmarks/priors.py FOLDER left-out     left_out_score_ and its interval against the accuracy on new images
+
+FOLDER holds the feature files that docs/results.md names. Each cell is the mean over the tasks of a kind.
+"""
+
+import argparse
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from ablation import Ablated
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from skxma import CLIPEncoder, XMAdapterClassifier
+from skxma._calibrated.config import ScalePrior
+from skxma._estimators.vocabulary import common_words
+from skxma._statistics import SingletonPrior, calibration_error
+from skxma.datasets import load_emoji
+from skxma.embeddings import unit_rows
+
+IMAGENET, CIFAR = "imagenet_4shot_vitb32_openai", ("cifar10_500_vitb32_openai", "cifar10_848_vitb32_laion2b")
+CLASS_COUNTS = (5, 10, 20, 40, 80)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Embeddings (n, D), labels from 0 on, class text (C, D), words (m, D) or None."""
+
+    X: np.ndarray
+    y: np.ndarray
+    text: np.ndarray
+    words: np.ndarray | None
+
+    def of_classes(self, classes):
+        """The data of some classes."""
+        classes = np.sort(classes)
+        rows = np.isin(self.y, classes)
+        return replace(self, X=self.X[rows], y=np.searchsorted(classes, self.y[rows]), text=self.text[classes])
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data of which some rows are the support set and the others are new images."""
+
+    data: Data
+    train: np.ndarray
+    test: np.ndarray
+
+
+def read(path, words=None):
+    with np.load(path, allow_pickle=True) as file:
+        X, text = (unit_rows(file[name].astype(np.float32)) for name in ("image_features", "text_features"))
+        return Data(X, file["labels"].astype(int), text, words)
+
+
+def through_tiny(images, y, names):
+    encoder = CLIPEncoder("tiny", precision="fp32")
+    labels = np.unique(y, return_inverse=True)[1]
+    words, text = (
+        unit_rows(np.asarray(encoder.encode_text([f"a photo of a {name}." for name in some])))
+        for some in (common_words(), names)
+    )
+    return Data(unit_rows(np.asarray(encoder.encode_image(list(images)))), labels, text, words)
+
+
+def weakened(data, share, others, rng):
+    """Data whose text is mixed with that of as many other classes."""
+    strange = others[rng.choice(len(others), len(data.text), replace=False)]
+    return replace(data, text=unit_rows((1 - share) * data.text + share * strange))
+
+
+def kinds(folder) -> dict[str, Callable[[np.random.Generator], Data]]:
+    """Functions that draw the data of a task, by the name of the kind."""
+    folder = Path(folder)
+    imagenet = read(folder / f"{IMAGENET}.npz")
+    imagenet = replace(imagenet, words=imagenet.text)
+    with np.load(folder / f"{CIFAR[0]}.npz", allow_pickle=True) as file:
+        photos = through_tiny(file["images"], file["labels"].astype(int), [str(name) for name in file["class_names"]])
+    emoji, digits = load_emoji(), load_digits()
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    enlarged = [np.kron(d, np.ones((8, 8)))[..., None].repeat(3, 2) * 15.9 for d in digits.images]
+    drawn = {
+        CIFAR[0]: read(folder / f"{CIFAR[0]}.npz", imagenet.text),
+        CIFAR[1]: read(folder / f"{CIFAR[1]}.npz"),
+        "emoji, tiny": through_tiny(emoji.images, emoji.target, np.unique(emoji.target)),
+        "digits, tiny": through_tiny([d.astype(np.uint8) for d in enlarged], digits.target, names),
+        "photos, tiny": photos,
+    }
+
+    def some_classes(rng, near, share=0.0):
+        n = int(rng.choice(CLASS_COUNTS))
+        nearest = np.argsort(-(imagenet.text @ imagenet.text[rng.integers(1000)]))
+        classes = nearest[:n] if near else rng.choice(1000, n, replace=False)
+        data = imagenet.of_classes(classes)
+        return weakened(data, share, np.delete(imagenet.text, classes, axis=0), rng) if share else data
+
+    pairs = list(itertools.combinations(range(10), 2))
+    return {
+        "imagenet": lambda rng: some_classes(rng, near=False),
+        "imagenet, near": lambda rng: some_classes(rng, near=True),
+        "imagenet, near, weak text": lambda rng: some_classes(rng, near=True, share=0.5),
+        "imagenet, useless text": lambda rng: some_classes(rng, near=False, share=0.8),
+        **{name: (lambda rng, data=data: data) for name, data in drawn.items()},
+        "two photos, tiny": lambda rng: photos.of_classes(pairs[rng.integers(len(pairs))]),
+    }
+
+
+def draw(make, shots, n_tasks) -> Iterator[Task]:
+    for seed in range(n_tasks):
+        rng = np.random.default_rng([seed, shots])
+        data = make(rng)
+        per_class = [rng.permutation(np.flatnonzero(data.y == c)) for c in range(len(data.text))]
+        if min(map(len, per_class)) <= shots:
+            return
+        train = np.concatenate([rows[:shots] for rows in per_class])
+        yield Task(data, train, np.setdiff1d(np.arange(len(data.y)), train))
+
+
+def fitted(estimator, task):
+    data = task.data
+    given = {"encoder": "precomputed", "text_features": data.text, "vocabulary": data.words, "random_state": 0}
+    return estimator.set_params(**given).fit(data.X[task.train], data.y[task.train])
+
+
+def figures(probabilities, y):
+    """Accuracy and calibration error in per cent, log loss."""
+    right = probabilities.argmax(1) == y
+    error = calibration_error(probabilities.max(1), right)
+    return 100 * right.mean(), 100 * error, log_loss(y, probabilities, labels=np.arange(probabilities.shape[1]))
+
+
+def with_config(**changed):
+    """An estimator with other settings of its calibrated fit."""
+    return type("Changed", (Ablated,), {"changes": changed})()
+
+
+def compare(folder, variants, shots, n_tasks):
+    """Print accuracy / calibration error / log loss of each variant for each kind of task."""
+    print("accuracy / calibration error (%) / log loss")
+    print(f"{'':28s}" + "".join(f"{name:>22s}" for name in variants))
+    for n_shots in shots:
+        for kind, make in kinds(folder).items():
+            found = {name: [] for name in variants}
+            for task in draw(make, n_shots, n_tasks):
+                for name, estimator in variants.items():
+                    model = estimator if name == LOGISTIC else None
+                    data = task.data
+                    model = estimator.fit(data.X[task.train], data.y[task.train]) if model else fitted(estimator, task)
+                    found[name].append(figures(model.predict_proba(data.X[task.test]), data.y[task.test]))
+            if found[next(iter(variants))]:
+                cells = ("{:.1f} / {:.1f} / {:.3f}".format(*np.mean(rows, axis=0)) for rows in found.values())
+                print(f"{n_shots:2d} {kind:25s}" + "".join(f"{cell:>22s}" for cell in cells), flush=True)
+
+
+def left_out(folder, shots, n_tasks):
+    """Print how far left_out_score_ is from the accuracy on new images, and how often its interval holds it."""
+    print(
+        "accuracy, left_out_score_ less it, mean distance, distance by counting alone (points); share in the interval"
+    )
+    for n_shots in shots:
+        for kind, make in kinds(folder).items():
+            rows = []
+            for task in draw(make, n_shots, n_tasks):
+                clf = fitted(XMAdapterClassifier(), task)
+                accuracy = clf.score(task.data.X[task.test], task.data.y[task.test])
+                low, high = clf.left_out_interval_
+                off = clf.left_out_score_ - accuracy
+                # mean distance of a normal variable is .8 of its deviation
+                counting = 0.8 * np.sqrt(accuracy * (1 - accuracy) / len(task.train))
+                rows.append((100 * accuracy, 100 * off, 100 * abs(off), 100 * counting, low <= accuracy <= high))
+            if rows:
+                print(
+                    "{:2d} {:25s} {:6.1f} {:+6.1f} {:6.1f} {:6.1f} {:6.2f}".format(
+                        n_shots, kind, *np.mean(rows, axis=0)
+                    )
+                )
+
+
+LOGISTIC = "logistic regression"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("table", choices=("one-shot", "scale", "left-out"))
+    parser.add_argument("--tasks", type=int, default=10, help="tasks per kind (default: %(default)s)")
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
+    if given.table == "one-shot":
+        priors = {
+            f"{mean:g} ± {std:g} sigma": SingletonPrior(mean, std)
+            for mean, std in ((2.5, 2), (3, 1.5), (3, 2), (3.5, 2))
+        }
+        compare(given.folder, {name: with_config(singleton=prior) for name, prior in priors.items()}, (1,), given.tasks)
+    elif given.table == "scale":
+        variants = {"likeliest scale": with_config(moderated=False)}
+        variants |= {f"native {share:g}": with_config(scale=ScalePrior(native=share)) for share in (0.1, 0.2, 0.35)}
+        compare(given.folder, {**variants, LOGISTIC: LogisticRegression(max_iter=1000)}, (1, 2, 4), given.tasks)
+    else:
+        left_out(given.folder, (2, 4, 8, 16), given.tasks)
+
+
+if __name__ == "__main__":
+    main()
