@@ -137,7 +137,7 @@ def fit_with_pool(
     if held_out.any():
         weights = cross_fit_weights(report, left_out, held_out, problem, prior)
     else:
-        weights = np.array(prior) if pool_helps_zero_shot(problem, prior) else None
+        weights = np.array(prior) if pool_helps_at_one_shot(problem, prior) else None
     if weights is None:
         return unused
     experts, own = problem.experts(soft_pool, problem.cache, prior)
@@ -284,15 +284,54 @@ def fit_pool_weights(
     return weights.cpu().numpy(), losses[0], losses[1]
 
 
-def pool_helps_zero_shot(problem: PoolProblem, prior: PoolWeights) -> bool:
-    """Test that the pool raises zero-shot log loss on singleton support images by at most one standard error.
+def pool_helps_at_one_shot(problem: PoolProblem, prior: PoolWeights) -> bool:
+    """Test that a pool does not harm where no label can be held out without its class.
 
-    With one image per class no label can be held out without its class. But zero-shot has seen no label, so the
-    labeled images can judge what a pool that zero-shot has labeled itself does to it. False without text for every
-    class, because there is nothing to judge by.
+    It is used if it passes one of two tests: that it does not harm zero-shot, which has seen no label, or that it does
+    not harm the model without the only image of the class. False without text for every class, because then nothing
+    can recognize a class without its image.
     """
     if problem.text is None or not bool(problem.text.any(1).all()):
         return False
+    tests = (rise_of_zero_shot_loss, rise_of_loss_without_own_image)
+    return any(is_no_harm(test(problem, prior)) for test in tests)
+
+
+def is_no_harm(rise: Tensor) -> bool:
+    """True if the mean rise of a loss over samples (n,) is within a standard error of 0, or below."""
+    return float(rise.mean()) <= float(rise.std(correction=0)) / math.sqrt(len(rise))
+
+
+def rise_of_loss_without_own_image(problem: PoolProblem, prior: PoolWeights) -> Tensor:
+    """What a pool adds to the log loss (N,) of support images, by models that have no image of their class.
+
+    The classes are dealt out to folds. A model without the images of a fold knows its classes by text alone, labels
+    the pool, and scores the images with the pool and without it.
+    """
+    cache, config = problem.cache, problem.config
+    features, labels = to_tensors(cache.embeddings, cache.labels, like=problem.like)
+    folds = stratified_folds(cache.labels, config.n_folds)
+    rise = torch.zeros_like(features[:, 0])
+    for fold in np.unique(folds):
+        rest = cache.keep(folds != fold)
+        report = problem.refit(rest)
+        soft_pool, _ = score_pool(report, problem, problem.pool)
+        experts, _ = problem.experts(soft_pool, rest, prior)
+        out = torch.as_tensor(np.flatnonzero(folds == fold), device=features.device)
+        own_logits = report.model.scorer(problem.like).logits(features[out])
+        rise[out] = rise_of_loss(own_logits, fuse_pool(prior, own_logits, experts(features[out])), labels[out])
+    return rise
+
+
+def rise_of_loss(logits: Tensor, other: Tensor, labels: Tensor) -> Tensor:
+    """Log loss (n,) of other logits (n, C) less that of the first ones."""
+    before, after = (torch.nn.functional.cross_entropy(one, labels, reduction="none") for one in (logits, other))
+    return after - before
+
+
+def rise_of_zero_shot_loss(problem: PoolProblem, prior: PoolWeights) -> Tensor:
+    """What a pool that zero-shot has labeled adds to zero-shot's log loss (N,) on the support images."""
+    assert problem.text is not None
     cache, config = problem.cache, problem.config
     keys, features, labels, text, weights = to_tensors(
         problem.pool.keys,
@@ -308,6 +347,4 @@ def pool_helps_zero_shot(problem: PoolProblem, prior: PoolWeights) -> bool:
     no_labeled = features[:0], labels[:0], features.new_zeros(0)
     experts, _ = em_steps(SoftLabeledPool(keys, pool_logits, counts), no_labeled, problem.root, prior, config)
     with_pool = fuse_pool(prior, own_logits, experts(features))
-    losses = [torch.nn.functional.cross_entropy(logits, labels, reduction="none") for logits in (with_pool, own_logits)]
-    rise = losses[0] - losses[1]
-    return float(rise.mean()) <= float(rise.std(correction=0)) / math.sqrt(len(rise))
+    return rise_of_loss(own_logits, with_pool, labels)
