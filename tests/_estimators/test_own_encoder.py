@@ -1,14 +1,19 @@
 """Encoder objects of the caller's own: copies, clones, pickles, and the rows that they return."""
 
 import copy
+import os
 import pickle
 import threading
 import warnings
+from pathlib import Path
 
 import joblib
 import numpy as np
+import own_encoder
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
+from own_encoder import Own
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import GridSearchCV
@@ -20,19 +25,6 @@ from skxma.datasets import load_emoji
 from skxma.errors import EncoderMismatchError, ImageError
 
 pytestmark = pytest.mark.bad_input
-
-
-class Own:
-    """Encodes as the bundled encoder does."""
-
-    def __init__(self):
-        self.inner = CLIPEncoder("tiny")
-
-    def encode_image(self, images):
-        return np.asarray(self.inner.encode_image(images))
-
-    def encode_text(self, prompts):
-        return np.asarray(self.inner.encode_text(prompts))
 
 
 class Session(Own):
@@ -148,8 +140,12 @@ def test_an_encoder_that_is_left_out_of_a_pickle_is_told_beforehand(emoji, encod
 
 
 @pytest.mark.slow
-def test_other_processes_return_models_with_their_encoder(emoji):
+def test_other_processes_return_models_with_their_encoder(emoji, monkeypatch):
     X, y = emoji
+    # processes find modules in PYTHONPATH, and not where pytest found them
+    folder = str(Path(own_encoder.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", folder, prepend=os.pathsep)
+    get_reusable_executor().shutdown()
     found = [
         CalibratedClassifierCV(classifier(Own()), cv=3, n_jobs=n_jobs).fit(X, y).predict_proba(X) for n_jobs in (1, 2)
     ]
