@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +190,8 @@ def test_the_head_as_a_file(ort, tmp_path):
     assert about["part"] == "head"
     assert about["thresholds"] == {"open_set_score": None}
     assert about["unknown_label"] == "other"
+    for private in (b".py", str(Path(__file__).parents[2]).encode()):
+        assert private not in path.read_bytes()
 
 
 @pytest.mark.slow
@@ -229,6 +232,17 @@ def test_the_command(ort, emoji_classifier, tmp_path, capsys):
     assert "--force" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_evidence_below_its_floor(ort, tmp_path):
+    """Sharp affinities to few keys: most evidence is less than the 1e-8 that optimizers of graphs take for nothing."""
+    problem = make_problem(n_classes=40, shots=2, dim=32)
+    clf = fitted(text_features=problem.text, beta=40.0).fit(problem.X, problem.y)
+    component = clf.model_.scorer(torch.empty(0)).components[0]
+    queries = F.normalize(component.metric(torch.from_numpy(problem.X_test)))
+    assert component.index.evidence(queries, 40.0).median() < 1e-8
+    assert to_onnx(clf, tmp_path / "head.onnx", "head") < 1e-5
+
+
 @pytest.mark.fault
 def test_a_graph_that_answers_otherwise_is_refused(ort, monkeypatch, tmp_path):
     clf, path = fitted(evidence="paper").fit(PROBLEM.X, PROBLEM.y), tmp_path / "head.onnx"
@@ -239,7 +253,7 @@ def test_a_graph_that_answers_otherwise_is_refused(ort, monkeypatch, tmp_path):
     with pytest.raises(ExportError, match=r"differ from the classifier's by .* nothing was written"):
         to_onnx(other, path, "head")
     with pytest.raises(ExportError, match="another answer than the classifier for"):
-        to_onnx(fitted(evidence="paper").fit(PROBLEM.X, (PROBLEM.y + 1) % 4), path, "head", tolerance=1.0)
+        to_onnx(fitted(evidence="paper").fit(PROBLEM.X, (PROBLEM.y + 1) % 4), path, "head", tolerance=1)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 
