@@ -8,6 +8,7 @@ import importlib.metadata
 import platform
 import re
 import tempfile
+import textwrap
 import time
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ SHOTS = {"default": 4, "many classes": 2}
 MANY_CLASSES = 500
 N_TIMED = 64
 REPEATS = 15
+WIDTH = 120
 LEAN = ("onnxruntime", "numpy", "pillow")
 HEAD = """# Predict on other machines
 
@@ -218,7 +220,7 @@ def body(rows):
         f"Machine: {machine}, {packages}.",
         "",
     ]
-    return "\n".join(lines)
+    return "\n".join(line if line.startswith("|") else textwrap.fill(line, WIDTH) for line in lines)
 
 
 def total_changed(rows):
