@@ -3,6 +3,7 @@
 __all__ = [
     "EncoderMismatchError",
     "EncoderNotFoundError",
+    "ExportError",
     "ImageError",
     "ModelFileError",
     "OutOfMemoryError",
@@ -57,6 +58,10 @@ class OutOfMemoryError(SkxmaError, RuntimeError):
 
 class ModelFileError(SkxmaError, ValueError):
     """A model that a model file cannot hold, or a file that is none, is damaged or needs a later release."""
+
+
+class ExportError(SkxmaError, RuntimeError):
+    """A classifier that cannot be put into a graph, or a graph that does not answer as the classifier does."""
 
 
 class MissingDependencyError(SkxmaError, ImportError):

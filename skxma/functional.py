@@ -179,9 +179,10 @@ class _OneHotEvidence(torch.autograd.Function):
 
 def sum_by_class(contributions: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """Sum the contributions (n, N) of the keys of each class, giving (n, C)."""
-    if contributions.device.type == "cpu":
+    if contributions.device.type == "cpu" and not torch.compiler.is_compiling():
         return contributions.new_zeros(len(contributions), n_classes).index_add_(1, labels, contributions)
-    # index_add_ adds in no fixed order on other devices, so the same seed would not give the same bits
+    # index_add_ adds in no fixed order on other devices, so the same seed would not give the same bits; in a traced
+    # graph a product is what every runtime has
     return contributions @ contributions.new_zeros(len(labels), n_classes).scatter_(1, labels[:, None], 1.0)
 
 
@@ -318,7 +319,8 @@ def fill_absent(scores: Tensor, present: Tensor) -> Tensor:
     present : bool Tensor broadcastable to `scores`
         Without any False the scores come back as they are; a row with nothing present becomes 0.
     """
-    if bool(present.all()):
+    # a traced graph has no branches on data; this one only saves time
+    if not torch.compiler.is_compiling() and bool(present.all()):
         return scores
     present = present.expand_as(scores)
     count = present.sum(-1, keepdim=True).clamp_min(1)

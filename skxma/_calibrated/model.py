@@ -181,7 +181,7 @@ class CalibratedScorer:
     def residual_logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) that the residual adds."""
         if self.cache.residual is None:
-            return features.new_zeros(len(features), len(self.mass))
+            return features.new_zeros(features.shape[0], len(self.mass))
         (residual,) = to_tensors(self.cache.residual, like=features)
         return F.normalize(self.plain_basis(features)) @ residual.T
 

@@ -153,12 +153,7 @@ class EmbeddingInput:
         if isinstance(self.encoder, DetachedEncoder):
             self.encoder.encode_image()
         check_images_first(self.make_encoder(), X)
-        found = self.fingerprint
-        if found != clf.encoder_fingerprint_:
-            raise EncoderMismatchError(
-                f"The model was fitted with {clf.encoder_fingerprint_}, but encoder={self.encoder!r} is now {found}. "
-                "Give it the encoder of the fit with set_params(encoder=...), or fit again."
-            )
+        self.check_encoder_of_fit()
         features = self.encode_images(X)
         unread = np.flatnonzero(np.isnan(features).any(axis=1))
         if len(unread):
@@ -167,6 +162,15 @@ class EmbeddingInput:
                 "from; leave them out."
             )
         return features
+
+    def check_encoder_of_fit(self) -> None:
+        """Refuse an encoder other than that of the fit; loads its weights."""
+        wanted, found = self.estimator.encoder_fingerprint_, self.fingerprint
+        if found != wanted:
+            raise EncoderMismatchError(
+                f"The model was fitted with {wanted}, but encoder={self.encoder!r} is now {found}. Give it the encoder "
+                "of the fit with set_params(encoder=...), or fit again."
+            )
 
     def encode_images(self, X: Any, n_views: int = 1) -> Floats:
         """L2-normalized embeddings (n, D) of images; NaN for those that the encoder was told to skip."""

@@ -40,6 +40,9 @@ class ExactIndex:
 
     def evidence(self, queries: Tensor, beta: float) -> Tensor:
         """Sum ``Σ v exp(β (cos − 1))`` (n, C) over the keys of each class, in memory for one tile of the cosines."""
+        if torch.compiler.is_compiling():
+            # tiles depend on the number of queries, which a traced graph leaves open
+            return F.sum_by_class(self._contributions(queries, slice(None), beta), self.labels, self.n_classes)
         return torch.cat([self._evidence_of_rows(rows, beta) for rows in queries.split(self.config.tile_rows)])
 
     def bounded_evidence(

@@ -170,7 +170,7 @@ def attend(features: Tensor, text: Tensor, layers: Sequence[Tensor]) -> tuple[Te
     image, words = features @ down.T + down_bias, text @ down.T + down_bias
 
     def heads(x: Tensor) -> Tensor:
-        return x.reshape(len(x), N_HEADS, -1).transpose(0, 1)
+        return x.reshape(x.shape[0], N_HEADS, -1).transpose(0, 1)
 
     queries, keys, values = (
         heads(image @ query.T + query_bias),

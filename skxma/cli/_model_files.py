@@ -27,9 +27,14 @@ def place_for(path: str, force: bool = False) -> Path:
     if target.suffix.lower() not in (OURS, PICKLE):
         stem = target.stem if target.suffix.lower() in OTHER_PICKLES else target.name
         raise ValueError(f"--model {path}: name it {stem}{OURS}, or {stem}{PICKLE} for a pickle.")
+    return place_for_file(path, force)
+
+
+def place_for_file(path: str, force: bool) -> Path:
+    """Do what `place_for` does, for a file of any name."""
     if check_writable(path).exists() and not force:
         raise FileExistsError(f"{path} is there already. Name another file, or replace it with --force.")
-    return target
+    return Path(path)
 
 
 def save(clf: Any, target: Path) -> None:

@@ -12,6 +12,7 @@ from skxma._runtime.warning import warn
 from skxma.datasets._layout import PARTS, find_class_folders
 from skxma.datasets._listing import IMAGE_ENDINGS
 from skxma.datasets._table import Columns, read_table
+from skxma.images._validation import is_url
 
 __all__ = ["IMAGE_ENDINGS", "load_image_folder", "read_image_folder"]
 
@@ -88,11 +89,13 @@ def read_image_folder(path: str | os.PathLike[str], *, part: str = "train", colu
     """
     if part not in PARTS:
         raise ValueError(f"part={part!r} must be one of {', '.join(map(repr, PARTS))}.")
-    path = Path(path)
-    if path.is_dir():
-        return _of_folder(path, part)
-    if path.is_file():
-        return _of_table(path, columns or Columns())
+    place = Path(path)
+    if place.is_dir():
+        return _of_folder(place, part)
+    if place.is_file():
+        return _of_table(place, columns or Columns())
+    if is_url(os.fspath(path)):
+        raise FileNotFoundError(f"{path} is a URL, and nothing is downloaded: fetch it first and give its folder.")
     raise FileNotFoundError(
         f"There is no folder or table {path}. Give a folder with a folder of images for each class, or a CSV file "
         "with the columns path and label."

@@ -138,22 +138,35 @@ def _find_image(folder: Path, given: str, line: str) -> str:
     raise FileNotFoundError(f"{line}: there is no image {image}.{hint}")
 
 
+def column_position(header: Sequence[str], wanted: str | None, usual: Sequence[str]) -> int | None:
+    """Return the position of the column that is asked for, or else the first of the usual names; None if there is none.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Names of the columns.
+    wanted : str or None
+    usual : sequence of str
+    """
+    names = [re.sub(r"[\s-]+", "_", name.lower()) for name in header]
+    if wanted is None:
+        return next((names.index(name) for name in usual if name in names), None)
+    if wanted in header:
+        return header.index(wanted)
+    return names.index(wanted.lower()) if wanted.lower() in names else None
+
+
 def _find_column(
     file: Path, header: Sequence[str], wanted: str | None, usual: Sequence[str], what: str, columns: Columns
 ) -> int:
     """The position of a column: the one that is asked for, or the first of the usual names."""
-    names = [re.sub(r"[\s-]+", "_", name.lower()) for name in header]
+    found = column_position(header, wanted, usual)
+    if found is not None:
+        return found
     option = columns.options[0 if usual is PATH_NAMES else 1]
     listed = ", ".join(header) or "none"
     if wanted is not None:
-        if wanted in header:
-            return header.index(wanted)
-        if wanted.lower() in names:
-            return names.index(wanted.lower())
         raise ValueError(f"{file} has no column {wanted}; its columns are {listed}.")
-    for name in usual:
-        if name in names:
-            return names.index(name)
     raise ValueError(
         f"{file} has the columns {listed}, none of which is known to hold the {what} ({', '.join(usual[:6])}, ...). "
         f"Name the column on the first line so, or with {option}NAME."

@@ -28,6 +28,8 @@ class LoadedModel:
     image_size: tuple[int, int]
     mean: Tensor
     std: Tensor
+    # open_clip's names: "resize_mode", "interpolation", "fill_color" and others
+    preprocessing: dict[str, Any]
     fingerprint: str
     logit_scale: float
     n_features: int
@@ -74,8 +76,7 @@ class LoadedModel:
             pixels = pixels.pin_memory()
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         batch = pixels.to(self.device, non_blocking=True).to(torch.float32, memory_format=layout)
-        # as torchvision's ToTensor and Normalize, a batch at a time and on the device
-        batch = batch.div_(255).sub_(self.mean).div_(self.std).to(self.dtype)
+        batch = standardize(batch, self.mean, self.std).to(self.dtype)
         return _to_unit_rows(self.model.encode_image(batch))
 
     @torch.inference_mode()
@@ -109,6 +110,20 @@ class LoadedModel:
                 f"{len(cut)} prompts are longer than the {limit} tokens that the model reads; the rest of each is "
                 f"ignored, e.g. of {cut[0]!r:.200}. Shorten it, or pass several prompts."
             )
+
+
+def standardize(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Shift and scale pixels to a model's mean and deviation, in place.
+
+    As torchvision's ToTensor and Normalize, a batch at a time and on the device.
+
+    Parameters
+    ----------
+    batch : Tensor of shape (b, 3, height, width)
+        From 0 to 255.
+    mean, std : Tensor of shape (1, 3, 1, 1)
+    """
+    return batch.div_(255).sub_(mean).div_(std)
 
 
 def _to_unit_rows(features: Tensor) -> NDArray[np.float32]:

@@ -56,6 +56,7 @@ def _prepare(
         image_size=(height, width),
         mean=torch.tensor(preprocessing["mean"], device=device).reshape(1, 3, 1, 1),
         std=torch.tensor(preprocessing["std"], device=device).reshape(1, 3, 1, 1),
+        preprocessing=preprocessing,
         fingerprint=fingerprint,
         logit_scale=logit_scale,
         n_features=0,

@@ -265,7 +265,7 @@ def _path_problem(item: str | os.PathLike[Any]) -> str | None:
     path = os.fspath(item)
     if not isinstance(path, str):
         return "a path of bytes; expected a str: os.fsdecode(path)"
-    if _URL.match(path):
+    if is_url(path):
         return "a URL; nothing is downloaded: fetch it first and pass the file's path"
     if not path:
         return "an empty path"
@@ -282,6 +282,11 @@ def _path_problem(item: str | os.PathLike[Any]) -> str | None:
     except (OSError, ValueError) as error:  # a name too long, or with a null byte
         return f"not a usable path ({error})"
     return "no such file" + ("" if Path(path).is_absolute() else f" (relative to {Path.cwd()})")
+
+
+def is_url(path: str) -> bool:
+    """Tell whether a path is an address, of which nothing is downloaded."""
+    return _URL.match(path) is not None
 
 
 def _raise_problems(items: Sequence[object], problems: list[tuple[int, str]]) -> NoReturn:
