@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.class_prior import base_frequencies
 from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvidence
 from skxma._estimators.pool_learning import fit_pool, label_pool
 from skxma._estimators.rejection import RejectionRule
@@ -287,13 +288,15 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         self.weight_decay = weight_decay
         self.batch_size = batch_size
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: Any, class_prior: Any = None) -> NDArray[Any]:
         """Most probable class of each image, or `unknown_label` if a `false_rejection_rate` is set.
 
         Parameters
         ----------
         X : sequence of images, or array-like of shape (n_samples, n_features)
             As in `fit`.
+        class_prior : array-like of shape (n_classes,), mapping label -> share, "batch" or None, default=None
+            As in `predict_proba`; which images are unknown does not depend on it.
 
         Returns
         -------
@@ -301,8 +304,10 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             Members of `classes_`, or `unknown_label`.
         """
         if self.false_rejection_rate is None:
-            return super().predict(X)
+            return super().predict(X, class_prior)
+        prior = self._class_prior(class_prior)
         logits, scores = self._logits_and_open_set(X)
+        logits = self._apply_prior(logits, prior)
         rule = RejectionRule.of(self.false_rejection_rate, self.unknown_label, self.classes_)
         return rule.apply(self.classes_[logits.argmax(1)], scores > self.reject_threshold_, self.classes_)
 
@@ -389,6 +394,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
 
     def _evidence(self, task: Task) -> CalibratedEvidence | PaperEvidence:
         return EVIDENCES[self.evidence].of(self, task)
+
+    def _base_frequencies(self) -> NDArray[np.float64]:
+        return base_frequencies(self.image_cache_, EVIDENCES[self.evidence].learns_frequencies)
 
     def _n_steps(self) -> int:
         return self.n_epochs if self.evidence == "paper" else 0
