@@ -32,8 +32,9 @@ class ClassTable:
         Position of each sample's label in `classes`.
     names : list of (str, sequence of str or None), or None
         The name of each class in the prompts; None where no class has one.
-    text : ndarray of shape (C, n_features), float64, or None
-        The caller's text features in the order of `classes`; a zero row is a class without text.
+    text : ndarray of shape (C, n_features) or (C, n_prompts, n_features), float64, or None
+        The caller's text features in the order of `classes`, of each class or of its prompts; a zero row is a class
+        without text, or no prompt.
     """
 
     classes: NDArray[Any]
@@ -346,8 +347,9 @@ def resolve_classes(
         A sequence is indexed by integer labels; string labels must be among it. A pandas Series is a mapping from its
         index where that holds the labels. Values may be several names, or None for a class without text.
     text_features : mapping label -> vector, array-like of shape (C, n_features), or None
-        Rows follow `class_names` where that is given, else integer labels index them and other labels sort. A pandas
-        frame is aligned by its index, which holds labels or names.
+        A vector may be those of several prompts (n_prompts, n_features). Rows follow `class_names` where that is given,
+        else integer labels index them and other labels sort. A pandas frame is aligned by its index, which holds labels
+        or names.
     kept : bool ndarray of shape (n_samples,), optional
         Samples that count; labels of others make no class.
     announced : sequence of labels, optional
@@ -662,7 +664,7 @@ def _text_by_label(
         rows = given.tolist() if len(given.shape) == 1 else None
     if rows is None:
         # float64 stays: what overflows float32 has a direction all the same
-        rows = check_array(given, dtype=[np.float64, np.float32], input_name="text_features")
+        rows = check_array(given, dtype=[np.float64, np.float32], input_name="text_features", allow_nd=True)
     if keys is None:
         if named is None and not isinstance(labels[0], str):
             return _by_position(list(rows), labels, "text_features")
@@ -818,13 +820,19 @@ def _stack(rows: dict[Any, Any], keys: list[Any]) -> NDArray[np.float64]:
     if not known:
         raise ValueError("text_features has no vector; leave the parameter out instead.")
     shapes = {row.shape for row in known.values()}
-    if len(shapes) > 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(f"text_features must hold vectors of one length, not of shapes {sorted(shapes)}.")
+    if len({(len(shape), shape[-1:]) for shape in shapes}) > 1 or len(next(iter(shapes))) not in (1, 2):
+        raise ValueError(
+            f"text_features must hold vectors of one length, or of each class an array of them, not arrays of shapes "
+            f"{sorted(shapes)}."
+        )
     for key, row in known.items():
         if not np.isfinite(row).all():
             raise ValueError(f"text_features of {key!r} contains NaN or infinity; pass None for a class without text.")
-    empty = np.zeros(next(iter(shapes)))
-    return np.stack([known.get(key, empty) for key in keys])
+    stacked = np.zeros((len(keys), *max(shapes)))
+    for place, key in zip(stacked, keys, strict=True):
+        if key in known:
+            place[: len(known[key])] = known[key]
+    return stacked
 
 
 def some(items: list[Any], most: int = 5) -> str:

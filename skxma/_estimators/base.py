@@ -7,6 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -487,6 +488,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
                 cache=cache,
                 text=None if text is None else torch.as_tensor(text, device=device, dtype=dtype),
                 text_features=fitted["text_features_"],
+                prompts=partial(inputs.embed_prompts, table, self.templates),
                 classes=table.classes,
                 logit_scale=fitted["encoder_logit_scale_"],
                 device=device,

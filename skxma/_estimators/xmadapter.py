@@ -60,9 +60,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         times slower to encode), "photo", "bare", or format strings with one ``{}``.
 
     text_features : array-like of shape (n_classes, n_features), mapping or None, default=None
-        Class text embeddings that take the place of prompts. Rows follow `class_names` if given, else integer labels
-        index them; a data frame is aligned by its index. With ``encoder="precomputed"`` and None, class means take the
-        place of the text.
+        Class text embeddings that take the place of prompts; of shape (n_classes, n_prompts, n_features) those of the
+        prompts, whose mean is the class's. Rows follow `class_names` if given, else integer labels index them; a data
+        frame is aligned by its index. With ``encoder="precomputed"`` and None, class means take the place of the text.
 
     vocabulary : {"common"}, sequence of str, array-like of shape (m, n_features) or None, default="common"
         Words whose text embeddings shape the image metric. "common" is a bundled list of everyday words (no words with
@@ -119,7 +119,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         `partial_fit` adds to it.
 
     text_dim : int or None, default=None
-        Dimension of the text cache; None keeps that of the embeddings. Read by ``evidence="paper"`` only.
+        Dimension of the text cache, to which MetaNet and Img2TxtNet are linear maps, as far as is known of the paper;
+        32 to 128 are as accurate as more. None keeps the dimension of the embeddings, and the nets have a hidden layer.
+        Read by ``evidence="paper"`` only.
 
     learning_rate, weight_decay : float, default=1e-3 and 1e-2
         Parameters of AdamW. Read by ``evidence="paper"`` only.

@@ -24,6 +24,8 @@ METHODS = {
     "clap": "skxma.baselines:CLAPClassifier",
     "lp++": "skxma.baselines:LPPlusPlusClassifier",
     "gda": "skxma.baselines:GDAClassifier",
+    "timo": "skxma.baselines:TIMOClassifier",
+    "rla": "skxma.baselines:RLAClassifier",
     "proker": "skxma.baselines:ProKeRClassifier",
     "ape": "skxma.baselines:APEClassifier",
     "ape-t": "skxma.baselines:APETClassifier",
@@ -31,11 +33,12 @@ METHODS = {
     "multimodal-adapter": "skxma.baselines:MultiModalAdapterClassifier",
     "logistic-regression": "skxma.baselines:LogisticRegressionProbe",
     "trans-clip": "skxma.baselines:TransCLIPClassifier",
+    "stat-a": "skxma.baselines:StatAClassifier",
     "ss-text-u": "skxma.baselines:SSTextUClassifier",
     "self-training": "skxma.baselines:SelfTrainingProbe",
     "label-spreading": "skxma.baselines:LabelSpreadingProbe",
 }
-NEED_POOL = ("trans-clip", "ss-text-u", "self-training", "label-spreading")
+NEED_POOL = ("trans-clip", "stat-a", "ss-text-u", "self-training", "label-spreading")
 SHOTS = (1, 2, 4, 8, 16)
 PROTOCOLS = ("none", "few", "full", POOL)
 LONGEST_ERROR = 400
