@@ -1,4 +1,4 @@
-"""Write docs/results.md: all methods compared, what each part of the default brings, hard conditions, unlabeled pools.
+"""Write docs/results.md: all methods compared, parts of the default, hard conditions, pools, other protocols.
 
     python benchmarks/results.py FOLDER [--seeds 5] [--out docs/results.md] [--cells results.csv]
 
@@ -19,16 +19,24 @@ import numpy as np
 from ablation import variants
 from ablation_page import ablation, hard_conditions
 from cells import Cells, drop_method
+from protocols_page import protocols, run_protocol, with_domains
 from results_page import DEFAULT, ZERO_SHOT, comparison, markdown, number
 from rivals import LABELED_ONLY, MANY_CLASSES, encoder_of, n_classes, problems
 from robustness import UNSCREENED, run_robustness
 from unlabeled import WITHOUT, run_unlabeled, unlabeled
 
-from skxma.benchmark._problem import EMOJI, EMOJI_ENCODER, load_problem
+from skxma.benchmark._problem import BASE_TO_NOVEL, DOMAIN, EMOJI, EMOJI_ENCODER, load_problem
 from skxma.benchmark._results_file import failures
 from skxma.benchmark._runner import METHODS, run_benchmark
 
-PARTS = {"comparison": "", "ablation": "-ablation", "robustness": "-robustness", "unlabeled": "-unlabeled"}
+PARTS = {
+    "comparison": "",
+    "ablation": "-ablation",
+    "robustness": "-robustness",
+    "unlabeled": "-unlabeled",
+    DOMAIN: "-domain",
+    BASE_TO_NOVEL: "-base-to-novel",
+}
 SHOTS = (1, 2, 4, 8, 16)
 PACKAGES = ("skxma", "torch", "numpy", "scikit-learn")
 
@@ -42,6 +50,9 @@ def main():
     found = [load_problem(EMOJI), *sorted(problems(arguments.folder, arguments.words), key=n_classes)]
     for problem in found:
         run(problem, found, arguments, files)
+    if DOMAIN in arguments.parts:
+        for source in with_domains(arguments.folder):
+            run_protocol(source, DOMAIN, arguments.methods, arguments.shots, arguments.seeds, files[DOMAIN])
     for file in files.values():
         for line in failures(file):
             print(f"failed: {line}", file=sys.stderr)
@@ -74,7 +85,8 @@ def redo(files, method):
     """Forget a method's cells; all rows of the ablation are forms of the default."""
     drop_method(files["comparison"], method)
     drop_method(files["robustness"], method)
-    drop_method(files["unlabeled"], method)
+    for part in ("unlabeled", DOMAIN, BASE_TO_NOVEL):
+        drop_method(files[part], method)
     if method == DEFAULT:
         drop_method(files["robustness"], UNSCREENED)
         drop_method(files["ablation"])
@@ -101,6 +113,8 @@ def run(problem, found, arguments, files):
         run_robustness(problem, arguments.methods, shots, seeds, files["robustness"])
     if "unlabeled" in arguments.parts and not many:
         run_unlabeled(problem, found, shots, seeds, files["unlabeled"])
+    if BASE_TO_NOVEL in arguments.parts:
+        run_protocol(problem, BASE_TO_NOVEL, arguments.methods, shots, seeds, files[BASE_TO_NOVEL])
 
 
 def page(arguments, found, files):
@@ -109,10 +123,10 @@ def page(arguments, found, files):
 
     def asked_for(row):
         # the file may hold more than this run was to show
-        held = row["dataset"].split(":")[0] in names and int(row["shots"]) in arguments.shots
+        held = row["dataset"].split(":")[0].partition("/")[0] in names and int(row["shots"]) in arguments.shots
         return held and int(row["seed"]) < arguments.seeds
 
-    compared, ablated, hard, pooled = (Cells(file, asked_for) for file in files.values())
+    compared, ablated, hard, pooled, shifted, novel = (Cells(file, asked_for) for file in files.values())
     lines = [
         "# Results",
         "",
@@ -124,6 +138,7 @@ def page(arguments, found, files):
         *ablation(ablated, compared),
         *hard_conditions(hard, compared),
         *unlabeled(pooled),
+        *protocols(shifted, novel),
     ]
     return "\n".join(lines).rstrip() + "\n"
 

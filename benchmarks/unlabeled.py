@@ -24,7 +24,13 @@ from results_page import at, markdown, number, signed, with_error
 from rivals import MANY_CLASSES, encoder_of, n_classes, problems
 
 from skxma import XMAdapterClassifier
-from skxma.baselines import LabelSpreadingProbe, SelfTrainingProbe, SSTextUClassifier, TransCLIPClassifier
+from skxma.baselines import (
+    LabelSpreadingProbe,
+    SelfTrainingProbe,
+    SSTextUClassifier,
+    StatAClassifier,
+    TransCLIPClassifier,
+)
 from skxma.benchmark._cell import MEBI, PeakMemory
 from skxma.benchmark._problem import EMOJI, POOL, Problem, load_problem
 from skxma.benchmark._results_file import failures
@@ -49,6 +55,7 @@ def methods():
         WITHOUT: LabeledOnly(),
         WITH: XMAdapterClassifier(),
         "trans-clip": TransCLIPClassifier(),
+        "stat-a": StatAClassifier(),
         "ss-text-u": SSTextUClassifier(),
         "self-training": SelfTrainingProbe(),
         "label-spreading": LabelSpreadingProbe(),

@@ -32,8 +32,9 @@ class ClassTable:
         Position of each sample's label in `classes`.
     names : list of (str, sequence of str or None), or None
         The name of each class in the prompts; None where no class has one.
-    text : ndarray of shape (C, n_features), float64, or None
-        The caller's text features in the order of `classes`; a zero row is a class without text.
+    text : ndarray of shape (C, n_features) or (C, n_prompts, n_features), float64, or None
+        The caller's text features in the order of `classes`, of each class or of its prompts; a zero row is a class
+        without text, or no prompt.
     """
 
     classes: NDArray[Any]
@@ -135,7 +136,7 @@ def one_form(labels: NDArray[Any], parameter: str = "y") -> NDArray[Any]:
     if not twofold:
         return labels
     warn(
-        f"{parameter} holds {_some(twofold)} in two Unicode forms, composed (NFC) and decomposed (NFD), as file names "
+        f"{parameter} holds {some(twofold)} in two Unicode forms, composed (NFC) and decomposed (NFD), as file names "
         "of macOS are; they are one class, whose label is the composed form. Normalize labels with "
         "unicodedata.normalize('NFC', label) to compare them with predictions."
     )
@@ -237,14 +238,14 @@ def announced_classes(
         forgotten = known[~members(known, wanted.tolist())].tolist()
         if forgotten:
             raise ValueError(
-                f"classes is not the same as on the last call to partial_fit: it lacks {_some(forgotten)}. List every "
+                f"classes is not the same as on the last call to partial_fit: it lacks {some(forgotten)}. List every "
                 "member of classes_ in it, or leave it out; drop() forgets classes."
             )
     labels = y if unlabeled is None else y[~unlabeled]
     outside = _distinct(labels[~members(labels, wanted.tolist())].tolist())
     if outside:
         raise ValueError(
-            f"y holds {_some(outside)}, which is not among classes ({_some(wanted.tolist())}). "
+            f"y holds {some(outside)}, which is not among classes ({some(wanted.tolist())}). "
             "List every label in classes, or leave it out: classes then join as they come."
         )
     return list(wanted.tolist())
@@ -261,7 +262,7 @@ def without_index(given: Any, classes: NDArray[Any], parameter: str) -> Any:
         The classes of that fit.
     parameter : {"class_names", "text_features"}
     """
-    if not _has_index(given):
+    if not has_index(given):
         return given
     rows = list(given.to_numpy())
     if parameter == "class_names" and len(given.shape) == 2:
@@ -304,7 +305,7 @@ def with_unknown(labels: NDArray[Any], refused: NDArray[np.bool_], unknown: Any,
         dtype = _fitting([*classes.tolist(), unknown], classes.dtype, "unknown_label").dtype
     except ValueError as error:
         raise ValueError(
-            f"unknown_label={unknown!r} and the classes ({_some(classes.tolist(), 2)}) fit no integer type together; "
+            f"unknown_label={unknown!r} and the classes ({some(classes.tolist(), 2)}) fit no integer type together; "
             "name a number that is not negative, or make the labels str."
         ) from error
     answers = labels.astype(dtype)
@@ -316,7 +317,7 @@ def no_names_message(classes: NDArray[Any]) -> str:
     """Return the warning that labels (C,) name no class, so that there is no text to learn from."""
     labels = classes.tolist()
     message = (
-        f"y holds labels that are no names ({_some(labels, 2)}), so the text has no part in this fit. "
+        f"y holds labels that are no names ({some(labels, 2)}), so the text has no part in this fit. "
         "Pass class_names={label: name} for an accurate one."
     )
     if labels != list(range(len(labels))):
@@ -346,8 +347,9 @@ def resolve_classes(
         A sequence is indexed by integer labels; string labels must be among it. A pandas Series is a mapping from its
         index where that holds the labels. Values may be several names, or None for a class without text.
     text_features : mapping label -> vector, array-like of shape (C, n_features), or None
-        Rows follow `class_names` where that is given, else integer labels index them and other labels sort. A pandas
-        frame is aligned by its index, which holds labels or names.
+        A vector may be those of several prompts (n_prompts, n_features). Rows follow `class_names` where that is given,
+        else integer labels index them and other labels sort. A pandas frame is aligned by its index, which holds labels
+        or names.
     kept : bool ndarray of shape (n_samples,), optional
         Samples that count; labels of others make no class.
     announced : sequence of labels, optional
@@ -610,7 +612,7 @@ def _names_by_label(given: Any, seen: NDArray[Any], forms: dict[Any, Any]) -> di
     table: dict[Any, Any] | None = None
     if isinstance(given, Mapping):
         table = dict(given)
-    elif _has_index(given):
+    elif has_index(given):
         if len(given.shape) == 2:
             if given.shape[1] != 1:
                 raise ValueError(
@@ -657,25 +659,25 @@ def _text_by_label(
         keys, rows = [_scalar(key) for key in given], list(given.values())
         if named is not None and not members(seen, keys).all():
             keys = _labels_by_name(keys, named) or keys
-    elif _has_index(given):
+    elif has_index(given):
         keys = _labels_in_index(given, labels, named, "text_features")
         rows = given.tolist() if len(given.shape) == 1 else None
     if rows is None:
         # float64 stays: what overflows float32 has a direction all the same
-        rows = check_array(given, dtype=[np.float64, np.float32], input_name="text_features")
+        rows = check_array(given, dtype=[np.float64, np.float32], input_name="text_features", allow_nd=True)
     if keys is None:
         if named is None and not isinstance(labels[0], str):
             return _by_position(list(rows), labels, "text_features")
         keys = labels if named is None else list(named)
         if len(keys) != len(rows):
             raise ValueError(
-                f"text_features has {len(rows)} rows for {len(keys)} classes ({_some(keys)}). "
+                f"text_features has {len(rows)} rows for {len(keys)} classes ({some(keys)}). "
                 "Pass a mapping {label: vector}, or class_names in the order of the rows."
             )
     return _with_clean_keys(dict(zip(keys, rows, strict=True)), labels, "text_features", forms)
 
 
-def _has_index(given: Any) -> bool:
+def has_index(given: Any) -> bool:
     """Return whether this is a Series or a frame of pandas, whose rows have labels of their own."""
     return hasattr(given, "iloc") and hasattr(given, "index") and hasattr(given, "shape")
 
@@ -711,7 +713,7 @@ def _labels_in_index(given: Any, labels: list[Any], named: dict[Any, Any] | None
         if counts and named is not None and list(named) != index:
             raise ValueError(
                 f"{parameter} is a table whose index counts its rows, and class_names is in another order "
-                f"({_some(list(named))}). Pass {parameter}.to_numpy() for rows in the order of class_names, or a "
+                f"({some(list(named))}). Pass {parameter}.to_numpy() for rows in the order of class_names, or a "
                 "mapping {label: vector}."
             )
         return index
@@ -721,7 +723,7 @@ def _labels_in_index(given: Any, labels: list[Any], named: dict[Any, Any] | None
     if by_name is None:
         values = "tolist()" if len(given.shape) == 1 else "to_numpy()"
         raise ValueError(
-            f"{parameter} is indexed by {_some(index)}, which lacks {_some(lacking)} of y. Index it by the labels, or "
+            f"{parameter} is indexed by {some(index)}, which lacks {some(lacking)} of y. Index it by the labels, or "
             f"pass {parameter}.{values} to go by the order of the rows."
         )
     return by_name
@@ -740,7 +742,7 @@ def _by_position(items: list[Any], labels: list[Any], parameter: str) -> dict[An
     if all(isinstance(n, (bool, int, float)) and float(n).is_integer() and 0 <= n < len(items) for n in labels):
         return dict(enumerate(items))
     raise ValueError(
-        f"{parameter} has {len(items)} items, which integer labels index from 0, but y holds {_some(labels)}. "
+        f"{parameter} has {len(items)} items, which integer labels index from 0, but y holds {some(labels)}. "
         f"Pass a mapping {{label: item}} instead."
     )
 
@@ -787,9 +789,7 @@ def _refuse_strangers(labels: list[Any], table: dict[Any, Any], parameter: str, 
             " If a tool numbered the labels, as cross_val_predict(method='predict_proba') and StackingClassifier do, "
             f"pass a list in the order of the numbers: {parameter}=[{parameter}[label] for label in sorted(set(y))]."
         )
-    raise ValueError(
-        f"{parameter} has no entry for {_some(missing)}, which {source}; it has {_some(list(table))}.{hint}"
-    )
+    raise ValueError(f"{parameter} has no entry for {some(missing)}, which {source}; it has {some(list(table))}.{hint}")
 
 
 def _warn_of_namesakes(names: dict[str, str]) -> None:
@@ -810,7 +810,7 @@ def _warn_of_written_missing(labels: list[str]) -> None:
     written = [label for label in labels if label in WRITTEN_MISSING]
     if written:
         warn(
-            f"y holds the string {_some(written)}, which numpy and pandas write for a missing label; it is taken for "
+            f"y holds the string {some(written)}, which numpy and pandas write for a missing label; it is taken for "
             "a class. Remove these samples, or name the class in class_names if it is one."
         )
 
@@ -820,15 +820,21 @@ def _stack(rows: dict[Any, Any], keys: list[Any]) -> NDArray[np.float64]:
     if not known:
         raise ValueError("text_features has no vector; leave the parameter out instead.")
     shapes = {row.shape for row in known.values()}
-    if len(shapes) > 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(f"text_features must hold vectors of one length, not of shapes {sorted(shapes)}.")
+    if len({(len(shape), shape[-1:]) for shape in shapes}) > 1 or len(next(iter(shapes))) not in (1, 2):
+        raise ValueError(
+            f"text_features must hold vectors of one length, or of each class an array of them, not arrays of shapes "
+            f"{sorted(shapes)}."
+        )
     for key, row in known.items():
         if not np.isfinite(row).all():
             raise ValueError(f"text_features of {key!r} contains NaN or infinity; pass None for a class without text.")
-    empty = np.zeros(next(iter(shapes)))
-    return np.stack([known.get(key, empty) for key in keys])
+    stacked = np.zeros((len(keys), *max(shapes)))
+    for place, key in zip(stacked, keys, strict=True):
+        if key in known:
+            place[: len(known[key])] = known[key]
+    return stacked
 
 
-def _some(items: list[Any], most: int = 5) -> str:
+def some(items: list[Any], most: int = 5) -> str:
     shown = ", ".join(repr(item) for item in items[:most])
     return shown + (f" and {len(items) - most} more" if len(items) > most else "")

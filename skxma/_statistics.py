@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
+from scipy.stats import chi2
 from torch import Tensor
 
 from skxma import functional as F
@@ -18,6 +19,9 @@ from skxma._runtime import blocks
 from skxma.functional import EPS
 
 CALIBRATION_BINS = 15
+
+ABSENT_RATIO = 4.0
+"""The rarest class of a support set over a class without images, where classes need shares."""
 
 SINGLETON_TOLERANCE = 1e-6
 """Share of a class's mass below which the rest of the class is rounding beside one sample that outweighs it."""
@@ -35,6 +39,13 @@ def class_means(features: Tensor, labels: Tensor, weights: Tensor, n_classes: in
         sums += one_hot @ x
         mass += one_hot.sum(1)
     return sums / mass.clamp_min(EPS)[:, None], mass
+
+
+def class_shares(mass: Tensor) -> Tensor:
+    """Shares (C,) of the classes by their masses (C,); one without any counts a quarter of the rarest."""
+    least = mass[mass > 0].min() / ABSENT_RATIO
+    filled = torch.where(mass > 0, mass, least)
+    return filled / filled.sum()
 
 
 def weighted_mean(features: Tensor, weights: Tensor) -> Tensor:
@@ -130,6 +141,44 @@ class Spectrum:
         """Eigenvalues (D,) of ``((1 − ρ) S / (tr S / D) + ρ I)`` to a power; −1/2 whitens."""
         # rounding leaves eigenvalues of a singular covariance slightly below 0
         return ((1 - shrinkage) * self.values.clamp_min(0) + shrinkage) ** exponent
+
+
+@dataclass(frozen=True)
+class ClassPriorEstimator:
+    """Class frequencies of a batch of images without labels, from the probabilities that a classifier gives them.
+
+    ``benchmarks/class_prior.py`` measures what it gains on unbalanced batches and costs on balanced ones. Its values
+    are the first that were tried.
+    """
+
+    pseudo_count: float = 5.0
+    """Images that each class is taken to have had before, in the mean over classes; their shares are the base."""
+
+    level: float = 0.01
+    """Level of the likelihood-ratio test against the base frequencies, below which they stay."""
+
+    tolerance: float = 1e-7
+    """Change of a frequency at which the steps end."""
+
+    max_steps: int = 1000
+    """Most steps."""
+
+    def estimate(self, logits: Tensor, base: Tensor) -> Tensor:
+        """Class frequencies (C,) of the images with these logits (n, C), which hold for the frequencies `base` (C,).
+
+        The penalized estimate by `functional.class_prior_step`, or `base` where twice its gain in log-likelihood is
+        below the quantile of χ² with C − 1 degrees of freedom. The test takes the penalized estimate, so it errs to the
+        side of `base`: with as many classes as images, χ² is no longer the law of the unpenalized gain.
+        """
+        likelihoods = torch.softmax(logits.double(), 1) / base
+        pseudo_counts = self.pseudo_count * len(base) * base
+        prior = base
+        for _ in range(self.max_steps):
+            before, prior = prior, F.class_prior_step(likelihoods, prior, pseudo_counts)
+            if float((prior - before).abs().max()) < self.tolerance:
+                break
+        gain = F.class_prior_log_likelihood(likelihoods, prior) - F.class_prior_log_likelihood(likelihoods, base)
+        return prior if 2 * float(gain) > chi2.isf(self.level, len(base) - 1) else base
 
 
 def minimize_lbfgs(

@@ -101,12 +101,12 @@ def _is_frame(X: Any) -> bool:
 
 
 def unit_rows(X: NDArray[Any]) -> Floats:
-    """Scale rows (n, D) to unit length in float32, whatever their magnitude; zero rows stay zero."""
+    """Scale rows (n, D) or (n, P, D) to unit length in float32, whatever their magnitude; zero rows stay zero."""
     unit = np.empty(X.shape, dtype=np.float32)
     for start in range(0, len(X), BLOCK_ROWS):
         some = X[start : start + BLOCK_ROWS]
-        largest = np.abs(some).max(axis=1, keepdims=True)
+        largest = np.abs(some).max(axis=-1, keepdims=True)
         scaled = np.asarray(some / np.where(largest > 0, largest, 1), dtype=np.float64)
-        length = np.linalg.norm(scaled, axis=1, keepdims=True)
+        length = np.linalg.norm(scaled, axis=-1, keepdims=True)
         unit[start : start + BLOCK_ROWS] = scaled / np.where(length > 0, length, 1)
     return unit

@@ -17,6 +17,8 @@ __all__ = [
     "affinity",
     "cache_evidence",
     "class_log_evidence",
+    "class_prior_log_likelihood",
+    "class_prior_step",
     "fill_absent",
     "fuse",
     "fused_evidence",
@@ -26,6 +28,7 @@ __all__ = [
     "normalize",
     "open_set_score",
     "residual_logits",
+    "shift_class_prior",
     "text_affinity",
     "wrong_label_posterior",
 ]
@@ -354,3 +357,49 @@ def split_own_class(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     own = logits.gather(1, labels[:, None])[:, 0]
     others = logits.scatter(1, labels[:, None], -math.inf)
     return own, torch.logsumexp(others, dim=1)
+
+
+def shift_class_prior(logits: Tensor, prior: Tensor, base: Tensor) -> Tensor:
+    """Logits for other class frequencies, ``logit_c + log(π_c / b_c)``: Bayes' rule where only the frequencies differ.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, C)
+    prior : Tensor of shape (C,)
+        Class frequencies π of the images; a class of frequency 0 gets the logit −∞.
+    base : Tensor of shape (C,), positive
+        Class frequencies b for which the logits hold.
+    """
+    return logits + torch.log(prior / base)
+
+
+def class_prior_log_likelihood(likelihoods: Tensor, prior: Tensor) -> Tensor:
+    """``Σ_i log Σ_c π_c p(x_i | c)``, a scalar: how well class frequencies explain a batch of images.
+
+    Parameters
+    ----------
+    likelihoods : Tensor of shape (n, C)
+        ``p(x_i | c)``, up to a factor for each image: the classifier's probabilities over their base frequencies.
+    prior : Tensor of shape (C,)
+        Class frequencies π.
+    """
+    return torch.log(likelihoods @ prior).sum()
+
+
+def class_prior_step(likelihoods: Tensor, prior: Tensor, pseudo_counts: Tensor) -> Tensor:
+    """One step of expectation maximization for the class frequencies (C,) of a batch.
+
+    ``π'_c ∝ a_c + Σ_i π_c p(x_i | c) / Σ_k π_k p(x_i | k)`` (Saerens, Latinne & Decaestecker, Neural Computation 14(1),
+    2002, with a Dirichlet prior). It never lowers the concave `class_prior_log_likelihood` plus ``Σ_c a_c log π_c``.
+
+    Parameters
+    ----------
+    likelihoods : Tensor of shape (n, C)
+        As in :func:`class_prior_log_likelihood`.
+    prior : Tensor of shape (C,), positive
+        Class frequencies π so far.
+    pseudo_counts : Tensor of shape (C,)
+        Images a that each class is taken to have had before.
+    """
+    expected = prior * (likelihoods.T @ (likelihoods @ prior).reciprocal())
+    return (expected + pseudo_counts) / (len(likelihoods) + pseudo_counts.sum())

@@ -16,6 +16,7 @@ from skxma.baselines import (
     CrossModalLinearProbe,
     LPPlusPlusClassifier,
     MultiModalAdapterClassifier,
+    RLAClassifier,
     TaskResClassifier,
     TipAdapterFClassifier,
 )
@@ -37,6 +38,7 @@ SHORT = {
     CrossModalLinearProbe: {"n_steps": 5},
     LPPlusPlusClassifier: {"n_epochs": 20},
     MultiModalAdapterClassifier: {"width": 16, "n_epochs": 3},
+    RLAClassifier: {"n_epochs": 5},
     TaskResClassifier: {"n_epochs": 5},
     TipAdapterFClassifier: {"n_epochs": 3},
 }

@@ -190,3 +190,40 @@ def test_own_and_others_make_the_log_probability(size):
 def test_normalize_keeps_zero_rows():
     assert F.normalize(torch.zeros(2, 3)).abs().sum() == 0
     assert np.allclose(F.normalize(torch.full((1, 4), 1e-6)).norm(), 1)
+
+
+batches = st.tuples(st.integers(1, 40), st.integers(2, 6), st.floats(0.1, 20), st.integers(0, 10**6))
+
+
+def draw_batch(size):
+    n, n_classes, scale, seed = size
+    rng = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(n, n_classes, generator=rng, dtype=torch.float64)
+    base, prior = torch.rand(2, n_classes, generator=rng, dtype=torch.float64).add(0.05).unbind()
+    return logits, base / base.sum(), prior / prior.sum()
+
+
+@pytest.mark.property
+@settings(deadline=None)
+@given(batches, st.floats(0, 10))
+def test_a_step_for_the_class_prior_never_lowers_the_penalized_likelihood(size, pseudo_count):
+    logits, base, prior = draw_batch(size)
+    likelihoods, counts = torch.softmax(logits, 1) / base, pseudo_count * len(base) * base
+    last = -math.inf
+    for _ in range(30):
+        # 0 log 0 is 0: without pseudo-counts a frequency may go to nothing
+        value = float(F.class_prior_log_likelihood(likelihoods, prior) + torch.xlogy(counts, prior).sum())
+        assert value >= last - 1e-9 * (1 + abs(last))
+        last, prior = value, F.class_prior_step(likelihoods, prior, counts)
+        assert float(prior.sum()) == pytest.approx(1)
+        assert float(prior.min()) >= 0
+
+
+@given(batches)
+def test_the_prior_that_logits_hold_for_changes_nothing_and_another_is_bayes_rule(size):
+    logits, base, prior = draw_batch(size)
+    torch.testing.assert_close(F.shift_class_prior(logits, base, base), logits)
+    wanted = torch.softmax(logits, 1) * prior / base
+    got = torch.softmax(F.shift_class_prior(logits, prior, base), 1)
+    torch.testing.assert_close(got, wanted / wanted.sum(1, keepdim=True))
+    torch.testing.assert_close(F.shift_class_prior(F.shift_class_prior(logits, prior, base), base, prior), logits)

@@ -54,6 +54,16 @@ def test_text_rows_follow_integers_names_or_sorted_strings():
     np.testing.assert_array_equal(table.text, [rows[0], 0 * rows[0]])
 
 
+def test_text_may_have_a_row_for_each_prompt():
+    prompts = np.arange(12.0).reshape(2, 3, 2)
+    np.testing.assert_array_equal(resolve_classes(["b", "a"], text_features=prompts).text, prompts)
+    table = resolve_classes(["b", "a", "c"], text_features={"a": prompts[0], "b": prompts[1, :1], "c": None})
+    np.testing.assert_array_equal(table.text, [prompts[0], [prompts[1, 0], [0, 0], [0, 0]], np.zeros((3, 2))])
+    for mixed in ({"a": prompts[0], "b": prompts[0, 0]}, {"a": prompts, "b": prompts}):
+        with pytest.raises(ValueError, match="of each class an array of them"):
+            resolve_classes(["b", "a"], text_features=mixed)
+
+
 def test_text_rows_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"text_features has 3 rows for 2 classes \('a', 'b'\)"):
         resolve_classes(["b", "a"], text_features=np.eye(3))

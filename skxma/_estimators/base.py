@@ -7,6 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -18,6 +19,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skxma._estimators.class_prior import ClassPrior, base_frequencies
 from skxma._estimators.embedding_input import (
     PRECOMPUTED,
     EmbeddingInput,
@@ -66,6 +68,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
     ----------
     search_grid : dict from parameter to candidates
         Searched where there are validation images (:func:`skxma.model_selection.tune`); empty where nothing is.
+    learns_frequencies : bool
+        Whether a class wins by the number of its support images, as in a loss or an evidence that counts each once.
     """
 
     unlabeled_label: Any = None
@@ -77,6 +81,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
     n_features_in_: int
     encoder_fingerprint_: str | None
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {}
+    learns_frequencies: ClassVar[bool] = False
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "encoder": [str, HasMethods(["encode_image", "encode_text"])],
@@ -209,20 +214,23 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             task.fitted.update(self._fit_support(task))
         return self._set_fitted(task.fitted)
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: Any, class_prior: Any = None) -> NDArray[Any]:
         """Most probable class of each image.
 
         Parameters
         ----------
         X : sequence of images, or array-like of shape (n_samples, n_features)
             As in `fit`.
+        class_prior : array-like of shape (n_classes,), mapping label -> share, "batch" or None, default=None
+            As in `predict_proba`.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,)
             Members of `classes_`.
         """
-        best = self._predict_logits(X).argmax(1)
+        prior = self._class_prior(class_prior)
+        best = self._apply_prior(self._predict_logits(X), prior).argmax(1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
 
@@ -245,20 +253,41 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         check_is_fitted(self)
         return float(super().score(X, with_spelling_of(y, self.classes_), sample_weight))
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+    def predict_proba(self, X: Any, class_prior: Any = None) -> NDArray[np.float64]:
         """Probability of each class.
+
+        Without a `class_prior` the probabilities of calibrated evidence hold for equally frequent classes, whatever
+        their numbers of support images, because its evidence for a class is a mean over the images. Where an evidence
+        or a loss counts each image (``evidence="paper"`` and most rivals), they hold for the classes' shares of the
+        support set. A `class_prior` takes the place of either.
 
         Parameters
         ----------
         X : sequence of images, or array-like of shape (n_samples, n_features)
             As in `fit`.
+        class_prior : array-like of shape (n_classes,), mapping label -> share, "batch" or None, default=None
+            Class frequencies among the images, in the order of `classes_` or by label; they sum to 1. "batch" estimates
+            them from the images themselves [1]_ and uses the estimate only where a likelihood-ratio test says that they
+            are others than without a `class_prior`; the answer for an image then depends on the others in X.
 
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
+
+        Raises
+        ------
+        ValueError
+            A `class_prior` that names a class which the model does not know, or lacks one, or holds shares that are
+            negative or do not sum to 1.
+
+        References
+        ----------
+        .. [1] Saerens, Latinne & Decaestecker, "Adjusting the Outputs of a Classifier to New a Priori Probabilities: A
+           Simple Procedure", Neural Computation 14(1), 2002; here with five pseudo-images per class.
         """
-        return softmax(self._predict_logits(X))
+        prior = self._class_prior(class_prior)
+        return softmax(self._apply_prior(self._predict_logits(X), prior))
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Logits of each class.
@@ -459,6 +488,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
                 cache=cache,
                 text=None if text is None else torch.as_tensor(text, device=device, dtype=dtype),
                 text_features=fitted["text_features_"],
+                prompts=partial(inputs.embed_prompts, table, self.templates),
                 classes=table.classes,
                 logit_scale=fitted["encoder_logit_scale_"],
                 device=device,
@@ -518,6 +548,19 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
     def _predict_logits(self, X: Any) -> NDArray[np.float64]:
         """Logits (n, C) as float64."""
         return settle_ties(self._score(X, self._scorer))
+
+    def _class_prior(self, given: Any) -> ClassPrior | None:
+        """The class frequencies that a caller asks for, checked before images are encoded."""
+        check_is_fitted(self)
+        return None if given is None else ClassPrior.of(given, self.classes_)
+
+    def _apply_prior(self, logits: NDArray[np.float64], prior: ClassPrior | None) -> NDArray[np.float64]:
+        """Logits (n, C) under class frequencies."""
+        return logits if prior is None else prior.apply(logits, self._base_frequencies())
+
+    def _base_frequencies(self) -> NDArray[np.float64]:
+        """Class frequencies (C,) for which the logits hold."""
+        return base_frequencies(self.image_cache_, self.learns_frequencies)
 
     def _score(self, X: Any, make_scorer: Callable[[Tensor], Scoring]) -> NDArray[np.float64]:
         """Scores (n, k) of new images as float64."""

@@ -22,7 +22,7 @@ from skxma._runtime.device import resolve_device
 from skxma._runtime.warning import warn
 from skxma.embeddings import Embeddings, Floats, embedding_array, is_embeddings, unit_rows
 from skxma.encoder._bare_model import refuse_bare_model
-from skxma.encoder._class_weights import class_weights
+from skxma.encoder._class_weights import class_weights, prompt_features
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import EncoderMismatchError, ImageError
 from skxma.store._workers import warn_of_unshared_embeddings
@@ -216,13 +216,25 @@ class EmbeddingInput:
             text = self.encode_names(table.names, templates)
         if text is None:
             return None
-        if text.shape[1] != n_features:
+        if text.shape[-1] != n_features:
             raise ValueError(
-                f"text_features has {text.shape[1]} columns, the embeddings have {n_features}; "
+                f"text_features has {text.shape[-1]} columns, the embeddings have {n_features}; "
                 "both must come from one encoder."
             )
-        rows = unit_rows(text)
+        rows = unit_rows(text if text.ndim == 2 else unit_rows(text).sum(1))
         return rows if rows.any() else None
+
+    def embed_prompts(self, table: ClassTable, templates: Any) -> Floats | None:
+        """L2-normalized text features (C, P, D) of each prompt of the classes, zero rows where there are fewer than P.
+
+        None where `embed_classes` finds no text.
+        """
+        if table.text is not None:
+            return unit_rows(table.text if table.text.ndim == 3 else table.text[:, None])
+        if self.precomputed or table.names is None:
+            return None
+        with torch.no_grad():
+            return prompt_features(self.make_encoder(), table.names, templates)
 
     def _check_embeddings(self, X: Any, estimator: Any, reset: bool) -> Floats:
         """Validate embeddings as scikit-learn does and scale their rows to unit length; zero rows stay zero."""

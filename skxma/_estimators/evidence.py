@@ -43,6 +43,7 @@ class CalibratedEvidence:
     learns_from_pool: bool = True
 
     name: ClassVar[str] = "calibrated"
+    learns_frequencies: ClassVar[bool] = False
     unread: ClassVar[tuple[str, ...]] = ("text_dim", "learning_rate", "weight_decay", "batch_size")
 
     @classmethod
@@ -100,6 +101,7 @@ class PaperEvidence:
     name: ClassVar[str] = "paper"
     unread: ClassVar[tuple[str, ...]] = ("vocabulary",)
     learns_from_pool: ClassVar[bool] = False
+    learns_frequencies: ClassVar[bool] = True
 
     @classmethod
     def of(cls, clf: Any, task: Task) -> PaperEvidence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,9 @@ class Task:
         L2-normalized class text features; zero rows for classes without text, None where no class has any.
     text_features : ndarray of shape (C, D)
         The same, with class means where no class has any text.
+    prompts : callable
+        Returns the text features of each prompt of the classes (C, P, D), zero rows where a class has fewer; None where
+        no class has any. Encodes them when it is called.
     classes : ndarray of shape (C,)
         Labels.
     logit_scale : float
@@ -55,6 +59,7 @@ class Task:
     cache: ImageCache
     text: Tensor | None
     text_features: Floats
+    prompts: Callable[[], Floats | None]
     classes: NDArray[Any]
     logit_scale: float
     device: torch.device

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.class_prior import base_frequencies
 from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvidence
 from skxma._estimators.pool_learning import fit_pool, label_pool
 from skxma._estimators.rejection import RejectionRule
@@ -59,9 +60,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         times slower to encode), "photo", "bare", or format strings with one ``{}``.
 
     text_features : array-like of shape (n_classes, n_features), mapping or None, default=None
-        Class text embeddings that take the place of prompts. Rows follow `class_names` if given, else integer labels
-        index them; a data frame is aligned by its index. With ``encoder="precomputed"`` and None, class means take the
-        place of the text.
+        Class text embeddings that take the place of prompts; of shape (n_classes, n_prompts, n_features) those of the
+        prompts, whose mean is the class's. Rows follow `class_names` if given, else integer labels index them; a data
+        frame is aligned by its index. With ``encoder="precomputed"`` and None, class means take the place of the text.
 
     vocabulary : {"common"}, sequence of str, array-like of shape (m, n_features) or None, default="common"
         Words whose text embeddings shape the image metric. "common" is a bundled list of everyday words (no words with
@@ -118,7 +119,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         `partial_fit` adds to it.
 
     text_dim : int or None, default=None
-        Dimension of the text cache; None keeps that of the embeddings. Read by ``evidence="paper"`` only.
+        Dimension of the text cache, to which MetaNet and Img2TxtNet are linear maps, as far as is known of the paper;
+        32 to 128 are as accurate as more. None keeps the dimension of the embeddings, and the nets have a hidden layer.
+        Read by ``evidence="paper"`` only.
 
     learning_rate, weight_decay : float, default=1e-3 and 1e-2
         Parameters of AdamW. Read by ``evidence="paper"`` only.
@@ -293,13 +296,15 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         self.weight_decay = weight_decay
         self.batch_size = batch_size
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: Any, class_prior: Any = None) -> NDArray[Any]:
         """Most probable class of each image, or `unknown_label` if a `false_rejection_rate` is set.
 
         Parameters
         ----------
         X : sequence of images, or array-like of shape (n_samples, n_features)
             As in `fit`.
+        class_prior : array-like of shape (n_classes,), mapping label -> share, "batch" or None, default=None
+            As in `predict_proba`; which images are unknown does not depend on it.
 
         Returns
         -------
@@ -307,8 +312,10 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             Members of `classes_`, or `unknown_label`.
         """
         if self.false_rejection_rate is None:
-            return super().predict(X)
+            return super().predict(X, class_prior)
+        prior = self._class_prior(class_prior)
         logits, scores = self._logits_and_open_set(X)
+        logits = self._apply_prior(logits, prior)
         rule = RejectionRule.of(self.false_rejection_rate, self.unknown_label, self.classes_)
         return rule.apply(self.classes_[logits.argmax(1)], scores > self.reject_threshold_, self.classes_)
 
@@ -397,6 +404,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
 
     def _evidence(self, task: Task) -> CalibratedEvidence | PaperEvidence:
         return EVIDENCES[self.evidence].of(self, task)
+
+    def _base_frequencies(self) -> NDArray[np.float64]:
+        return base_frequencies(self.image_cache_, EVIDENCES[self.evidence].learns_frequencies)
 
     def _n_steps(self) -> int:
         return self.n_epochs if self.evidence == "paper" else 0

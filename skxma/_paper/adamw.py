@@ -15,7 +15,7 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._paper.loss import SingletonAffinity
 from skxma._paper.module import CrossModalCache
-from skxma._paper.nets_backward import ProjectionNetsBackward
+from skxma._paper.nets_backward import LinearNetsBackward, ProjectionNetsBackward, nets_backward
 
 
 @torch.no_grad()
@@ -101,9 +101,9 @@ class PaperTrainer:
         self.first = self.labels if self.equal_shots else (torch.cumsum(counts, 0) - counts)[self.labels]
         n_batch = min(len(features), config.batch_size)
         self.dots, self.contributions = features.new_empty(2, n_batch, len(features))
-        self.nets = None
+        self.nets: ProjectionNetsBackward | LinearNetsBackward | None = None
         if model.text is not None:
-            self.nets = ProjectionNetsBackward(model.img2txt, model.metanet, self.features, model.text, n_batch)
+            self.nets = nets_backward(model.img2txt, model.metanet, self.features, model.text, n_batch)
 
         # keys and ratio in one tensor, so that one step of the optimizer moves both
         slow = torch.cat([model.keys[self.order].flatten(), model.ratio_logit.reshape(1)])

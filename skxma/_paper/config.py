@@ -31,7 +31,7 @@ class PaperConfig:
     """λ of the loss weights ``1 + λ h``; how h is normalized is our reading."""
 
     text_dim: int | None = None
-    """Width d of the text cache; None keeps that of the embeddings."""
+    """Width d of the text cache, to which linear nets map; None keeps that of the embeddings, with a hidden layer."""
 
     n_epochs: int = 20
     """Passes over the support set, as in Tip-Adapter-F; 0 trains nothing."""
@@ -81,7 +81,8 @@ class PaperConfig:
     """Learning rate of the nets relative to the keys'; with 1, two shots of weak text lose three points."""
 
     net_narrowing: int = 64
-    """The nets' hidden layer has D / 64 units (our reading), so that an epoch costs little more than the keys'."""
+    """The hidden layer has D / 64 units where the nets have one (our reading), so that an epoch costs little more than
+    the keys'."""
 
     singleton: SingletonPrior = field(default_factory=SingletonPrior)
     """Prior of the affinity of an image to the only other one of its class."""

@@ -1,8 +1,9 @@
 """The paper's model as a torch module: keys, MetaNet, Img2TxtNet and fusion ratio (docs/method.md, first section).
 
-XMAdapter, arXiv:2404.12588. Depth, activation and width of the two nets are not stated there: the identity (or a shared
-orthogonal projection), a trained shift and one narrow hidden layer that starts at zero are our reading, so that an
-untrained model is a sound one and an epoch costs little more than that of the keys.
+XMAdapter, arXiv:2404.12588. Depth, activation and width of the two nets are not stated there, but that they are linear
+maps to a lower dimension. With a width for the text cache they are that (`LinearNet`). Without one, the identity, a
+trained shift and one narrow hidden layer that starts at zero (`ProjectionNet`) are our reading, so that an untrained
+model is a sound one and an epoch costs little more than that of the keys.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from skxma.caches import Floats, ImageCache, Projection, TextCache, to_tensors
 
 
 class ProjectionNet(nn.Module):
-    """Trainable `Projection`: ``normalize(x W + b + relu(x U + a) V)``, W fixed, b and V zero at the start.
+    """Trainable `Projection`: ``normalize(x + b + relu(x U + a) V)``, b and V zero at the start.
 
     Parameters
     ----------
@@ -27,48 +28,75 @@ class ProjectionNet(nn.Module):
         D.
     hidden : int
         Width of the hidden layer.
-    weight : Tensor of shape (D, d) or None
-        None stands for the identity.
     generator : torch.Generator
     like : Tensor
         Gives device and dtype.
     """
 
-    def __init__(self, dim: int, hidden: int, weight: Tensor | None, generator: torch.Generator, like: Tensor) -> None:
+    def __init__(self, dim: int, hidden: int, generator: torch.Generator, like: Tensor) -> None:
         super().__init__()
-        d_out = dim if weight is None else weight.shape[1]
         # drawn on the CPU, so that the same seed gives the same net on every device
         draw = torch.randn(dim, hidden, generator=generator) / dim**0.5
-        self.weight = weight
-        self.bias = nn.Parameter(like.new_zeros(d_out))
+        self.bias = nn.Parameter(like.new_zeros(dim))
         self.inner = nn.Parameter(draw.to(like))
         self.inner_bias = nn.Parameter(like.new_zeros(hidden))
-        self.outer = nn.Parameter(like.new_zeros(hidden, d_out))
+        self.outer = nn.Parameter(like.new_zeros(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (n, D) to L2-normalized (n, d)."""
-        mapped = (x if self.weight is None else x @ self.weight) + self.bias
-        return F.normalize(mapped + torch.relu(x @ self.inner + self.inner_bias) @ self.outer)
+        """Map (n, D) to L2-normalized (n, D)."""
+        return F.normalize(x + self.bias + torch.relu(x @ self.inner + self.inner_bias) @ self.outer)
 
     def to_projection(self) -> Projection:
         """Copy the weights as they are now to arrays."""
         bias, inner, inner_bias, outer = (
             p.detach().cpu().numpy().copy() for p in (self.bias, self.inner, self.inner_bias, self.outer)
         )
-        weight = None if self.weight is None else self.weight.cpu().numpy()
-        return Projection(weight, bias, (inner, inner_bias, outer))
+        return Projection(None, bias, (inner, inner_bias, outer))
 
     @torch.no_grad()
     def load_projection(self, trained: Projection) -> None:
-        """Take over the weights of a trained net, where its widths are the same."""
-        if trained.hidden is None or trained.bias.shape != self.bias.shape or len(trained.hidden[0]) != len(self.inner):
+        """Take over the weights of a trained net of the same form and width."""
+        if trained.weight is not None or trained.hidden is None or trained.bias.shape != self.bias.shape:
             return
-        if trained.weight is not None:
-            self.weight = to_tensors(trained.weight, like=self.bias)[0]
         for parameter, array in zip(
             (self.bias, self.inner, self.inner_bias, self.outer), (trained.bias, *trained.hidden), strict=True
         ):
             parameter.copy_(torch.as_tensor(array))
+
+
+class LinearNet(nn.Module):
+    """Trainable `Projection` without a hidden layer, ``normalize(x W + b)``, b zero at the start.
+
+    Parameters
+    ----------
+    start : Tensor of shape (D, d)
+        W at the start.
+    """
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(start.clone())
+        self.bias = nn.Parameter(start.new_zeros(start.shape[1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, D) to L2-normalized (n, d)."""
+        return F.normalize(x @ self.weight + self.bias)
+
+    def to_projection(self) -> Projection:
+        """Copy the weights as they are now to arrays."""
+        weight, bias = (p.detach().cpu().numpy().copy() for p in (self.weight, self.bias))
+        return Projection(weight, bias)
+
+    @torch.no_grad()
+    def load_projection(self, trained: Projection) -> None:
+        """Take over the weights of a trained net of the same form and width."""
+        if trained.weight is None or trained.hidden is not None or trained.weight.shape != self.weight.shape:
+            return
+        self.weight.copy_(torch.as_tensor(trained.weight))
+        self.bias.copy_(torch.as_tensor(trained.bias))
+
+
+Net = ProjectionNet | LinearNet
 
 
 class CrossModalCache(nn.Module):
@@ -93,13 +121,9 @@ class CrossModalCache(nn.Module):
         self.ratio_logit = nn.Parameter(like.new_zeros(()))
         self.config = config
         if text is not None:
-            generator = torch.Generator().manual_seed(config.seed)
-            dim = text.shape[1]
-            hidden = max(1, dim // config.net_narrowing)
-            shared = shared_projection(dim, config.text_dim, generator)
-            shared = None if shared is None else shared.to(like)
-            self.metanet = ProjectionNet(dim, hidden, shared, generator, like)
-            self.img2txt = ProjectionNet(dim, hidden, shared, generator, like)
+            self.metanet: Net
+            self.img2txt: Net
+            self.metanet, self.img2txt = make_nets(text, config)
 
     @torch.no_grad()
     def warm_start_from(self, before: PaperModel, embeddings: Floats) -> None:
@@ -164,8 +188,16 @@ class CrossModalCache(nn.Module):
         return TextCache(keys, self.img2txt.to_projection(), self.metanet.to_projection())
 
 
-def shared_projection(dim: int, text_dim: int | None, generator: torch.Generator) -> Tensor | None:
-    """Random projection (D, d) with orthonormal columns or rows that both nets share; None, the identity, if d is D."""
-    if text_dim is None or text_dim == dim:
-        return None
-    return nn.init.orthogonal_(torch.empty(dim, text_dim), generator=generator)
+def make_nets(text: Tensor, config: PaperConfig) -> tuple[Net, Net]:
+    """MetaNet and Img2TxtNet for class text (C, D), as they are before training.
+
+    Linear ones start from one random projection with orthonormal columns (or rows), which keeps cosines about right.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    dim = text.shape[1]
+    if config.text_dim is not None:
+        # drawn on the CPU, so that the same seed gives the same nets on every device
+        start = nn.init.orthogonal_(torch.empty(dim, config.text_dim), generator=generator).to(text)
+        return LinearNet(start), LinearNet(start)
+    hidden = max(1, dim // config.net_narrowing)
+    return ProjectionNet(dim, hidden, generator, text), ProjectionNet(dim, hidden, generator, text)

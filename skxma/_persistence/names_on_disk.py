@@ -234,6 +234,18 @@ ESTIMATORS = by_name(
         ),
         _rival("lp++", "LPPlusPlusClassifier", _same("n_epochs"), _fitted("blend", "coef", "intercept", "loss_curve")),
         _rival("gda", "GDAClassifier", _same("alpha"), _fitted("coef", "intercept", "present")),
+        _rival(
+            "rla",
+            "RLAClassifier",
+            _same("learning_rate", "n_epochs", "strength"),
+            _fitted("adapter", "loss_curve", "text"),
+        ),
+        _rival(
+            "timo",
+            "TIMOClassifier",
+            _same("alpha", "gamma"),
+            _fitted("alpha", "coef", "intercept", "present", "text"),
+        ),
         _rival("proker", "ProKeRClassifier", _same("beta", "strength"), _fitted("beta", "dual_coef", "strength")),
         _rival(
             "ape",
@@ -269,6 +281,12 @@ ESTIMATORS = by_name(
             "trans-clip",
             "TransCLIPClassifier",
             _UNLABELED | _same("gamma", "n_iter", "n_neighbors", "text_weight"),
+            _FITTED_POOL | _fitted("assignments", "means", "pool", "variances"),
+        ),
+        _rival(
+            "stat-a",
+            "StatAClassifier",
+            _UNLABELED | _same("alpha", "n_iter", "n_neighbors"),
             _FITTED_POOL | _fitted("assignments", "means", "pool", "variances"),
         ),
         _rival(

@@ -9,9 +9,12 @@ from skxma.baselines._logistic_regression import LogisticRegressionProbe
 from skxma.baselines._lp_plus_plus import LPPlusPlusClassifier
 from skxma.baselines._multimodal_adapter import MultiModalAdapterClassifier
 from skxma.baselines._proker import ProKeRClassifier
+from skxma.baselines._rla import RLAClassifier
 from skxma.baselines._semi_supervised_probes import LabelSpreadingProbe, SelfTrainingProbe
 from skxma.baselines._ss_text_u import SSTextUClassifier
+from skxma.baselines._stat_a import StatAClassifier
 from skxma.baselines._task_res import TaskResClassifier
+from skxma.baselines._timo import TIMOClassifier
 from skxma.baselines._tip_adapter import TipAdapterClassifier, TipAdapterFClassifier
 from skxma.baselines._trans_clip import TransCLIPClassifier
 from skxma.baselines._zero_shot import ZeroShotClassifier
@@ -28,8 +31,11 @@ __all__ = [
     "LogisticRegressionProbe",
     "MultiModalAdapterClassifier",
     "ProKeRClassifier",
+    "RLAClassifier",
     "SSTextUClassifier",
     "SelfTrainingProbe",
+    "StatAClassifier",
+    "TIMOClassifier",
     "TaskResClassifier",
     "TipAdapterClassifier",
     "TipAdapterFClassifier",

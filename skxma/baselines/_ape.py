@@ -71,6 +71,7 @@ class APEClassifier(BaseFewShotClassifier):
     .. [2] https://github.com/yangyangyang127/APE
     """
 
+    learns_frequencies: ClassVar[bool] = True
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {
         "alpha": (0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0),
         "beta": (0.1, 1.0, 2.0, 4.0, 5.5, 7.0),
@@ -202,6 +203,7 @@ class APETClassifier(BaseFewShotClassifier):
     .. [2] https://github.com/yangyangyang127/APE
     """
 
+    learns_frequencies: ClassVar[bool] = True
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (0.5, 1.0, 2.0, 4.0), "beta": (1.0, 3.0, 5.5)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,

@@ -91,3 +91,28 @@ def every_text(text: Tensor | None, means: Tensor, present: Tensor) -> Tensor:
 def zero_shot_logits(clf: BaseFewShotClassifier, features: Tensor) -> Tensor:
     """``logit_scale · f Tᵀ`` (n, C) of a fitted classifier and L2-normalized features (n, D)."""
     return clf.encoder_logit_scale_ * zero_shot_cosines(features, *to_tensors(clf.text_features_, like=features))
+
+
+def shrunk_inverse(features: Tensor, labels: Tensor, weights: Tensor, means: Tensor) -> Tensor:
+    """``D · pinv((N − 1) Σ̂ + tr(Σ̂) I)`` (D, D) in double, Σ̂ the pooled within-class covariance; 0 where nothing varies.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, D)
+    labels : integer Tensor of shape (n,)
+    weights : Tensor of shape (n,), positive
+        N is their sum.
+    means : Tensor of shape (C, D)
+        Weighted class means.
+    """
+    residual = (features - means[labels]).double()
+    # what rounding leaves of a lone sample is no variance
+    residual = torch.where(torch.bincount(labels)[labels][:, None] > 1, residual, 0.0)
+    scatter = residual.T @ (weights.double()[:, None] * residual)
+    width = scatter.shape[0]
+    trace = scatter.diagonal().sum() / max(float(weights.sum()) - 1, F.EPS)
+    if not trace > F.EPS:
+        return torch.zeros_like(scatter)
+    scatter.diagonal().add_(trace)
+    inverse: Tensor = width * torch.linalg.pinv(scatter, hermitian=True)
+    return inverse

@@ -61,6 +61,7 @@ class CLAPClassifier(BaseFewShotClassifier):
     .. [2] https://github.com/jusiro/CLAP
     """
 
+    learns_frequencies: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,
         "text_norm": [Interval(Real, 0, None, closed="neither")],

@@ -72,6 +72,7 @@ class CLIPAdapterClassifier(BaseFewShotClassifier):
     .. [2] https://github.com/gaopengcuhk/CLIP-Adapter
     """
 
+    learns_frequencies: ClassVar[bool] = True
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"ratio": (0.2, 0.4, 0.6, 0.8)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,

@@ -65,6 +65,7 @@ class CrossModalLinearProbe(BaseFewShotClassifier):
     .. [2] https://github.com/linzhiqiu/cross_modal_adaptation
     """
 
+    learns_frequencies: ClassVar[bool] = True
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {
         "learning_rate": (1e-3, 1e-4),
         "weight_decay": (0.0, 1e-4, 1e-2),

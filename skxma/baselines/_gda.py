@@ -12,7 +12,7 @@ from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval
-from skxma.baselines._base import SupportTensors, zero_shot_logits
+from skxma.baselines._base import SupportTensors, shrunk_inverse, zero_shot_logits
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
 
@@ -86,7 +86,7 @@ class GDAClassifier(BaseFewShotClassifier):
     def _fit_support(self, task: Task) -> dict[str, Any]:
         support = SupportTensors.of(task)
         means = support.means.double()
-        inverse = shrunk_inverse(support)
+        inverse = shrunk_inverse(support.features, support.labels, support.weights, support.means)
         weight = means @ inverse
         bias = -torch.tensor(float(len(means))).log() - (weight * means).sum(1) / 2
         return {
@@ -100,18 +100,3 @@ class GDAClassifier(BaseFewShotClassifier):
         weight, bias, present = to_tensors(self.coef_, self.intercept_, self.present_, like=features)
         scores = F.fill_absent(features @ weight.T + bias, present)
         return F.residual_logits(zero_shot_logits(self, features), scores, self.alpha)
-
-
-def shrunk_inverse(support: SupportTensors) -> Tensor:
-    """``D · pinv((N − 1) Σ̂ + tr(Σ̂) I)`` (D, D) in double, N the sum of weights; 0 where nothing varies."""
-    residual = (support.features - support.means[support.labels]).double()
-    # what rounding leaves of a lone sample is no variance
-    residual = torch.where((support.values > 0).sum(0)[support.labels][:, None] > 1, residual, 0.0)
-    scatter = residual.T @ (support.weights.double()[:, None] * residual)
-    width = scatter.shape[0]
-    trace = scatter.diagonal().sum() / max(float(support.weights.sum()) - 1, F.EPS)
-    if not trace > F.EPS:
-        return torch.zeros_like(scatter)
-    scatter.diagonal().add_(trace)
-    inverse: Tensor = width * torch.linalg.pinv(scatter, hermitian=True)
-    return inverse

@@ -50,6 +50,7 @@ class LogisticRegressionProbe(BaseFewShotClassifier):
        arXiv:2103.00020; https://github.com/openai/CLIP
     """
 
+    learns_frequencies: ClassVar[bool] = True
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"C": (0.1, 1.0, 3.16, 10.0, 31.6, 100.0, 1000.0)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,

@@ -59,6 +59,7 @@ class LPPlusPlusClassifier(BaseFewShotClassifier):
     .. [2] https://github.com/FereshteShakeri/FewShot-CLIP-Strong-Baseline
     """
 
+    learns_frequencies: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,
         "n_epochs": [Interval(Integral, 0, None, closed="left")],

@@ -69,6 +69,7 @@ class MultiModalAdapterClassifier(BaseFewShotClassifier):
     .. [1] Seputis et al., "Multi-Modal Adapter for Vision-Language Models", 2024, arXiv:2409.02958.
     """
 
+    learns_frequencies: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,
         "ratio": [Interval(Real, 0, 1, closed="both")],

@@ -56,6 +56,7 @@ class ProKeRClassifier(BaseFewShotClassifier):
        2025, arXiv:2501.11175.
     """
 
+    learns_frequencies: ClassVar[bool] = True
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {
         "beta": (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0),
         "strength": (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0),

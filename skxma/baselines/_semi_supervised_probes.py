@@ -53,6 +53,7 @@ class SelfTrainingProbe(BaseFewShotClassifier):
         Steps that were taken.
     """
 
+    learns_frequencies: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,
         **UNLABELED_CONSTRAINTS,
@@ -162,6 +163,7 @@ class LabelSpreadingProbe(BaseFewShotClassifier):
         Steps that were taken.
     """
 
+    learns_frequencies: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,
         **UNLABELED_CONSTRAINTS,

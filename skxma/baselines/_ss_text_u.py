@@ -12,12 +12,11 @@ from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval
+from skxma._statistics import class_shares
 from skxma.baselines._base import SupportTensors
 from skxma.baselines._semi_supervised import UNLABELED_CONSTRAINTS, pool_of
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
-
-ABSENT_RATIO = 4.0
 
 
 class SSTextUClassifier(BaseFewShotClassifier):
@@ -52,6 +51,7 @@ class SSTextUClassifier(BaseFewShotClassifier):
     .. [1] Silva-Rodríguez et al., arXiv:2603.02959; https://github.com/jusiro/SS-Text-U
     """
 
+    learns_frequencies: ClassVar[bool] = True
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,
         **UNLABELED_CONSTRAINTS,
@@ -111,13 +111,6 @@ class SSTextUClassifier(BaseFewShotClassifier):
 
     def _logits(self, features: Tensor) -> Tensor:
         return self.encoder_logit_scale_ * F.affinity(features, *to_tensors(self.prototypes_, like=features))
-
-
-def class_shares(mass: Tensor) -> Tensor:
-    """Shares (C,) of the classes among the labeled images; one without any counts a quarter of the rarest."""
-    least = mass[mass > 0].min() / ABSENT_RATIO
-    filled = torch.where(mass > 0, mass, least)
-    return filled / filled.sum()
 
 
 def transport(logits: Tensor, share: Tensor, counts: Tensor, n_steps: int) -> Tensor:

@@ -60,6 +60,7 @@ class TaskResClassifier(BaseFewShotClassifier):
     .. [2] https://github.com/geekyutao/TaskRes
     """
 
+    learns_frequencies: ClassVar[bool] = True
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (0.5, 1.0)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,

@@ -45,6 +45,7 @@ class TipAdapterClassifier(BaseFewShotClassifier):
     .. [2] https://github.com/gaopengcuhk/Tip-Adapter
     """
 
+    learns_frequencies: ClassVar[bool] = True
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {
         "alpha": (0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0),
         "beta": (0.1, 0.5, 1.0, 2.0, 3.0, 4.0, 5.5, 7.0, 10.0, 13.0),
@@ -137,6 +138,7 @@ class TipAdapterFClassifier(BaseFewShotClassifier):
     .. [2] https://github.com/gaopengcuhk/Tip-Adapter
     """
 
+    learns_frequencies: ClassVar[bool] = True
     search_grid: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (0.5, 1.0, 2.0, 4.0), "beta": (1.0, 3.0, 5.5)}
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,

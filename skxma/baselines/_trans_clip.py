@@ -13,14 +13,11 @@ from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors, zero_shot_logits
-from skxma.baselines._semi_supervised import UNLABELED_CONSTRAINTS, pool_of
+from skxma.baselines._semi_supervised import SHARPNESS, UNLABELED_CONSTRAINTS, Graph, pool_of
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
 
-SHARPNESS = 50.0
-ASSIGNMENT_STEPS = 5
 CONFIDENT = 8
-BLOCK_ENTRIES = 2**24
 
 
 class TransCLIPClassifier(BaseFewShotClassifier):
@@ -124,11 +121,12 @@ class TransCLIPClassifier(BaseFewShotClassifier):
         z = torch.softmax(text, 1)
         # the labeled images are among the neighbors, and their labels stay
         graph = Graph.of(pool, support.features, self.n_neighbors)
+        labels = torch.nn.functional.one_hot(support.labels, z.shape[1]).to(z)
         mixture = Mixture.start(support, pool, z)
         for _ in range(self.n_iter):
-            z = self._assign(mixture.log_density(pool), text, z, graph, support)
+            z = graph.assign(self.text_weight * text, mixture.log_density(pool), z, labels, self.n_neighbors)
             mixture = Mixture.of(support, pool, z, self.gamma)
-        z = self._assign(mixture.log_density(pool), text, z, graph, support)
+        z = graph.assign(self.text_weight * text, mixture.log_density(pool), z, labels, self.n_neighbors)
         return {
             "means_": frozen(mixture.means),
             "variances_": frozen(mixture.variances),
@@ -136,15 +134,6 @@ class TransCLIPClassifier(BaseFewShotClassifier):
             "assignments_": frozen(z),
             "n_trained_": 0,
         }
-
-    def _assign(self, density: Tensor, text: Tensor, z: Tensor, graph: Graph, support: SupportTensors) -> Tensor:
-        if not len(z):
-            return z
-        labels = torch.nn.functional.one_hot(support.labels, z.shape[1]).to(z)
-        for _ in range(ASSIGNMENT_STEPS):
-            drawn = graph.both_ways(z, labels) * (SHARPNESS / (2 * self.n_neighbors))
-            z = torch.softmax(self.text_weight * text + (density + drawn) / SHARPNESS, 1)
-        return z
 
     def _logits(self, features: Tensor) -> Tensor:
         means, variances, pool, z = to_tensors(
@@ -157,46 +146,6 @@ class TransCLIPClassifier(BaseFewShotClassifier):
         cosines, nearest = (features @ pool.T).topk(min(self.n_neighbors, len(pool)), dim=1)
         # a new image is nobody's neighbor, so that of the two ways its own counts for both
         return logits + (cosines[:, :, None] * z[nearest]).sum(1) / self.n_neighbors
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Nearest neighbors in the pool, of the pool's images (first M rows) and of the labeled (the others).
-
-    Attributes
-    ----------
-    nearest : integer Tensor of shape (M + N, k)
-    cosines : Tensor of shape (M + N, k)
-    """
-
-    nearest: Tensor
-    cosines: Tensor
-
-    @classmethod
-    def of(cls, pool: Tensor, labeled: Tensor, k: int) -> Graph:
-        """Neighbours of all; an image of the pool is not its own."""
-        k = min(k, max(len(pool) - 1, 0))
-        nearest, cosines = [], []
-        rows = torch.cat([pool, labeled])
-        for start in range(0, len(rows), step := max(1, BLOCK_ENTRIES // max(len(pool), 1))):
-            some = rows[start : start + step] @ pool.T
-            own = torch.arange(start, start + len(some), device=pool.device)
-            inside = own < len(pool)
-            some[inside.nonzero()[:, 0], own[inside]] = -2.0
-            values, found = some.topk(k, dim=1)
-            nearest.append(found)
-            cosines.append(values)
-        return cls(torch.cat(nearest), torch.cat(cosines))
-
-    def both_ways(self, z: Tensor, labels: Tensor) -> Tensor:
-        """``Wᵀ z + W z`` (M, C) for the pool; through Wᵀ the labeled images, one-hot (N, C), draw theirs too."""
-        m = len(z)
-        onward = (self.cosines[:m, :, None] * z[self.nearest[:m]]).sum(1)
-        sources = torch.cat([z, labels])
-        backward = torch.zeros_like(z)
-        for i in range(self.nearest.shape[1]):
-            backward.index_add_(0, self.nearest[:, i], self.cosines[:, i, None] * sources)
-        return onward + backward
 
 
 @dataclass(frozen=True)

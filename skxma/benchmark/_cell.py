@@ -45,7 +45,7 @@ def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol
     estimator : object
         A few-shot classifier, not fitted.
     n_shots, seed : int
-    protocol : {"none", "few", "full", "pool"}
+    protocol : str
     """
     draw = problem.draw(n_shots, protocol, seed)
     fresh, y_train = problem.settle(estimator, seed), problem.y[draw.train]
@@ -69,7 +69,7 @@ def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol
         probabilities = fitted.predict_proba(test)
         done = time.perf_counter()
     classes, y_test = fitted.classes_, with_spelling_of(problem.y[draw.test], fitted.classes_)
-    if problem.fold is not None:
+    if problem.has_own_test:
         among = np.isin(classes, np.unique(y_test))
         classes, probabilities = classes[among], probabilities[:, among]
         probabilities = probabilities / probabilities.sum(1, keepdims=True)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,13 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from skxma.model_selection import Draw
 
-PRECOMPUTED, POOL = "precomputed", "pool"
+PRECOMPUTED = "precomputed"
+POOL, DOMAIN, BASE_TO_NOVEL = "pool", "domain", "base-to-novel"
+VALIDATED = ("few", "full")
+PROTOCOLS = ("none", *VALIDATED, POOL, DOMAIN, BASE_TO_NOVEL)
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
+HALVES = ("base", "novel", "all")
+SAME = "same"
 EMOJI, EMOJI_ENCODER = "emoji", "tiny"
 
 
@@ -40,6 +45,13 @@ class Problem:
         "train", "val" or "test"; without it the support set is drawn from all and the rest is the test.
     vocabulary : array-like, optional
         Embeddings for classifiers that take a `vocabulary`.
+    domains : ndarray of shape (n_samples,) of str, optional
+        The domain of each sample, such as a style or a camera.
+    source : str, optional
+        The domain that is learned from; without it each domain is tested with what was learned on the others.
+    learned, tested : bool ndarray of shape (n_samples,), optional
+        Samples that the support set is drawn from and those that are tested on if they, and their groups, were not
+        drawn; in the place of a `fold`.
     """
 
     name: str
@@ -52,6 +64,15 @@ class Problem:
     groups: NDArray[Any] | None = None
     fold: NDArray[Any] | None = None
     vocabulary: Any = None
+    domains: NDArray[Any] | None = None
+    source: str | None = None
+    learned: NDArray[np.bool_] | None = None
+    tested: NDArray[np.bool_] | None = None
+
+    @property
+    def has_own_test(self) -> bool:
+        """True if the test may lack classes: predictions are then compared among those that it holds."""
+        return self.fold is not None or self.tested is not None
 
     def features(self, rows: NDArray[np.intp]) -> Any:
         """Embeddings of some samples; images are encoded once, and then in the encoder's store."""
@@ -85,25 +106,51 @@ class Problem:
         Parameters
         ----------
         n_shots : int
-        protocol : {"none", "few", "full", "pool"}
-            Validation images: none, min(n_shots, 4) a class, or all that there are; none with "pool", for which
-            `split_pool` takes a part of the test.
+        protocol : str
+            One of `PROTOCOLS`. Validation images are min(n_shots, 4) a class with "few", all that there are with
+            "full", else none; with "pool" `split_pool` takes a part of the test.
         seed : int
+
+        Raises
+        ------
+        ValueError
+            A class has too few images.
         """
         from skxma.model_selection import Draw, FewShotSplit
 
-        validation = None if protocol in ("none", POOL) else protocol
+        order = np.random.default_rng(seed).permutation(len(self.y))
+        if self.learned is not None and self.tested is not None:
+            return self._draw_elsewhere(order, n_shots)
         if self.fold is None:
+            validation = protocol if protocol in VALIDATED else None
             split = FewShotSplit(n_shots, 1, validation=validation, random_state=seed)
             return next(split.draw(self.y, self.y, self.groups))
-        order = np.random.default_rng(seed).permutation(len(self.y))
-        train = self._some(order, "train", n_shots)
+        train = self._some(order, self.fold == "train", n_shots)
         taken = np.zeros(len(self.y), dtype=bool)
         taken[train] = True
         pool = "val" if (self.fold == "val").any() else "train"
-        most = {"none": 0, POOL: 0, "few": min(n_shots, 4), "full": len(self.y)}[protocol]
-        chosen = self._some(order[~taken[order]], pool, most)
+        most = {"few": min(n_shots, 4), "full": len(self.y)}.get(protocol, 0)
+        chosen = self._some(order[~taken[order]], self.fold == pool, most)
         return Draw(np.sort(train), np.sort(chosen), np.flatnonzero(self.fold == "test"))
+
+    def _draw_elsewhere(self, order: NDArray[np.intp], n_shots: int) -> Draw:
+        """The draw from `learned`, tested on what of `tested` has no part in it."""
+        from skxma.model_selection import Draw
+
+        assert self.learned is not None
+        assert self.tested is not None
+        groups = np.arange(len(self.y)) if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
+        order = order[self.learned[order]]
+        # of the views of an image the first
+        order = order[np.sort(np.unique(groups[order], return_index=True)[1])]
+        for label, count in zip(*np.unique(self.y[order], return_counts=True), strict=True):
+            if count < n_shots:
+                raise ValueError(f"class {label!r} has {count} images to learn from, fewer than {n_shots} shots.")
+        train = self._some(order, self.learned, n_shots)
+        test = np.flatnonzero(self.tested & ~np.isin(groups, groups[train]))
+        if not len(test):
+            raise ValueError(f"{n_shots} shots leave no image of {self.name} to test on.")
+        return Draw(np.sort(train), train[:0], test)
 
     def split_pool(self, test: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Half of the test positions for a pool without labels, and the other half to test on.
@@ -117,10 +164,9 @@ class Problem:
         half = len(order) // 2
         return np.sort(order[:half]), np.sort(order[half:])
 
-    def _some(self, order: NDArray[np.intp], fold: str, most: int) -> NDArray[np.intp]:
-        """The first samples of each class in a fold, `most` where the class has as many."""
-        assert self.fold is not None
-        pool = order[self.fold[order] == fold]
+    def _some(self, order: NDArray[np.intp], among: NDArray[np.bool_], most: int) -> NDArray[np.intp]:
+        """The first samples of each class among some (bool, n_samples), `most` where the class has as many."""
+        pool = order[among[order]]
         chosen = [pool[self.y[pool] == label][:most] for label in np.unique(self.y[pool])]
         return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.intp)
 
@@ -139,7 +185,8 @@ def load_problem(
     ----------
     source : str, path-like or Problem
         "emoji"; a feature file (``.npz``); a folder of class folders or a table (``.csv``) of images; or one of
-        CoOp's data sets or ImageNet's shifts by name, "/base" or "/novel" after it for base-to-novel.
+        CoOp's data sets or ImageNet's shifts by name. "/base" after it takes the base classes, "/novel" tests the
+        others with what was learned on these, "/all" tests both together.
     encoder : str or object, optional
         What encodes images; "tiny" for the emoji and the default ViT-B/32 for others unless given.
     root : path-like, optional
@@ -157,12 +204,12 @@ def load_problem(
     name = encoder or (EMOJI_ENCODER if text == EMOJI else DEFAULT_ENCODER)
     # a small test shows it where bf16 rounds another way on another machine
     precision = "fp32" if text == EMOJI and encoder is None else "auto"
-    ready = _encoder(name, memory, verbose, precision)
+    ready = make_encoder(name, memory, verbose, precision)
     if text == EMOJI:
         from skxma.datasets import load_emoji
 
         emoji = load_emoji()
-        return Problem(EMOJI, emoji.images, emoji.target, ready)
+        return Problem(EMOJI, emoji.images, emoji.target, ready, domains=emoji.sets)
     if Path(text).exists():
         from skxma.datasets._folders import load_image_folder
 
@@ -177,7 +224,8 @@ def load_problem(
     return _of_coop(text, root, ready)
 
 
-def _encoder(encoder: Any, memory: Any, verbose: int, precision: str) -> Any:
+def make_encoder(encoder: Any, memory: Any = None, verbose: int = 0, precision: str = "auto") -> Any:
+    """The encoder of a name, which shares its embeddings with all problems; any other object as it is."""
     if not isinstance(encoder, str):
         return encoder
     from skxma.encoder._clip_encoder import CLIPEncoder
@@ -206,12 +254,13 @@ def _of_coop(name: str, root: str | os.PathLike[str], encoder: Any) -> Problem:
     from skxma.datasets._coop import IMAGENET_SHIFTS, load_coop
 
     bare, _, half = name.partition("/")
-    if half not in ("", "base", "novel"):
-        raise ValueError(f"{name!r}: after the slash must stand base or novel.")
+    if half not in ("", *HALVES):
+        raise ValueError(f"{name!r}: after the slash must stand base, novel or all.")
     if bare in IMAGENET_SHIFTS:
         learned, tested = load_coop("imagenet", root), load_coop(bare, root)
-    elif half == "novel":
-        learned, tested = load_coop(bare, root, classes="base"), load_coop(bare, root, classes="novel")
+    elif half in ("novel", "all"):
+        others: Literal["novel", "all"] = "novel" if half == "novel" else "all"
+        learned, tested = load_coop(bare, root, classes="base"), load_coop(bare, root, classes=others)
     else:
         learned = tested = load_coop(bare, root, classes="base" if half else "all")
     kept = [learned.fold != "test", tested.fold == "test"]

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from skxma._runtime.optional import require
+from skxma.benchmark._problem import BASE_TO_NOVEL, DOMAIN, HALVES, SAME, VALIDATED
 from skxma.benchmark._results_file import read_results
 
-AVERAGE = "average"
+AVERAGE, SHIFTED = "average", "shifted"
 MEANS = ("ece", "nll", "fit_s", "predict_s", "n_trained", "peak_mb")
 # Okabe and Ito's, which differ for all kinds of color vision, without the yellow that white swallows
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vP*X<>ph8d|_+xH"
+MARKERS = "osD^vP*X<>ph8d|_+xH1234"
 DASHES = ("-", "--", ":")
 
 
@@ -56,7 +57,8 @@ def summarize(path: str | os.PathLike[str]) -> list[SummaryRow]:
     """Means, standard errors and ranks of a results file.
 
     The average over data sets at some shots is over all that have results there; a method that lacks one of them has
-    no average there.
+    no average there. With protocol "domain" there are two, "average/same" of the domains learned from and
+    "average/shifted" of the others, with "base-to-novel" one of each part.
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ def summarize(path: str | os.PathLike[str]) -> list[SummaryRow]:
     Returns
     -------
     rows : list of SummaryRow
-        Data set by data set, then "average" where there are several.
+        Data set by data set, then averages where there are several.
     """
     cells: dict[tuple[str, str, int], dict[str, list[dict[str, str]]]] = defaultdict(lambda: defaultdict(list))
     for row in read_results(path):
@@ -103,13 +105,13 @@ def _single(key: tuple[str, str, int], method: str, rows: list[dict[str, str]], 
 
 
 def _averages(single: Sequence[SummaryRow]) -> list[SummaryRow]:
-    groups: dict[tuple[str, int], list[SummaryRow]] = defaultdict(list)
+    groups: dict[tuple[str, str, int], list[SummaryRow]] = defaultdict(list)
     for row in single:
-        groups[row.protocol, row.shots].append(row)
+        groups[row.protocol, _average_of(row), row.shots].append(row)
     averages = []
-    names = {(row.protocol, row.dataset) for row in single}
-    for (protocol, shots), rows in groups.items():
-        if sum(of == protocol for of, _ in names) < 2:
+    names = {(row.protocol, _average_of(row), row.dataset) for row in single}
+    for (protocol, average, shots), rows in groups.items():
+        if sum((of, held) == (protocol, average) for of, held, _ in names) < 2:
             continue
         datasets = {row.dataset for row in rows}
         for method in dict.fromkeys(row.method for row in rows):
@@ -120,7 +122,7 @@ def _averages(single: Sequence[SummaryRow]) -> list[SummaryRow]:
             averages.append(
                 SummaryRow(
                     protocol,
-                    AVERAGE,
+                    average,
                     method,
                     shots,
                     min(row.n_seeds for row in own),
@@ -131,11 +133,26 @@ def _averages(single: Sequence[SummaryRow]) -> list[SummaryRow]:
                     **{name: float(np.mean([getattr(row, name) for row in own])) for name in MEANS},
                 )
             )
-    return sorted(averages, key=lambda row: (row.protocol, row.method, row.shots))
+    return sorted(averages, key=lambda row: (row.protocol, row.dataset, row.method, row.shots))
+
+
+def _average_of(row: SummaryRow) -> str:
+    """The average that a data set, or a part of one, is in."""
+    if row.protocol not in (DOMAIN, BASE_TO_NOVEL):
+        return AVERAGE
+    part = row.dataset.rpartition("/")[2]
+    return f"{AVERAGE}/{part if row.protocol == BASE_TO_NOVEL or part == SAME else SHIFTED}"
+
+
+def _is_average(dataset: str) -> bool:
+    return dataset.partition("/")[0] == AVERAGE
 
 
 def format_table(summary: Sequence[SummaryRow], *, per_dataset: bool = True) -> str:
     """A summary as text: for the average and each data set accuracy, rank and calibration error by shots.
+
+    With protocol "base-to-novel", for the average and each data set the accuracies of base, novel and all classes, and
+    the harmonic mean of the first two.
 
     Parameters
     ----------
@@ -150,11 +167,18 @@ def format_table(summary: Sequence[SummaryRow], *, per_dataset: bool = True) -> 
     blocks = []
     for protocol in dict.fromkeys(row.protocol for row in summary):
         rows = [row for row in summary if row.protocol == protocol]
-        names = [name for name in dict.fromkeys(row.dataset for row in rows) if name != AVERAGE]
-        for dataset in [AVERAGE, *names] if per_dataset or len(names) == 1 else [AVERAGE]:
-            held = [row for row in rows if row.dataset == dataset]
-            if held:
-                blocks.append(_block(dataset, protocol, held))
+        found = list(dict.fromkeys(row.dataset for row in rows))
+        if protocol == BASE_TO_NOVEL:
+            # the parts of a data set stand in one table
+            found = list(dict.fromkeys(name.rpartition("/")[0] for name in found))
+        averages = [name for name in found if _is_average(name)]
+        names = [name for name in found if name not in averages]
+        for dataset in [*averages, *names] if per_dataset or len(names) == 1 else averages:
+            if protocol == BASE_TO_NOVEL:
+                held = [row for row in rows if row.dataset.rpartition("/")[0] == dataset]
+                blocks.append(_halves_block(dataset, held))
+            else:
+                blocks.append(_block(dataset, protocol, [row for row in rows if row.dataset == dataset]))
     return "\n\n".join(blocks)
 
 
@@ -167,8 +191,9 @@ def _block(dataset: str, protocol: str, rows: Sequence[SummaryRow]) -> str:
     order.sort(key=lambda method: -len(by_method[method]))
     width = max(len("method"), *(len(method) for method in order))
     counts = {count: max(row.n_datasets for row in rows if row.shots == count) for count in shots}
-    title = f"{dataset}, validation {protocol}: accuracy % ± standard error (rank) | calibration error %"
-    if dataset == AVERAGE:
+    how = "validation" if protocol in ("none", *VALIDATED) else "protocol"
+    title = f"{dataset}, {how} {protocol}: accuracy % ± standard error (rank) | calibration error %"
+    if _is_average(dataset):
         title += "; over " + ", ".join(f"{n} at {count}" for count, n in counts.items()) + " shots"
     head = " ".join(
         [f"{'method':{width}}", *(f"{_shots(count):>16}" for count in shots), "  |", *(f"{c:>5}" for c in shots)]
@@ -178,6 +203,37 @@ def _block(dataset: str, protocol: str, rows: Sequence[SummaryRow]) -> str:
         cells = [_accuracy(by_method[method].get(count)) for count in shots]
         errors = [_percent(by_method[method][count].ece) if count in by_method[method] else "–" for count in shots]
         lines.append(" ".join([f"{method:{width}}", *cells, "  |", *(f"{error:>5}" for error in errors)]).rstrip())
+    return "\n".join(lines)
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """``2 a b / (a + b)``; 0 where both are."""
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def _halves_block(dataset: str, rows: Sequence[SummaryRow]) -> str:
+    """Accuracy on base and novel classes, their harmonic mean, and accuracy among all, by shots."""
+    held = {(row.method, row.shots, row.dataset.rpartition("/")[2]): row.accuracy for row in rows}
+    shots = sorted({row.shots for row in rows})
+
+    def cell(method: str, count: int) -> list[float]:
+        base, novel, both = (held.get((method, count, half), math.nan) for half in HALVES)
+        return [base, novel, harmonic_mean(base, novel), both]
+
+    found = {row.method: [value for count in shots for value in cell(row.method, count)] for row in rows}
+    order = sorted(found, key=lambda method: -float(np.nan_to_num(found[method][2::4]).mean()))
+    width = max(len("method"), *(len(method) for method in found))
+    columns = ("base", "novel", "h", "all")
+    lines = [
+        f"{dataset}, base-to-novel: accuracy % on base and novel classes, each among themselves, their harmonic mean "
+        "h, and accuracy among all classes",
+        " ".join([" " * width, *(f"  |{_shots(count):>24}" for count in shots)]),
+        " ".join([f"{'method':{width}}", *("  |" + "".join(f"{name:>6}" for name in columns) for _ in shots)]),
+    ]
+    for method in order:
+        values = ["–" if math.isnan(value) else _percent(value) for value in found[method]]
+        groups = ["".join(f"{value:>6}" for value in values[i : i + 4]) for i in range(0, len(values), 4)]
+        lines.append(" ".join([f"{method:{width}}", *("  |" + group for group in groups)]))
     return "\n".join(lines)
 
 
@@ -223,7 +279,7 @@ def plot_curves(path: str | os.PathLike[str], image: str | os.PathLike[str], *, 
     rows = [row for row in summary if row.protocol == protocol]
     if not rows:
         raise ValueError(f"{path} has no results to draw" + (f" with protocol {protocol!r}." if summary else "."))
-    names = list(dict.fromkeys(row.dataset for row in rows if row.dataset != AVERAGE))
+    names = list(dict.fromkeys(row.dataset for row in rows if not _is_average(row.dataset)))
     shared = any(row.dataset == AVERAGE and row.n_datasets == len(names) > 1 for row in rows)
     panels = [AVERAGE, *names] if shared else names
     columns = min(3, len(panels))

@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
+from itertools import product
 from typing import Any
 
 from skxma._runtime.progress import Progress
 from skxma.benchmark._cell import run_cell
-from skxma.benchmark._problem import POOL, Problem, load_problem
+from skxma.benchmark._parts import load_parts
+from skxma.benchmark._problem import POOL, PROTOCOLS, Problem
 from skxma.benchmark._report import SummaryRow, summarize
 from skxma.benchmark._results_file import KEY, append_row, check_results_file, read_results
 
@@ -24,6 +26,8 @@ METHODS = {
     "clap": "skxma.baselines:CLAPClassifier",
     "lp++": "skxma.baselines:LPPlusPlusClassifier",
     "gda": "skxma.baselines:GDAClassifier",
+    "timo": "skxma.baselines:TIMOClassifier",
+    "rla": "skxma.baselines:RLAClassifier",
     "proker": "skxma.baselines:ProKeRClassifier",
     "ape": "skxma.baselines:APEClassifier",
     "ape-t": "skxma.baselines:APETClassifier",
@@ -31,13 +35,13 @@ METHODS = {
     "multimodal-adapter": "skxma.baselines:MultiModalAdapterClassifier",
     "logistic-regression": "skxma.baselines:LogisticRegressionProbe",
     "trans-clip": "skxma.baselines:TransCLIPClassifier",
+    "stat-a": "skxma.baselines:StatAClassifier",
     "ss-text-u": "skxma.baselines:SSTextUClassifier",
     "self-training": "skxma.baselines:SelfTrainingProbe",
     "label-spreading": "skxma.baselines:LabelSpreadingProbe",
 }
-NEED_POOL = ("trans-clip", "ss-text-u", "self-training", "label-spreading")
+NEED_POOL = ("trans-clip", "stat-a", "ss-text-u", "self-training", "label-spreading")
 SHOTS = (1, 2, 4, 8, 16)
-PROTOCOLS = ("none", "few", "full", POOL)
 LONGEST_ERROR = 400
 
 
@@ -66,18 +70,22 @@ def run_benchmark(
     ----------
     datasets : sequence of str, path-like or Problem
         "emoji"; feature files (``.npz``); folders or tables of images; names of CoOp's data sets and of ImageNet's
-        shifts, followed by "/base" or "/novel" for base-to-novel. Shifts and novel classes are tested with what was
-        learned on ImageNet and on the base classes.
+        shifts, followed by "/base", "/novel" or "/all" for one part of base-to-novel. Shifts and novel classes are
+        tested with what was learned on ImageNet and on the base classes.
     methods : sequence of str or mapping from name to estimator, optional
         Names from `METHODS`; by default all, those that need unlabeled images with protocol "pool" alone.
     shots : sequence of int, default=(1, 2, 4, 8, 16)
         Images of each class to learn from.
     seeds : int or sequence of int, default=5
         How many random support sets, or their seeds.
-    protocol : {"none", "few", "full", "pool"}, default="none"
+    protocol : {"none", "few", "full", "pool", "domain", "base-to-novel"}, default="none"
         Validation images that choose the hyper-parameters: none, min(shots, 4) a class, or a full set (the data set's
         own, else half of what the shots leave). "pool" has none, and half of the test images, without their labels,
-        are learned from by the methods that take such; all are tested on the other half.
+        are learned from by the methods that take such; all are tested on the other half. "domain" tests other domains
+        than those that were learned from: styles of the emoji, folders of domains, corruptions of the images that a
+        feature file holds (encoded by `encoder`, "tiny" by default), and the shifts of "imagenet". "base-to-novel"
+        learns the first half of the classes and tests them, the others, known by their text alone, and all together.
+        The results name each part after its data set, as in "emoji/noto" and "dtd/novel".
     out : path-like, default="benchmark.csv"
         The results file.
     encoder : str or object, optional
@@ -110,17 +118,18 @@ def run_benchmark(
     numbers = range(seeds) if isinstance(seeds, int) else seeds
     check_results_file(out)
     done = {tuple(row[name] for name in KEY) for row in read_results(out) if not row["error"]}
-    _check_datasets(datasets, encoder=encoder, root=root, memory=memory)
-    total = len(datasets) * len(shots) * len(numbers) * len(estimators)
-    with Progress("benchmark", total, verbose) as progress:
-        for source in datasets:
+    how = {"encoder": encoder, "root": root, "memory": memory}
+    n_parts = _check_datasets(datasets, protocol, **how)
+    cells = len(shots) * len(numbers) * len(estimators)
+    with Progress("benchmark", sum(n_parts) * cells, verbose) as progress:
+        for source, n in zip(datasets, n_parts, strict=True):
             try:
-                problem = load_problem(source, encoder=encoder, root=root, memory=memory, verbose=max(0, verbose - 1))
+                parts = load_parts(source, protocol, **how, verbose=max(0, verbose - 1))
             except Exception as error:  # it could be read a while ago; the other data sets still count
                 append_row(out, {"dataset": str(source), "protocol": protocol, "error": _say(error)})
-                progress.advance(total // len(datasets))
+                progress.advance(n * cells)
                 continue
-            for k in shots:
+            for problem, k in product(parts, shots):
                 for row in _rows(problem, estimators, k, numbers, protocol, done):
                     if row is not None:
                         append_row(out, row)
@@ -144,33 +153,39 @@ def _estimators(methods: Sequence[str] | Mapping[str, Any] | None, protocol: str
     return made
 
 
-def _check_datasets(datasets: Sequence[Any], **how: Any) -> None:
-    """Refuse data sets that cannot be read, two of one name, and encoders of unknown names; nothing is encoded."""
+def _check_datasets(datasets: Sequence[Any], protocol: str, **how: Any) -> list[int]:
+    """Refuse data sets that cannot be read, two of one name, and encoders of unknown names; nothing is encoded.
+
+    Returns the number of parts of each.
+    """
     from skxma.encoder._clip_encoder import CLIPEncoder
     from skxma.encoder._model_names import find_source
 
     unreadable: list[str] = []
     sources: dict[str, Any] = {}
-    encoders = set()
+    encoders, counts = set(), []
     for source in datasets:
         try:
-            problem = load_problem(source, **how)
+            parts = load_parts(source, protocol, **how)
         except Exception as error:
             unreadable.append(f"{source}: {error}" if str(source) not in str(error) else str(error))
             continue
-        if problem.name in sources:
-            raise ValueError(
-                f"{sources[problem.name]} and {source} are both called {problem.name!r}, by which the results tell "
-                "them apart. Rename one, or give them results files of their own."
-            )
-        sources[problem.name] = source
-        if isinstance(problem.encoder, CLIPEncoder):
-            encoders.add(problem.encoder.model)
+        counts.append(len(parts))
+        for problem in parts:
+            if problem.name in sources:
+                raise ValueError(
+                    f"{sources[problem.name]} and {source} are both called {problem.name!r}, by which the results tell "
+                    "them apart. Rename one, or give them results files of their own."
+                )
+            sources[problem.name] = source
+            if isinstance(problem.encoder, CLIPEncoder):
+                encoders.add(problem.encoder.model)
     if unreadable:
         count = f"{len(unreadable)} of {len(datasets)} data sets cannot be read, so nothing was run:"
         raise ValueError("\n  ".join([count, *unreadable]))
     for model in encoders:
         find_source(model)
+    return counts
 
 
 def _rows(

@@ -6,9 +6,10 @@ import argparse
 import sys
 from typing import Any
 
+from skxma.benchmark._problem import PROTOCOLS
 from skxma.benchmark._report import format_table, plot_curves
 from skxma.benchmark._results_file import failures
-from skxma.benchmark._runner import METHODS, PROTOCOLS, SHOTS, run_benchmark
+from skxma.benchmark._runner import METHODS, SHOTS, run_benchmark
 from skxma.cli._help import positive_count
 
 
@@ -27,7 +28,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=["emoji"],
         metavar="DATA",
         help="emoji, feature files (.npz), folders with a folder a class, tables (.csv) of path and label, or names of "
-        "CoOp's data sets and of ImageNet's shifts, with /base or /novel for base-to-novel (default: emoji)",
+        "CoOp's data sets and of ImageNet's shifts, with /base, /novel or /all for a part of base-to-novel (default: "
+        "emoji)",
     )
     parser.add_argument(
         "--methods", nargs="+", choices=list(METHODS), metavar="NAME", help=f"among {', '.join(METHODS)}"
@@ -41,7 +43,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         choices=PROTOCOLS,
         default="none",
         help="validation images to tune on: none, min(K, 4) a class, or a full set; or pool: half of the test images "
-        "are learned from without their labels (default: none)",
+        "are learned from without their labels; or domain: other domains than those learned from are tested (styles of "
+        "the emoji, corruptions of the images in a feature file, folders of domains, the shifts of imagenet); or "
+        "base-to-novel: half of the classes is learned, the others are known by their text alone (default: none)",
     )
     parser.add_argument("--encoder", metavar="NAME", help="for images (default: tiny for emoji, else ViT-B/32)")
     parser.add_argument("--root", metavar="DIR", help="where CoOp's data sets lie")

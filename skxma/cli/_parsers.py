@@ -65,6 +65,12 @@ def add_parsers(commands: Any) -> None:
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="images, folders of them, or - for a list on stdin")
     predict.add_argument("--top", type=positive_count, default=1, metavar="N", help="classes per image (default: 1)")
     predict.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
+    predict.add_argument(
+        "--class-prior",
+        metavar="SHARES",
+        help="class frequencies among the images: batch estimates them; or a=0.9,b=0.1; or a JSON file of shares by "
+        "class",
+    )
     predict.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
     add_place_of_encoder(predict)
     predict.set_defaults(run=run_predict)

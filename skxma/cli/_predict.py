@@ -8,22 +8,25 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from skxma.cli._inputs import image_paths
 from skxma.cli._model_files import explained_for_command_line, load
 from skxma.cli._streams import say
 from skxma.cli._tables import padded, width_of
+from skxma.cli._words import read_object
 
 
 def run_predict(arguments: argparse.Namespace) -> int:
     """Print the answers of a saved model; 1 where an image could not be read."""
     clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+    how = {} if arguments.class_prior is None else {"class_prior": class_prior(arguments, clf)}
     asked = image_paths(arguments.images)
     if not asked:
         raise ValueError(f"no images in {' '.join(arguments.images)}.")
     with explained_for_command_line(arguments.model):
-        readable, probabilities = answers(clf, asked)
+        readable, probabilities = answers(clf, asked, **how)
     rows = [
         (path, str(clf.classes_[c]), float(row[c]))
         for path, row in zip(readable, probabilities, strict=True)
@@ -33,14 +36,43 @@ def run_predict(arguments: argparse.Namespace) -> int:
     return int(len(readable) < len(asked))
 
 
-def answers(clf: Any, asked: Sequence[str]) -> tuple[list[str], Any]:
-    """The images that can be read and their probabilities; the others are named on stderr."""
+def class_prior(arguments: argparse.Namespace, clf: Any) -> Any:
+    """The class frequencies that the command line names: "batch", or shares by class, in place or in a JSON file."""
+    from skxma._estimators.base import BaseFewShotClassifier
+    from skxma._labels import composed
+
+    given = arguments.class_prior
+    if not isinstance(clf, BaseFewShotClassifier):
+        raise ValueError(f"{arguments.model} holds a {type(clf).__name__}, which takes no --class-prior.")
+    if given == "batch":
+        return given
+    if "=" in given and not Path(given).is_file():
+        pairs = [part.rpartition("=") for part in given.split(",")]
+        shares = {label.strip(): share for label, _, share in pairs}
+    else:
+        shares = read_object(given, "shares by class", '{"heron": 0.9, "egret": 0.1}')
+    by_text = {composed(str(label)): label for label in clf.classes_.tolist()}
+    return {by_text.get(composed(label), label): share for label, share in shares.items()}
+
+
+def answers(clf: Any, asked: Sequence[str], **how: Any) -> tuple[list[str], Any]:
+    """The images that can be read and their probabilities; the others are named on stderr.
+
+    Parameters
+    ----------
+    clf : object
+        A fitted classifier.
+    asked : sequence of str
+        Paths.
+    **how : object
+        Parameters of `predict_proba`.
+    """
     from skxma.errors import ImageError
 
     readable = list(asked)
     while readable:
         try:
-            return readable, clf.predict_proba(readable)
+            return readable, clf.predict_proba(readable, **how)
         except ImageError as error:
             if error.index is None:
                 raise

@@ -47,14 +47,7 @@ def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None
 
     if path is None:
         return None
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path} with names of classes.")
-    try:
-        given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON that can be read ({error}).") from error
-    if not isinstance(given, dict):
-        raise ValueError(f'{path} is no object of names by class: {{"heron": ["gray heron", "a gray bird"], ...}}.')
+    given = read_object(path, "names by class", '{"heron": ["gray heron", "a gray bird"], ...}')
     for label, name in given.items():
         if not (name is None or isinstance(name, str) or (isinstance(name, list) and name)):
             raise ValueError(f"{path}: {label!r} must be called by a text, a list of texts, or null; not {name!r}.")
@@ -63,3 +56,16 @@ def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None
     return {label: clean_name(label) for label in labels} | {
         spelled.get(composed(k), str(k)): v for k, v in given.items()
     }
+
+
+def read_object(path: str, what: str, example: str) -> dict[str, Any]:
+    """Read a JSON file that must hold an object; errors say of what, and show an example."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path} with {what}.")
+    try:
+        given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON that can be read ({error}).") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} is no object of {what}: {example}.")
+    return given

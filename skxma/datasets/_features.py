@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import Bunch
 
-OPTIONAL = ("text_features", "class_names", "groups", "vocabulary_features")
+OPTIONAL = ("text_features", "class_names", "groups", "vocabulary_features", "images")
 
 
 def load_features(path: str | os.PathLike[str]) -> Bunch:
@@ -18,8 +18,8 @@ def load_features(path: str | os.PathLike[str]) -> Bunch:
     ----------
     path : str or path-like
         An ``.npz`` with ``image_features`` (N, D) and ``labels`` (N,), and where known ``text_features`` (C, D) and
-        ``class_names`` (C,), which integer labels index, ``groups`` (N,) (which image a view is of), and
-        ``vocabulary_features`` (M, D).
+        ``class_names`` (C,), which integer labels index, ``groups`` (N,) (which image a view is of),
+        ``vocabulary_features`` (M, D), and small ``images`` (N, H, W, 3) themselves, uint8.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def load_features(path: str | os.PathLike[str]) -> Bunch:
             Image features.
         target : ndarray of shape (N,)
             Labels.
-        text_features, class_names, groups, vocabulary_features : ndarray or None
+        text_features, class_names, groups, vocabulary_features, images : ndarray or None
             As in the file; None where it has none.
         name : str
             The file's name without its ending.
@@ -80,7 +80,7 @@ def save_features(
     labels : array-like of shape (N,)
         Labels.
     **optional : array-like or None
-        ``text_features``, ``class_names``, ``groups`` and ``vocabulary_features``; None is left out.
+        ``text_features``, ``class_names``, ``groups``, ``vocabulary_features`` and ``images``; None is left out.
 
     Raises
     ------
@@ -119,6 +119,13 @@ def _check_shapes(path: Path, arrays: dict[str, Any]) -> None:
     ):
         raise ValueError(
             f"{path} holds {len(arrays['text_features'])} text_features for {len(arrays['class_names'])} class_names."
+        )
+    if "images" in arrays and not (
+        arrays["images"].dtype == np.uint8 and arrays["images"].shape == (len(images), *arrays["images"].shape[1:3], 3)
+    ):
+        raise ValueError(
+            f"{path} holds images of shape {arrays['images'].shape} and type {arrays['images'].dtype}; "
+            f"({len(images)}, H, W, 3) and uint8 are needed."
         )
     if "groups" in arrays and arrays["groups"].shape != labels.shape:
         raise ValueError(f"{path} holds groups of shape {arrays['groups'].shape} for {len(labels)} images.")

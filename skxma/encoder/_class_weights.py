@@ -24,3 +24,13 @@ def class_weights(encoder: Any, names: Sequence[Name | None], templates: Any) ->
     weights = np.zeros((len(names), rows.shape[1]), dtype=np.float32)
     weights[known] = unit_rows(rows)
     return weights
+
+
+def prompt_features(encoder: Any, names: Sequence[Name | None], templates: Any) -> Floats:
+    """L2-normalized embeddings of each prompt of the classes (C, P, D); zero rows past a class's prompts."""
+    prompts = [[] if name is None else make_prompts(name, templates) for name in names]
+    rows = unit_rows(np.asarray(encoder.encode_text([prompt for group in prompts for prompt in group])))
+    given = np.arange(max(map(len, prompts))) < np.array([len(group) for group in prompts])[:, None]
+    features = np.zeros((*given.shape, rows.shape[1]), dtype=np.float32)
+    features[given] = rows
+    return features

@@ -7,7 +7,7 @@ from skxma import functional as F
 from skxma._paper.config import PaperConfig
 from skxma._paper.fit import class_mean_text, fit_paper
 from skxma._paper.loss import SingletonAffinity, leave_one_out_loss
-from skxma._paper.module import CrossModalCache, ProjectionNet, shared_projection
+from skxma._paper.module import CrossModalCache, make_nets
 from skxma.caches import ImageCache
 
 LIKE = torch.empty(0)
@@ -148,14 +148,42 @@ def test_class_means_leave_each_sample_out_of_its_own():
     assert float(cosines[0, 0]) == pytest.approx(float(wanted), rel=1e-5)
 
 
-def test_projection_net_starts_as_its_weight():
-    generator = torch.Generator().manual_seed(0)
-    start = shared_projection(6, 3, generator)
-    torch.testing.assert_close(start.T @ start, torch.eye(3), atol=1e-5, rtol=0)
-    net = ProjectionNet(6, 1, start, generator, LIKE)
+def test_nets_start_as_the_identity_or_as_one_projection():
     x = torch.randn(4, 6)
-    torch.testing.assert_close(net(x), F.normalize(x @ start))
-    torch.testing.assert_close(net.to_projection()(x), net(x).detach())
+    for net in make_nets(x, config()):
+        torch.testing.assert_close(net(x), F.normalize(x))
+    metanet, img2txt = make_nets(x, config(text_dim=3))
+    start = metanet.weight
+    torch.testing.assert_close(start.T @ start, torch.eye(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(img2txt.weight, start)
+    torch.testing.assert_close(metanet(x), F.normalize(x @ start))
+
+
+@pytest.mark.parametrize("text_dim", [None, 3])
+def test_nets_come_back_from_their_arrays_where_their_form_is_the_same(text_dim):
+    x, chosen = torch.randn(4, 6), config(text_dim=text_dim)
+    net, other = make_nets(x, chosen)[0], make_nets(x, config(text_dim=2))[0]
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += torch.randn(parameter.shape)
+    projection = net.to_projection()
+    torch.testing.assert_close(projection(x), net(x).detach())
+    fresh = make_nets(x, chosen)[0]
+    fresh.load_projection(projection)
+    torch.testing.assert_close(fresh(x), net(x))
+    before = other(x).detach()
+    other.load_projection(projection)
+    torch.testing.assert_close(other(x), before)
+
+
+def test_linear_nets_learn():
+    problem = make_problem(n_classes=5, shots=8, text_noise=1.5)
+    untrained, trained = (fit(problem, text_dim=6, n_epochs=n, learning_rate=1e-2) for n in (0, 20))
+    assert trained.loss_curve[-1] < trained.loss_curve[0]
+    starts = untrained.model.text_cache.metanet.weight, untrained.model.text_cache.img2txt.weight
+    ends = trained.model.text_cache.metanet.weight, trained.model.text_cache.img2txt.weight
+    np.testing.assert_array_equal(*starts)
+    assert all(np.abs(a - b).max() > 0.01 for a, b in zip(starts, ends, strict=True))
 
 
 @pytest.mark.parametrize("shots", [1, 2])

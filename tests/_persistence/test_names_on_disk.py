@@ -138,7 +138,8 @@ def test_names_on_disk_stay_as_files_have_them():
 
 def test_every_name_of_format_1_has_one_of_today():
     assert set(format_1._RECORDS.values()) == {type_on_disk(record) for record in RECORDS.values()}
-    assert set(format_1._ESTIMATORS.values()) == {type_on_disk(record) for record in ESTIMATORS.values()}
+    younger = {"rla/1", "stat-a/1", "timo/1"}
+    assert set(format_1._ESTIMATORS.values()) == {type_on_disk(record) for record in ESTIMATORS.values()} - younger
     for old, renamed in format_1._FIELDS.items():
         assert set(renamed.values()) <= set(RECORDS[format_1._RECORDS[old].partition("/")[0]].fields)
 

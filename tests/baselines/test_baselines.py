@@ -21,7 +21,10 @@ from skxma.baselines import (
     LPPlusPlusClassifier,
     MultiModalAdapterClassifier,
     ProKeRClassifier,
+    RLAClassifier,
+    StatAClassifier,
     TaskResClassifier,
+    TIMOClassifier,
     TipAdapterClassifier,
     TipAdapterFClassifier,
     ZeroShotClassifier,
@@ -34,9 +37,10 @@ SHORT = {
     CrossModalLinearProbe: {"n_steps": 100},
     LPPlusPlusClassifier: {"n_epochs": 60},
     MultiModalAdapterClassifier: {"width": 16, "n_epochs": 10},
+    RLAClassifier: {"n_epochs": 30, "learning_rate": 1e-2},
     TaskResClassifier: {"n_epochs": 20},
 }
-IGNORES_PICTURES = (ZeroShotClassifier,)
+IGNORES_PICTURES = (ZeroShotClassifier, StatAClassifier)
 
 
 def make(kind, **parameters):
@@ -214,6 +218,81 @@ def test_gda_of_one_shot_is_zero_shot():
     problem = make_problem(n_classes=5, shots=1)
     fitted = make(GDAClassifier, text_features=problem.text).fit(problem.X, problem.y)
     assert np.allclose(fitted.predict_proba(problem.X_test), fitted.zero_shot(problem.X_test))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 5.0])
+def test_timo_is_its_formula(gamma, problem):
+    rng = np.random.default_rng(0)
+    prompts = problem.text[:, None] + 0.3 * rng.standard_normal((5, 3, 16))
+    prompts /= np.linalg.norm(prompts, axis=2, keepdims=True)
+    fitted = make(TIMOClassifier, text_features=prompts, alpha=20.0, gamma=gamma).fit(problem.X, problem.y)
+    X, query = problem.X.astype(float), problem.X_test.astype(float)
+    samples, labels, texts = [X], [problem.y], []
+    for c in range(5):
+        mean = X[problem.y == c].mean(0)
+        score = prompts[c] @ mean / np.linalg.norm(mean)
+        weight = np.exp(gamma * score / np.linalg.norm(score))
+        text = weight @ prompts[c]
+        texts.append(text / np.linalg.norm(text))
+        samples.append(score[:, None] * prompts[c])
+        labels.append(np.full(3, c))
+    samples, labels = np.concatenate(samples), np.concatenate(labels)
+    means = np.stack([samples[labels == c].mean(0) for c in range(5)])
+    covariance = np.cov((samples - means[labels]).T)
+    inverse = 16 * np.linalg.pinv((len(samples) - 1) * covariance + np.trace(covariance) * np.eye(16))
+    weight, bias = means @ inverse, np.log(1 / 5) - 0.5 * np.einsum("nd,dc,nc->n", means, inverse, means)
+    expected = 20 * query @ np.stack(texts).T + query @ weight.T + bias
+    assert np.allclose(fitted.decision_function(problem.X_test), expected, atol=1e-3)
+
+
+def test_timo_picks_the_weight_of_the_text_by_left_out_answers(problem):
+    good = make(TIMOClassifier, text_features=problem.text).fit(problem.X, problem.y)
+    bad = make(TIMOClassifier, text_features=problem.text[[1, 2, 3, 4, 0]]).fit(problem.X, problem.y)
+    assert bad.alpha_ < good.alpha_
+    assert bad.score(problem.X_test, problem.y_test) > 0.6
+
+
+def test_prompts_one_by_one_are_those_of_names_and_templates(problem):
+    """Of an encoder, of arrays of different lengths, and averaged for the methods that take one text per class."""
+    from skxma import CLIPEncoder
+    from skxma.prompts import make_prompts
+
+    names = {0: ["a fox", "a red animal"], 1: "an owl", 2: None}
+    encoder = CLIPEncoder("tiny")
+    X = encoder.encode_text(["a fox", "an owl", "a bear"])
+    y = np.arange(3)
+    templates = ["a photo of {}", "a drawing of {}"]
+    by_encoder = TIMOClassifier(encoder, class_names=names, templates=templates).fit(X, y)
+    prompts = {c: name and np.asarray(encoder.encode_text(make_prompts(name, templates))) for c, name in names.items()}
+    assert [len(rows) for rows in list(prompts.values())[:2]] == [4, 2]
+    by_array = TIMOClassifier("precomputed", text_features=prompts).fit(np.asarray(X), y)
+    assert np.allclose(by_encoder.decision_function(X), by_array.decision_function(np.asarray(X)), atol=1e-4)
+    for kind in (ZeroShotClassifier, TIMOClassifier):
+        found = kind("precomputed", text_features=prompts).fit(np.asarray(X), y).text_features_
+        wanted = ZeroShotClassifier(encoder, class_names=names, templates=templates).fit(X, y).text_features_
+        assert np.allclose(found, wanted, atol=1e-5)
+
+
+def test_rla_is_adam_on_its_loss(problem):
+    parameters = {"n_epochs": 40, "learning_rate": 1e-2}
+    fitted = make(RLAClassifier, text_features=problem.text, **parameters).fit(problem.X, problem.y)
+    X, T, y = torch.tensor(problem.X).double(), torch.tensor(problem.text).double(), torch.tensor(problem.y)
+    W = torch.eye(16, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([W], lr=1e-2, eps=1e-4)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
+    for _ in range(40):
+        logits = 100 * torch.nn.functional.normalize(X @ W.T, dim=1) @ T.T
+        loss = torch.nn.functional.cross_entropy(logits, y) + (W - torch.eye(16)).square().sum() / 4
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        decay.step()
+    assert np.allclose(fitted.adapter_, W.detach(), atol=1e-3)
+    mapped = problem.X_test @ fitted.adapter_.T
+    expected = 100 * mapped / np.linalg.norm(mapped, axis=1, keepdims=True) @ problem.text.T
+    assert np.allclose(fitted.decision_function(problem.X_test), expected, atol=1e-2)
+    start = make(RLAClassifier, text_features=problem.text, n_epochs=0).fit(problem.X, problem.y)
+    assert np.allclose(start.decision_function(problem.X_test), zero_shot(problem, problem.X_test), atol=1e-4)
 
 
 def test_proker_is_its_formula(problem):

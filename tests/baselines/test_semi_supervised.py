@@ -7,11 +7,18 @@ from problems import make_problem
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
-from skxma.baselines import LabelSpreadingProbe, SelfTrainingProbe, SSTextUClassifier, TransCLIPClassifier
-from skxma.baselines._ss_text_u import class_shares, transport
-from skxma.baselines._trans_clip import Graph
+from skxma._statistics import class_shares
+from skxma.baselines import (
+    LabelSpreadingProbe,
+    SelfTrainingProbe,
+    SSTextUClassifier,
+    StatAClassifier,
+    TransCLIPClassifier,
+)
+from skxma.baselines._semi_supervised import Graph
+from skxma.baselines._ss_text_u import transport
 
-ALL = (TransCLIPClassifier, SSTextUClassifier, SelfTrainingProbe, LabelSpreadingProbe)
+ALL = (TransCLIPClassifier, StatAClassifier, SSTextUClassifier, SelfTrainingProbe, LabelSpreadingProbe)
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +105,49 @@ def test_scikit_learns_own_are_scikit_learns(problem, marked):
     spreading = LabelSpreading().fit(X, marked)
     probe = LabelSpreadingProbe("precomputed", unlabeled_label=-1).fit(problem.X, marked)
     np.testing.assert_allclose(probe.predict_proba(problem.X_test), spreading.predict_proba(problem.X_test), atol=1e-3)
+
+
+def test_stat_a_by_hand(problem, marked):
+    clf = StatAClassifier("precomputed", text_features=problem.text, unlabeled_label=-1, n_iter=1, alpha=2.0)
+    clf.fit(problem.X, marked)
+    X, T = clf.pool_.astype(np.float64), problem.text.astype(np.float64)
+    prior = np.exp(100 * X @ T.T)
+    prior /= prior.sum(1, keepdims=True)
+    cosines = X @ X.T - 9 * np.eye(len(X))
+    W = np.where(cosines >= np.sort(cosines, axis=1)[:, -3:][:, :1], cosines, 0)
+
+    def assign(z, means, variances):
+        density = -0.5 * ((X[:, None] - means) ** 2 / variances + np.log(variances)).sum(2)
+        for _ in range(5):
+            z = prior * np.exp((density + 50 / 6 * (W.T @ z + W @ z)) / 50)
+            z /= z.sum(1, keepdims=True)
+        return z
+
+    anchor = np.einsum("ic,icd->d", prior, (X[:, None] - T) ** 2) / len(X)
+    z = assign(prior, T, np.repeat(anchor[None], 4, axis=0))
+    counts = np.bincount(z.argmax(1), minlength=4)[:, None]
+    share = counts / (2 + counts)
+    own = z.T @ X
+    means = share * own / np.linalg.norm(own, axis=1, keepdims=True) + (1 - share) * T
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    spread = np.einsum("ic,icd->cd", z, (X[:, None] - means) ** 2) / z.sum(0)[:, None]
+    variances = share * spread + (1 - share) * (anchor + (T - means) ** 2)
+    np.testing.assert_allclose(clf.means_, means, atol=1e-5)
+    np.testing.assert_allclose(clf.variances_, variances, rtol=1e-3)
+    np.testing.assert_allclose(clf.assignments_, assign(z, means, variances), atol=1e-3)
+
+
+def test_stat_a_answers_its_own_pool_with_its_assignments(problem, marked):
+    clf = StatAClassifier("precomputed", text_features=problem.text, unlabeled_label=-1).fit(problem.X, marked)
+    np.testing.assert_allclose(clf.predict_proba(clf.pool_), clf.assignments_, atol=1e-5)
+
+
+def test_stat_a_without_a_pool_is_zero_shot_and_keeps_the_anchor_of_a_class_without_images(problem, marked):
+    labeled = marked >= 0
+    clf = StatAClassifier("precomputed", text_features=problem.text, unlabeled_label=-1)
+    alone = clf.fit(problem.X[labeled], marked[labeled])
+    np.testing.assert_allclose(alone.predict_proba(problem.X_test), alone.zero_shot(problem.X_test), atol=1e-6)
+    some = labeled | (problem.y < 2)
+    few = clf.fit(problem.X[some], marked[some])
+    moved = np.linalg.norm(few.means_ - problem.text, axis=1)
+    assert moved[2:].max() < moved[:2].min()

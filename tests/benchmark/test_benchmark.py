@@ -21,6 +21,7 @@ from skxma._statistics import calibration_error
 from skxma.baselines import SSTextUClassifier, TipAdapterClassifier, ZeroShotClassifier
 from skxma.benchmark import _runner as benchmark
 from skxma.benchmark._cell import PeakMemory, run_cell
+from skxma.benchmark._parts import load_parts
 from skxma.benchmark._problem import Problem, load_problem
 from skxma.benchmark._report import _styles, format_table, plot_curves, summarize
 from skxma.benchmark._results_file import COLUMNS, append_row, failures, read_results
@@ -197,13 +198,13 @@ def test_what_failed_is_tried_again_and_then_counts(features, tmp_path):
 def test_a_data_set_that_vanishes_on_the_way_is_recorded_and_the_others_run(features, tmp_path, monkeypatch):
     out, asked = tmp_path / "r.csv", []
 
-    def vanishing(source, **how):
+    def vanishing(source, protocol, **how):
         asked.append(source)
         if asked.count(source) > 1 and source != features:
             raise FileNotFoundError(f"{source} is gone")
-        return load_problem(features) if source == features else Problem(source, *np.empty((2, 0)))
+        return [load_problem(features) if source == features else Problem(source, *np.empty((2, 0)))]
 
-    monkeypatch.setattr(benchmark, "load_problem", vanishing)
+    monkeypatch.setattr(benchmark, "load_parts", vanishing)
     run_benchmark(["first", features], ["zero-shot"], shots=[1], seeds=1, out=out)
     assert [(row["dataset"], row["error"]) for row in lines(out)] == [
         ("first", "FileNotFoundError: first is gone"),
@@ -408,6 +409,11 @@ def test_base_to_novel_learns_base_classes_and_is_tested_among_novel_ones(tmp_pa
     assert list(novel.class_names) == [0, 1, 2, 3]
     assert set(novel.y[novel.draw(2, "none", 0).train]) == {0, 1}
     assert set(novel.y[novel.draw(2, "none", 0).test]) == {2, 3}
+    everything = load_problem("dtd/all", root=tmp_path, encoder="tiny")
+    assert set(everything.y[everything.draw(2, "none", 0).train]) == {0, 1}
+    assert set(everything.y[everything.draw(2, "none", 0).test]) == {0, 1, 2, 3}
+    parts = load_parts("dtd", "base-to-novel", root=tmp_path, encoder="tiny")
+    assert [part.name for part in parts] == ["dtd/base", "dtd/novel", "dtd/all"]
     out = tmp_path / "r.csv"
     run_benchmark(["dtd/base", "dtd/novel"], QUICK, shots=[2], seeds=1, out=out, root=tmp_path, encoder="tiny")
     rows = lines(out)
@@ -453,7 +459,7 @@ def test_a_shift_is_tested_with_what_was_learned_on_imagenet(tmp_path):
 
 def test_unknown_halves_and_names_are_refused(tmp_path):
     plant_coop(tmp_path)
-    with pytest.raises(ValueError, match="base or novel"):
+    with pytest.raises(ValueError, match="base, novel or all"):
         load_problem("dtd/new", root=tmp_path, encoder="tiny")
     with pytest.raises(FileNotFoundError, match="with root where they lie"):
         load_problem("dtd")
@@ -473,7 +479,7 @@ def test_all_methods_can_be_made():
     assert list(made) == list(METHODS)
     assert len({type(estimator) for estimator in made.values()}) == len(METHODS)
     without = benchmark._estimators(None, "none")
-    assert set(METHODS) - set(without) == {"trans-clip", "ss-text-u", "self-training", "label-spreading"}
+    assert set(METHODS) - set(without) == {"trans-clip", "stat-a", "ss-text-u", "self-training", "label-spreading"}
 
 
 def test_a_pool_is_half_of_the_test_and_its_labels_are_not_seen(features, tmp_path, monkeypatch):

@@ -50,6 +50,27 @@ def test_images_without_labels_are_learned_from(folder, capsys):
     Path(target).unlink()
 
 
+def test_class_frequencies_in_place_in_a_file_or_of_the_batch(folder, tmp_path, capsys):
+    known = [json.loads(run_predict(folder, capsys))[0]["answers"][i]["class"] for i in range(3)]
+    assert sorted(known) == sorted(path.name for path in (folder / "pics").iterdir())
+    shares = dict.fromkeys(known, 0.0) | {known[2]: 1.0}
+    (tmp_path / "shares.json").write_text(json.dumps(shares))
+    for given in (",".join(f"{label}={share}" for label, share in shares.items()), str(tmp_path / "shares.json")):
+        found = json.loads(run_predict(folder, capsys, "--class-prior", given))
+        assert {image["answers"][0]["class"] for image in found} == {known[2]}
+    assert run_predict(folder, capsys, "--class-prior", "batch") == run_predict(folder, capsys)
+    assert main(["predict", str(folder / "m.skxma"), str(folder / "new"), "--class-prior", "owl=1"]) == 1
+    assert "'owl', which the model does not know" in capsys.readouterr().err
+    assert main(["predict", str(folder / "m.skxma"), str(folder / "new"), "--class-prior", "none.json"]) == 1
+    assert "no file none.json with shares" in capsys.readouterr().err
+
+
+def run_predict(folder, capsys, *more):
+    words = ["predict", str(folder / "m.skxma"), str(folder / "new"), "--top", "3", "--format", "json", *more]
+    assert main(words) == 0
+    return capsys.readouterr().out
+
+
 def test_predictions_as_table_csv_and_json_agree(folder, capsys):
     def run(form):
         assert main(["predict", str(folder / "m.skxma"), str(folder / "new"), "--top", "2", "--format", form]) == 0

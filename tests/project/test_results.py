@@ -85,8 +85,27 @@ def test_unbalanced_classes_run_from_one_to_the_most():
     assert (np.bincount(problem.y[draw.test]) == 4).all()
 
 
+PROTOCOLS = ["domain", "base-to-novel"]
+
+
 @pytest.mark.slow
-def test_the_page_is_written_and_goes_on_where_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("parts", "methods", "headings"),
+    [
+        (
+            [part for part in results.PARTS if part not in PROTOCOLS],
+            ["xmadapter", "zero-shot", "tip-adapter-f"],
+            ["## Comparison", "### small_x_y", "## Ablation", "### Useless text", "### Wrong labels", "### Unbalanced"],
+        ),
+        (
+            PROTOCOLS,
+            ["zero-shot", "tip-adapter"],
+            ["## Domain", "### emoji, domain by domain", "## Base-to-novel", "### small_x_y, base-to-novel"],
+        ),
+    ],
+    ids=["parts", "protocols"],
+)
+def test_the_page_is_written_and_goes_on_where_it_was(parts, methods, headings, tmp_path, monkeypatch):
     for name, n_classes in (("small_x_y", 4), ("large_x_y", 6)):
         problem = make_problem(n_classes=n_classes, shots=20, n_test=1)
         save_features(
@@ -97,20 +116,13 @@ def test_the_page_is_written_and_goes_on_where_it_was(tmp_path, monkeypatch):
             class_names=list("abcdef")[:n_classes],
         )
     page, cells = tmp_path / "results.md", tmp_path / "cells.csv"
-    command = ["results.py", str(tmp_path), "--seeds", "2", "--methods", "xmadapter", "zero-shot", "tip-adapter-f"]
+    command = ["results.py", str(tmp_path), "--seeds", "2", "--methods", *methods, "--parts", *parts]
     monkeypatch.setattr(sys, "argv", [*command, "--shots", "1", "16", "--out", str(page), "--cells", str(cells)])
     results.main()
     first, files = page.read_text(encoding="utf-8"), sorted(tmp_path.glob("cells*.csv"))
-    assert len(files) == len(results.PARTS)
-    for part in (
-        "## Comparison",
-        "### small_x_y",
-        "## Ablation",
-        "### Useless text",
-        "### Wrong labels",
-        "### Unbalanced",
-    ):
-        assert part in first
+    assert len(files) == len(parts)
+    for heading in headings:
+        assert heading in first
     assert "nan" not in first
     assert str(tmp_path) not in first
     sizes = [len(file.read_bytes()) for file in files]
@@ -134,6 +146,27 @@ def test_unlabeled_part_says_what_the_pool_changed(tmp_path):
     assert "| a | +10.0 ± 0.0 (10.0 → 10.0) |" in plain
     assert "−5.0 ± 0.0" in mixed
     assert unlabeled(Cells(tmp_path / "none.csv"))[2] == "Not run."
+
+
+def test_protocols_say_what_the_cells_have(tmp_path):
+    from protocols_page import protocols
+
+    shifted, novel = tmp_path / "shifted.csv", tmp_path / "novel.csv"
+    for name, own, other in (("a/same", 0.9, 0.8), ("a/blur", 0.5, 0.6), ("a/noise", 0.7, 0.2)):
+        add(shifted, "xmadapter", name, 0, own)
+        add(shifted, "zero-shot", name, 0, other)
+    for name, own, other in (("a/base", 0.8, 0.5), ("a/novel", 0.4, 0.5), ("a/all", 0.3, 0.2)):
+        add(novel, "xmadapter", name, 0, own)
+        add(novel, "zero-shot", name, 0, other)
+    text = "\n".join(protocols(Cells(shifted), Cells(novel)))
+    assert "Mean over the shifted parts that have enough images (1 shot: 2):" in text
+    assert "- At 1 shot the default is first with 60.0 %, 20.0 points above the best rival, zero-shot (40.0 %)." in text
+    assert "| accuracy %, 1 shot | same | blur | noise |" in text
+    assert "| xmadapter (default) | **53.3 (80.0 / 40.0 / 30.0)** |" in text
+    assert "| zero-shot | 50.0 (50.0 / 50.0 / 20.0) |" in text
+    assert "- a/novel, 1 shot: 10.00 points below zero-shot." in text
+    nothing = Cells(tmp_path / "none.csv")
+    assert protocols(nothing, nothing).count("Not run.") == 2
 
 
 def test_others_are_in_the_pool_and_never_learned_or_tested():
