@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-from skxma._persistence import model_file
+from skxma._persistence import hub, model_file
 from skxma._persistence.estimator_state import find_estimator, unpack_estimator
 from skxma.errors import ModelFileError
 
@@ -14,15 +14,18 @@ __all__ = ["load"]
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Load a classifier that its `save` wrote.
+    """Load a classifier that its `save` or `push_to_hub` wrote.
 
     Nothing in the file is run, and only classes of a fixed list are made; neither the network nor any other file is
-    touched. An encoder that the file names is loaded when images are to be predicted. `memory` and the `cache_dir` of
-    a `CLIPEncoder` are not in the file where they name a place on disk: give them with ``set_params``.
+    touched, but for a model of the hub. An encoder that the file names is loaded when images are to be predicted.
+    `memory` and the `cache_dir` of a `CLIPEncoder` are not in the file where they name a place on disk: give them with
+    ``set_params``.
 
     Parameters
     ----------
     path : str or path-like
+        A file, or "hf-hub:organization/name" for a model of the Hugging Face hub, which is fetched where the hub's
+        cache lacks it or has an older one; "@revision" behind it names a revision.
 
     Returns
     -------
@@ -32,10 +35,14 @@ def load(path: str | os.PathLike[str]) -> Any:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If there is no such file, or no model in such a repository.
+    OSError
+        If a model of the hub is not in the cache, and the hub can't be reached.
     skxma.errors.ModelFileError
         If it is no model file, is damaged, or needs a later release; a ValueError.
     """
+    if isinstance(path, str) and path.startswith(hub.PREFIX):
+        path = hub.fetch(path)
     state, arrays = model_file.read(path)
     try:
         record = find_estimator(state)

@@ -50,6 +50,8 @@ class Predictor:
     def __init__(self, path, n_threads=0):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = n_threads
+        # errors alone: it warns of constants that it does not compute in advance
+        options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         about = self.session.get_modelmeta().custom_metadata_map
         if "skxma_version" not in about:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -42,8 +44,9 @@ from skxma._labels import (
     split_unlabeled,
     with_spelling_of,
 )
-from skxma._persistence import model_file
+from skxma._persistence import hub, model_file
 from skxma._persistence.estimator_state import pack_estimator
+from skxma._persistence.model_card import model_card
 from skxma._runtime.callbacks import FitTask
 from skxma._runtime.device import PRECISIONS, explain_out_of_memory
 from skxma._runtime.doc_links import doc_link_parameters, doc_link_template
@@ -359,6 +362,59 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """
         check_is_fitted(self)
         model_file.write(path, *pack_estimator(self))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        license: str | None = None,
+        include_paths: bool = False,
+        commit_message: str = "Upload a classifier of skxma",
+    ) -> str:
+        """Upload the fitted classifier to the Hugging Face hub, for ``skxma.load("hf-hub:organization/name")``.
+
+        One commit brings the model file, as `save` writes it, and a card with the classes, the encoder, the left-out
+        accuracy and what the file discloses; a card that is there is replaced. An upload that breaks off changes
+        nothing in the repository. Log in before with ``hf auth login``.
+
+        Parameters
+        ----------
+        repo_id : str
+            "organization/name"; it is created if it does not exist.
+        private : bool, default=True
+            Whether a repository that is created can be seen by you alone; the embeddings in the file disclose
+            something of the images.
+        license : str, optional
+            A name of the hub's list, such as "cc-by-4.0".
+        include_paths : bool, default=False
+            Whether the paths of the support images go along.
+        commit_message : str, default="Upload a classifier of skxma"
+            Of the commit.
+
+        Returns
+        -------
+        url : str
+            Address of the repository.
+
+        Raises
+        ------
+        ValueError
+            `repo_id` is no name of a repository.
+        skxma.errors.ModelFileError
+            A parameter that a model file cannot hold, before anything is sent.
+        OSError
+            The hub cannot be reached or refuses, or the upload broke off.
+        """
+        check_is_fitted(self)
+        shared = copy.copy(self)
+        if not include_paths:
+            shared.sample_names_ = None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / hub.MODEL_FILE
+            shared.save(path)
+            card = model_card(shared, repo_id, license)
+            return hub.upload(repo_id, path, card, private=private, message=commit_message)
 
     @contextmanager
     def _first_task(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Iterator[Task]:

@@ -79,6 +79,18 @@ def test_the_version_stands_in_one_place():
     assert not re.search(r"^version:", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def test_the_example_of_deployment_pins_what_ci_uses():
+    pins = set((ROOT / ".ci" / "constraints.txt").read_text().splitlines())
+    assert set((ROOT / "examples" / "deploy" / "requirements.txt").read_text().split()) <= pins
+
+
+@pytest.mark.parametrize("place", [".", "examples/deploy"])
+def test_containers_run_as_a_user(place):
+    lines = (ROOT / place / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    last = [line.split()[0] for line in lines if line and not line.startswith("#")]
+    assert last.index("USER") < last.index("ENTRYPOINT")
+
+
 def test_hooks_are_the_releases_that_ci_uses():
     pins = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / ".ci" / "constraints.txt").read_text(), re.MULTILINE))
     hooks = re.findall(r"github\.com/[\w-]+/([\w-]+)\s+rev: v(\S+)", (ROOT / ".pre-commit-config.yaml").read_text())

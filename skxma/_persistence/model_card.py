@@ -1,0 +1,96 @@
+"""The card of a model on the hub: what it knows, how good it is, what its file discloses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skxma._statistics import calibration_error
+from skxma._version import __version__
+from skxma.inspection import support_labels
+from skxma.inspection._evaluation import labeled_samples, left_out_accuracy
+
+LONGEST_LIST = 100
+
+
+def model_card(clf: Any, repo: str, license_name: str | None) -> str:
+    """Describe a fitted classifier in Markdown with the hub's header.
+
+    Parameters
+    ----------
+    clf : BaseFewShotClassifier
+        Fitted.
+    repo : str
+        Where it goes, for the example.
+    license_name : str or None
+        A name of the hub's list, such as "cc-by-4.0".
+    """
+    from huggingface_hub import ModelCardData
+
+    header = ModelCardData(
+        license=license_name,
+        library_name="skxma",
+        pipeline_tag="image-classification",
+        tags=["skxma", "few-shot", "clip"],
+    ).to_yaml()
+    encoder = clf.encoder if isinstance(clf.encoder, str) else getattr(clf.encoder, "model", type(clf.encoder).__name__)
+    paths = getattr(clf, "sample_names_", None) is not None
+    lines = [
+        "---",
+        header,
+        "---",
+        "",
+        f"# {repo.rpartition('/')[2]}",
+        "",
+        f"A few-shot image classifier, `{type(clf).__name__}` of skxma {__version__}. No code in its file is run.",
+        "",
+        "```python",
+        "import skxma",
+        "",
+        f'clf = skxma.load("hf-hub:{repo}")',
+        'clf.predict(["image.jpg"])',
+        "```",
+        "",
+        f"- Encoder: `{encoder}`, `{clf.encoder_fingerprint_}`; its weights are not in the file.",
+        f"- Accuracy: {_accuracy(clf)}",
+        f"- The file discloses: the names of the classes, the embeddings of the {len(clf.image_cache_.keys)} support "
+        f"images, from which similar images can be recognized{', and the paths of these images' if paths else ''}.",
+        f"- License: {license_name or 'none given'}.",
+        "",
+        "| class | shots |",
+        "|---|---:|",
+        *_class_rows(clf),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _accuracy(clf: Any) -> str:
+    """Left-out accuracy and calibration, in words."""
+    found = left_out_accuracy(clf)
+    if found is None or not found.n:
+        return "not measured on images that the model has not learned from."
+    counted = labeled_samples(clf)
+    right = (clf.left_out_label_ == support_labels(clf))[counted]
+    error = calibration_error(np.asarray(clf.left_out_probability_, dtype=float)[counted], right)
+    return (
+        f"{found.value:.1%} ({found.level:.0%} interval {found.low:.1%} to {found.high:.1%}) of {found.n} support "
+        f"images, each predicted without its label; calibration error {error:.1%}. Both are optimistic at few shots, "
+        "because settings were chosen on the same images."
+    )
+
+
+def _class_rows(clf: Any) -> list[str]:
+    """Rows of the table of classes; of very many the first."""
+    labels = support_labels(clf)[labeled_samples(clf)]
+    shown = clf.classes_[:LONGEST_LIST]
+    rows = [f"| {_cell(label)} | {int(np.sum(labels == label))} |" for label in shown]
+    more = len(clf.classes_) - len(shown)
+    return [*rows, f"| and {more} more | |"] if more else rows
+
+
+def _cell(label: Any) -> str:
+    """A label that stays in its cell and is no markup."""
+    text = " ".join(str(label).split())
+    return "".join(f"\\{c}" if c in "\\|<>[]*_`#" else c for c in text)
