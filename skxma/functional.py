@@ -311,8 +311,8 @@ def log_mean_evidence(evidence: Tensor, mass: Tensor) -> Tensor:
     return torch.log(evidence / mass.clamp_min(EPS) + EVIDENCE_FLOOR)
 
 
-def fill_absent(scores: Tensor, present: Tensor) -> Tensor:
-    """Give classes that an expert cannot score the row's mean plus one standard deviation over those that it scores.
+def fill_absent(scores: Tensor, present: Tensor, deviations: float = 1.0) -> Tensor:
+    """Give classes that an expert cannot score the row's mean plus some deviations over those that it scores.
 
     The mean alone would cost 8 points where half of the classes have no images and the text is good.
 
@@ -321,6 +321,8 @@ def fill_absent(scores: Tensor, present: Tensor) -> Tensor:
     scores : Tensor of shape (..., C)
     present : bool Tensor broadcastable to `scores`
         Without any False the scores come back as they are; a row with nothing present becomes 0.
+    deviations : float
+        Standard deviations of the row above its mean.
     """
     # a traced graph has no branches on data; this one only saves time
     if not torch.compiler.is_compiling() and bool(present.all()):
@@ -330,7 +332,7 @@ def fill_absent(scores: Tensor, present: Tensor) -> Tensor:
     seen = torch.where(present, scores, 0.0)
     mean = seen.sum(-1, keepdim=True) / count
     variance = (torch.where(present, scores - mean, 0.0) ** 2).sum(-1, keepdim=True) / count
-    return torch.where(present, scores, mean + variance.sqrt())
+    return torch.where(present, scores, mean + deviations * variance.sqrt())
 
 
 def noisy_log_likelihood(log_probability: Tensor, noise_rate: Tensor | float, n_classes: int) -> Tensor:

@@ -21,6 +21,11 @@ from skxma.caches import Projection
 TEXT_EXPERTS = ("text_cache", "centered_text")
 IMAGE_EXPERTS = ("image_cache", "prototype", "gaussian")
 
+IMAGELESS_DEVIATIONS = 1.5
+"""Deviations above the row's mean that an image expert gives a class without images. Of .5 to 3 tried on the CIFAR
+files, ImageNet tasks and emoji with half of the classes known by text alone, 1.5 has the best accuracy; with 1 these
+classes lose 2 to 13 points more."""
+
 
 @dataclass(frozen=True)
 class LeaveOneOutScores:
@@ -67,7 +72,7 @@ def image_scores(queries: QueryScores, support: MetricSupport, mass: Tensor, sca
     """Scores of image cache, prototype and Gaussian (3, n, C); `mass` (n, C) or (C,) is 0 where a class has no keys."""
     cache = F.class_log_evidence(queries.key_cosines, support.labels, support.weights, mass, scale.beta)
     scores = torch.stack([cache, queries.prototype, queries.gaussian / scale.gaussian])
-    return F.fill_absent(scores, mass > 0)
+    return F.fill_absent(scores, mass > 0, IMAGELESS_DEVIATIONS)
 
 
 def mass_without_self(support: MetricSupport, rows: Tensor, singleton: Tensor) -> Tensor:

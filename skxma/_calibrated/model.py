@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._calibrated.config import WarmStart
-from skxma._calibrated.experts import text_scores
+from skxma._calibrated.experts import IMAGELESS_DEVIATIONS, text_scores
 from skxma._calibrated.metric import IDENTITY_ROOT, CenteredBasis, Metric, class_mean_scores
 from skxma._index.clustered import build_index
 from skxma._index.clusters import KeyClusters, can_be_clustered, cluster_keys
@@ -256,14 +256,16 @@ class MetricScorer:
         """Fused experts (n, C) of embeddings (n, D), `first` (J', n, C) being those that no metric changes."""
         queries, present = self.metric(features), self.mass > 0
         prototype, gaussian = class_mean_scores(queries, self.means)
-        others = F.fill_absent(torch.stack([prototype, gaussian / self.component.gaussian]), present)
+        others = F.fill_absent(
+            torch.stack([prototype, gaussian / self.component.gaussian]), present, IMAGELESS_DEVIATIONS
+        )
         (weights,) = to_tensors(self.component.weights, like=features)
         n_first = len(first)
         rest = torch.tensordot(weights[:n_first], first, dims=1)
         rest = rest + torch.tensordot(weights[n_first + 1 :], others[: len(weights) - n_first - 1], dims=1)
 
         def fuse(evidence: Tensor) -> Tensor:
-            cache = F.fill_absent(F.log_mean_evidence(evidence, self.mass), present)
+            cache = F.fill_absent(F.log_mean_evidence(evidence, self.mass), present, IMAGELESS_DEVIATIONS)
             return rest + weights[n_first] * cache
 
         def plus(more: Tensor) -> Combine:
