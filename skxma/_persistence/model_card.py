@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from skxma._fitted import SCORE_INTERVAL
 from skxma._statistics import calibration_error
 from skxma._version import __version__
 from skxma.inspection import support_labels
-from skxma.inspection._evaluation import labeled_samples, left_out_accuracy
+from skxma.inspection._evaluation import labeled_samples
 
 LONGEST_LIST = 100
 
@@ -68,16 +70,15 @@ def model_card(clf: Any, repo: str, license_name: str | None) -> str:
 
 def _accuracy(clf: Any) -> str:
     """Left-out accuracy and calibration, in words."""
-    found = left_out_accuracy(clf)
-    if found is None or not found.n:
+    if math.isnan(getattr(clf, "left_out_score_", math.nan)):
         return "not measured on images that the model has not learned from."
     counted = labeled_samples(clf)
     right = (clf.left_out_label_ == support_labels(clf))[counted]
     error = calibration_error(np.asarray(clf.left_out_probability_, dtype=float)[counted], right)
+    low, high = clf.left_out_interval_
     return (
-        f"{found.value:.1%} ({found.level:.0%} interval {found.low:.1%} to {found.high:.1%}) of {found.n} support "
-        f"images, each predicted without its label; calibration error {error:.1%}. Both are optimistic at few shots, "
-        "because settings were chosen on the same images."
+        f"{clf.left_out_score_:.1%} ({SCORE_INTERVAL:.0%} interval {low:.1%} to {high:.1%}) is to be expected on new images "
+        f"of the same kind, by the answers to {counted.sum()} support images, each left out; calibration error {error:.1%}."
     )
 
 
