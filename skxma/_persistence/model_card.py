@@ -77,8 +77,9 @@ def _accuracy(clf: Any) -> str:
     error = calibration_error(np.asarray(clf.left_out_probability_, dtype=float)[counted], right)
     low, high = clf.left_out_interval_
     return (
-        f"{clf.left_out_score_:.1%} ({SCORE_INTERVAL:.0%} interval {low:.1%} to {high:.1%}) is to be expected on new images "
-        f"of the same kind, by the answers to {counted.sum()} support images, each left out; calibration error {error:.1%}."
+        f"{clf.left_out_score_:.1%} ({SCORE_INTERVAL:.0%} interval {low:.1%} to {high:.1%}) is to be expected on new "
+        f"images of the same kind, by the answers to {counted.sum()} support images, each left out; calibration error "
+        f"{error:.1%}."
     )
 
 
