@@ -75,14 +75,15 @@ class LeftOutSupport:
     ----------
     honest : LeftOutLogits
         By weights and metrics that did not see the sample either.
-    logits : Tensor of shape (2, N, C)
-        By those of the model, on which what follows is trained, in two summands as in `honest`.
+    fitted : LeftOutLogits
+        By those of the model, on whose logits the residual is trained. The open-set score is theirs too: it depends on
+        the scale of the weights, which is another one in each fold.
     scores : LeaveOneOutScores
         In the best metric.
     """
 
     honest: LeftOutLogits
-    logits: Tensor
+    fitted: LeftOutLogits
     scores: LeaveOneOutScores
 
 
@@ -102,9 +103,9 @@ def leave_support_out(
     parts = [LeftOutLogits.of(s, o.fusion.weights, o.full_fusion.weights) for s, o in zip(scores, best, strict=True)]
     fitted = LeftOutLogits.mean(parts, [one.averaging_weight for one in best])
     if folds is None:
-        return LeftOutSupport(fitted, fitted.logits, scores[0])
+        return LeftOutSupport(fitted, fitted, scores[0])
     honest = cross_fitted_logits(selection.cross_fitted, folds, scores[0].singleton, config)
-    return LeftOutSupport(honest, fitted.logits, scores[0])
+    return LeftOutSupport(honest, fitted, scores[0])
 
 
 def fit_metrics(
@@ -113,17 +114,17 @@ def fit_metrics(
     """Choose the metrics, and leave each sample out of them."""
     selection = select_metrics(support, roots, config)
     left_out = leave_support_out(selection, support, config)
-    zero_shot, rest = moderate(selection.best, left_out, support, config)
-    best = [replace(one, full_fusion=one.full_fusion.scaled(zero_shot, rest)) for one in selection.best]
-    factors = left_out.logits.new_tensor([zero_shot, rest])[:, None, None]
-    return best, replace(left_out, honest=left_out.honest.scaled((zero_shot, rest)), logits=factors * left_out.logits)
+    factors = moderate(selection.best, left_out, support, config)
+    best = [replace(one, full_fusion=one.full_fusion.scaled(*factors)) for one in selection.best]
+    honest, fitted = left_out.honest.scaled(factors), left_out.fitted.scaled(factors)
+    return best, replace(left_out, honest=honest, fitted=fitted)
 
 
 def moderate(
     best: Sequence[MetricCandidate], left_out: LeftOutSupport, support: CalibrationSupport, config: CalibrationConfig
 ) -> tuple[float, float]:
     """Factors of zero-shot and of all other experts that few samples leave room for."""
-    n, n_classes = left_out.logits.shape[1:]
+    n, n_classes = left_out.honest.logits.shape[1:]
     if not config.moderated or n * n_classes > config.max_moderated_scores:
         return 1.0, 1.0
     logits, labels, row_weights = rows_by_node(left_out.honest, support.labels, left_out.scores)
@@ -213,7 +214,7 @@ def fit_calibrated(
         support = prepare_support(cache.keep(~wrong), text, config, like)
         best, left_out = fit_metrics(support, roots, config)
         cache = cache.set_aside(wrong)
-    residual, curve = fit_residual(left_out.logits.sum(0), left_out.scores, support, config)
+    residual, curve = fit_residual(left_out.fitted.logits.sum(0), left_out.scores, support, config)
     model = CalibratedModel(
         cache,
         support.text_cache,
@@ -224,7 +225,7 @@ def fit_calibrated(
         fusion_ratio=average(best, (candidate.full_fusion.fusion_ratio for candidate in best)),
         residual=residual,
     )
-    open_set = left_out.honest.open_set_scores(support.labels)
+    open_set = left_out.fitted.open_set_scores(support.labels)
     predictions = LeftOutPredictions.from_logits(logits, open_set, scores.node_weights)
     noise = posterior.float().cpu().numpy()
     judges = ~left_out.scores.singleton

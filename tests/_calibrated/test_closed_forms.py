@@ -262,7 +262,7 @@ def test_left_out_logits_of_a_fit_are_its_experts_refitted_without_the_sample(se
     cache = ImageCache(*(a.numpy() for a in (features.float(), labels, weights.float())), n_classes)
     support = prepare_support(cache, text, held, LIKE)
     selection = select_metrics(support, [("none", None)], held)
-    best, logits = selection.best, leave_support_out(selection, support, held).logits.sum(0)
+    best, logits = selection.best, leave_support_out(selection, support, held).fitted.logits.sum(0)
     f, v = support.features, support.weights
     x = f - weighted_mean(f, v)
     means, _ = class_means(x, labels, v, n_classes)
