@@ -136,7 +136,7 @@ def test_transformers_are_asked_for_before_weights_are_read(hide, monkeypatch, t
 def optional_packages():
     """What no plain installation brings, by the extras for users."""
     extras = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    for extra in ("plot", "secure", "app", "dask"):
+    for extra in ("plot", "secure", "app", "dask", "photo"):
         for requirement in extras[extra]:
             yield re.match(r"[\w-]+", requirement)[0], extra
     yield from ((name, None) for name in ("transformers", "pandas", "werkzeug"))
