@@ -46,8 +46,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     Parameters
     ----------
     encoder : str or object, default="ViT-B-32/laion2b_s34b_b79k"
-        An open_clip "model/tag", "hf-hub:org/name", "local-dir:/path", "tiny" (bundled, for first steps and tests), a
-        `CLIPEncoder`, any object with ``encode_image`` and ``encode_text``, or "precomputed": then X holds embeddings.
+        An open_clip "model/tag", "hf-hub:org/name", "local-dir:/path", "photo" (of packages, where there is no hub),
+        "tiny" (bundled, for first steps and tests), a `CLIPEncoder`, any object with ``encode_image`` and
+        ``encode_text``, or "precomputed": then X holds embeddings.
         Clones and copies share such an object; pickles of a fitted model hold it where it pickles to at most 1 MiB.
 
     class_names : mapping label -> name, sequence of names or None, default=None

@@ -54,7 +54,8 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, WeightsError):
         return (
             f"{without_code(text)} Try again where there is a network, or {RESTART} an encoder on this machine: "
-            "`skxma app --encoder local-dir:FOLDER`, or `skxma app --encoder tiny`, which is bundled."
+            "`skxma app --encoder local-dir:FOLDER`, or `skxma app --encoder photo`, which knows photographs and comes "
+            "with `pip install 'skxma[photo]'`, or `skxma app --encoder tiny`, which is bundled and knows drawings."
         )
     if isinstance(error, OutOfMemoryError):
         return (

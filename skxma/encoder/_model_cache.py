@@ -28,7 +28,7 @@ def load(
     Parameters
     ----------
     model : str
-        "name/tag" of open_clip's registry, "hf-hub:org/name", "local-dir:/path" or "tiny".
+        "name/tag" of open_clip's registry, "hf-hub:org/name", "local-dir:/path", "photo" or "tiny".
     device : torch.device
         Where it is to run.
     precision : {"fp32", "bf16", "fp16"}

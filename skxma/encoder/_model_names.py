@@ -33,6 +33,8 @@ def find_source(model: str) -> Source:
     """
     if model == "tiny":
         return Source(model, identity=identify_folder(TINY_FOLDER, model))
+    if model == "photo":
+        return Source(model, is_photo=True)
     if model.startswith("local-dir:"):
         return Source(model, identity=identify_folder(Path(model.removeprefix("local-dir:")), model))
     if model.startswith("hf-hub:"):
@@ -59,8 +61,9 @@ def _suggest(model: str, architecture: str, tag: str) -> str:
     names = sorted({name for name, _ in pretrained.list_pretrained()})
     lower = {name.lower(): name for name in names}
     close = [lower[match] for match in get_close_matches(architecture.lower(), lower, n=3, cutoff=0.5)]
-    if get_close_matches(model.lower(), ["tiny"], n=1):
-        return f"The encoder {model!r} is unknown: did you mean 'tiny'?"
+    close_own = get_close_matches(model.lower(), ["tiny", "photo"], n=1)
+    if close_own:
+        return f"The encoder {model!r} is unknown: did you mean {close_own[0]!r}?"
     known = [(name, pretrained.list_pretrained_tags_by_model(name)) for name in close]
     meant = [f"{name}/{tag}" for name, its in known if tag in its] or [f"{name}/<tag>" for name in close]
     hint = f": did you mean {' or '.join(meant)}?" if close else "."
@@ -68,5 +71,5 @@ def _suggest(model: str, architecture: str, tag: str) -> str:
     repo = f"hf-hub:{model}" if tag else "hf-hub:organization/name"
     return (
         f"The encoder {model!r} is unknown{hint} Other names: 'architecture/tag' of open_clip.list_pretrained(), "
-        f"{repo!r}, {where!r}, 'tiny'."
+        f"{repo!r}, {where!r}, 'photo', 'tiny'."
     )

@@ -17,6 +17,7 @@ from skxma._runtime.device import PRECISIONS
 from skxma._runtime.optional import require
 from skxma.encoder._checkpoints import CONFIG_NAME, fetch_checkpoint, fetch_file, fetch_folder
 from skxma.encoder._loaded_model import LoadedModel
+from skxma.encoder._photo import make_photo
 from skxma.encoder._preprocessing import make_geometry
 from skxma.encoder._source import Source
 from skxma.encoder._torchvision_compat import ensure_importable
@@ -72,6 +73,8 @@ def _prepare(
 def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tuple[Any, Callable[[list[str]], Tensor]]:
     """Build the model in fp32 on the CPU with its weights, and its tokenizer."""
     open_clip = _open_clip()
+    if source.is_photo:
+        return make_photo(open_clip.IMAGENET_CLASSNAMES)
     if source.architecture is not None:
         _check_tokenizer(open_clip.get_model_config(source.architecture), source.name)
         tag = open_clip.pretrained.get_pretrained_cfg(source.architecture, source.tag)

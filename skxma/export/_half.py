@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from skxma._runtime.optional import require
+
+EXPORT = "Export to ONNX"
 SMALLEST_ARRAY = 256
 """Entries below which an array stays as it is: halving a scalar saves nothing and costs digits."""
 
@@ -24,7 +27,7 @@ def store_in_half(graph: Any) -> Any:
     graph : onnx.ModelProto
         The same, changed.
     """
-    import onnx
+    onnx = require("onnx", what=EXPORT, extra="onnx")
 
     casts = []
     for array in graph.graph.initializer:

@@ -30,7 +30,7 @@ from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.encoder._image_tower import ImageTower
 from skxma.encoder._loaded_model import LoadedModel
 from skxma.errors import ExportError
-from skxma.export._half import store_in_half
+from skxma.export._half import EXPORT, store_in_half
 from skxma.export._modules import (
     UNKNOWN,
     ClassifierHead,
@@ -158,7 +158,7 @@ def to_onnx(
     check_exportable(clf, part)
     _check_options(opset, tolerance)
     for module in ("onnx", "onnxscript", "onnxruntime"):
-        require(module, what="Export to ONNX", extra="onnx")
+        require(module, what=EXPORT, extra="onnx")
     check_writable(path)
     largest = (HALF_TOLERANCE if half else TOLERANCE) if tolerance is None else tolerance
     head, name = ClassifierHead(clf), type(clf).__name__
@@ -204,7 +204,7 @@ def _check_size(tower: ImageTower, half: bool) -> None:
 
 def _graph(module: nn.Module, example: Tensor, inputs: str, name: str, opset: int, half: bool) -> Any:
     """Translate a module into a model of ONNX whose number of images is open; `example` has two."""
-    import onnx
+    onnx = require("onnx", what=EXPORT, extra="onnx")
 
     outputs = ["probabilities", "open_set_scores", "answers"]
     module.eval()
@@ -246,7 +246,7 @@ def _forget_the_making(graph: Any) -> None:
 
 def _compare(graph: Any, wanted: Reference, tolerance: float, what: str) -> float:
     """Run a graph with onnxruntime and refuse it if it differs; returns the largest difference of a probability."""
-    import onnxruntime
+    onnxruntime = require("onnxruntime", what=EXPORT, extra="onnx")
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
