@@ -3,8 +3,8 @@
     python benchmarks/active.py FOLDER [--seeds 5] [--strategies auto random ...] [--pool]
 
 FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; the bundled
-emoji come first. Of files with more than 200 classes 100 are drawn for each seed. Two fifths of the images of each class
-are the test and the others the pool, from which C labels are asked for, then C more, 2C more and 4C more, with a fit in
+emoji come first. Of files with more than 200 classes 100 are drawn for each seed. Two fifths of the images of each
+class are the test and the others the pool, from which C labels are asked for, then C more, 2C more and 4C more, with a fit in
 between; budgets of more than two thirds of the pool are left out. "balanced" draws the same number of images of each
 class, for which it needs the labels. Before there are labels, "margin" and "clue" see zero-shot. With --pool, fits
 learn from the rest of the pool as images without labels.
