@@ -39,16 +39,7 @@ def add_parsers(commands: Any) -> None:
     fit.add_argument("--encoder", default=DEFAULT_ENCODER, metavar="NAME", help="(default: %(default)s)")
     add_words(fit)
     add_columns(fit)
-    memory = fit.add_mutually_exclusive_group()
-    memory.add_argument(
-        "--memory",
-        metavar="DIR",
-        default=True,
-        help="keep embeddings there from run to run (default: the folder that `skxma cache info` names)",
-    )
-    memory.add_argument(
-        "--no-memory", dest="memory", action="store_const", const=None, help="keep no embeddings from run to run"
-    )
+    add_memory(fit)
     fit.add_argument("--no-paths", action="store_true", help="leave the paths of the images out of the model")
     fit.add_argument("--device", default="auto", metavar="NAME", help="(default: %(default)s)")
     fit.set_defaults(run=run_fit)
@@ -106,6 +97,20 @@ def add_parsers(commands: Any) -> None:
     add_words(prompts)
     add_columns(prompts)
     prompts.set_defaults(run=run_prompts)
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where embeddings are kept."""
+    memory = parser.add_mutually_exclusive_group()
+    memory.add_argument(
+        "--memory",
+        metavar="DIR",
+        default=True,
+        help="keep embeddings there from run to run (default: the folder that `skxma cache info` names)",
+    )
+    memory.add_argument(
+        "--no-memory", dest="memory", action="store_const", const=None, help="keep no embeddings from run to run"
+    )
 
 
 def add_place_of_encoder(parser: argparse.ArgumentParser) -> None:

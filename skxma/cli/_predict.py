@@ -7,7 +7,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,25 @@ def answers(clf: Any, asked: Sequence[str], **how: Any) -> tuple[list[str], Any]
     **how : object
         Parameters of `predict_proba`.
     """
+    return skipping_unreadable(lambda paths: clf.predict_proba(paths, **how), asked)
+
+
+def skipping_unreadable(compute: Callable[[list[str]], Any], asked: Sequence[str]) -> tuple[list[str], Any]:
+    """The images that can be read and what is computed from them; the others are named on stderr.
+
+    Parameters
+    ----------
+    compute : callable
+        From paths; raises an `ImageError` for the first that cannot be read.
+    asked : sequence of str
+        Paths.
+    """
     from skxma.errors import ImageError
 
     readable = list(asked)
     while readable:
         try:
-            return readable, clf.predict_proba(readable, **how)
+            return readable, compute(readable)
         except ImageError as error:
             if error.index is None:
                 raise

@@ -1,0 +1,5 @@
+"""Which images to label next."""
+
+from skxma.active._suggest import suggest
+
+__all__ = ["suggest"]

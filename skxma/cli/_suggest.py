@@ -1,0 +1,122 @@
+"""`skxma suggest`: the images of a folder that are most worth a label."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skxma.benchmark._problem import DEFAULT_ENCODER
+from skxma.cli._help import positive_count
+from skxma.cli._inputs import image_paths
+from skxma.cli._model_files import absolute, explained_for_command_line, load
+from skxma.cli._parsers import add_memory
+from skxma.cli._predict import answers, escape_bytes, skipping_unreadable
+from skxma.cli._streams import say
+
+FORMATS = ("paths", "csv", "json")
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``skxma suggest`` to the subparsers of the command line."""
+    parser = commands.add_parser(
+        "suggest",
+        help="name the images that are most worth a label",
+        description="Print the images of an unsorted folder that are most worth a label, the most useful first. "
+        "Without a model they are the most central image of each of N clusters; with one, the least certain images of the "
+        "classes that have the fewest labels, and images of its fit are left out. Images that cannot be read are named "
+        "on stderr; the status is then 1.",
+        epilog="examples: skxma suggest camera/ -n 40 --copy-to to-sort/    "
+        "skxma suggest camera/ --model birds.skxma -n 40 --format csv",
+    )
+    parser.add_argument("pool", nargs="+", metavar="DIR", help="folders of images, images, or - for a list on stdin")
+    parser.add_argument("--model", metavar="FILE", help="what `skxma fit` saved on the labels so far")
+    parser.add_argument(
+        "-n", dest="n_samples", type=positive_count, default=20, metavar="N", help="images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help=f"with --model, where its encoder is now; else what encodes the images (default: {DEFAULT_ENCODER})",
+    )
+    parser.add_argument("--strategy", default="auto", metavar="NAME", help="as in skxma.active (default: %(default)s)")
+    parser.add_argument(
+        "--random-share", type=float, default=0.0, metavar="SHARE", help="share to draw at random (default: 0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--format", choices=FORMATS, default="paths", help="(default: %(default)s)")
+    parser.add_argument("--copy-to", metavar="DIR", help="copy them to a new folder, to be sorted there")
+    add_memory(parser)
+    parser.add_argument("--device", metavar="NAME", help="(default: that of the fit, or auto)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print, and copy, what is suggested; 1 where an image could not be read."""
+    folder = None if arguments.copy_to is None else new_folder(arguments.copy_to)
+    from skxma.active import suggest
+
+    clf = classifier(arguments)
+    asked = image_paths(arguments.pool)
+    if not asked:
+        raise ValueError(f"no images in {' '.join(arguments.pool)}.")
+    how = {"strategy": arguments.strategy, "random_share": arguments.random_share, "random_state": arguments.seed}
+    with explained_for_command_line(arguments.model or arguments.pool[0]):
+        readable, rows = skipping_unreadable(lambda paths: suggest(clf, paths, arguments.n_samples, **how), asked)
+        paths = [readable[row] for row in rows]
+        found = [{"path": path} for path in paths]
+        if arguments.model and arguments.format != "paths" and paths:
+            for one, p in zip(found, answers(clf, paths)[1], strict=True):
+                one |= {"class": str(clf.classes_[p.argmax()]), "probability": round(float(p.max()), 6)}
+    write(found, arguments.format, with_answers=bool(arguments.model))
+    if folder is not None:
+        copy(paths, folder)
+    return int(len(readable) < len(asked))
+
+
+def classifier(arguments: argparse.Namespace) -> Any:
+    """The classifier of the model, or one that is not fitted."""
+    if arguments.model:
+        clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+        return getattr(clf, "best_estimator_", clf)
+    from skxma._estimators.xmadapter import XMAdapterClassifier
+
+    encoder = absolute(arguments.encoder or DEFAULT_ENCODER)
+    verbose = int(sys.stderr.isatty())
+    return XMAdapterClassifier(encoder, memory=arguments.memory, device=arguments.device or "auto", verbose=verbose)
+
+
+def new_folder(path: str) -> Path:
+    """A folder to copy to, which must not hold anything yet."""
+    folder = Path(path)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"--copy-to {path}: it is there already and not an empty folder. Name another one.")
+    return folder
+
+
+def copy(paths: Sequence[str], folder: Path) -> None:
+    """Copy images to a folder; a number before the name keeps their order, and names that occur twice apart."""
+    folder.mkdir(parents=True, exist_ok=True)
+    width = len(str(len(paths)))
+    for place, path in enumerate(paths, start=1):
+        shutil.copy2(path, folder / f"{place:0{width}d}-{Path(path).name}")
+    say(f"{len(paths)} images copied to {folder}; move each to a folder named after its class, and fit on those")
+
+
+def write(found: Sequence[dict[str, Any]], form: str, with_answers: bool) -> None:
+    """Print paths, one per line, or with the answers of the model as CSV or JSON."""
+    if form == "json":
+        print(escape_bytes(json.dumps(list(found), ensure_ascii=False, indent=1)))
+    elif form == "csv":
+        columns = ["path", "class", "probability"] if with_answers else ["path"]
+        table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(found)
+    else:
+        for one in found:
+            print(one["path"])
