@@ -61,7 +61,10 @@ def find_samples():
     from sklearn.datasets import load_sample_images
 
     samples = load_sample_images()
-    found = {path.replace("\\", "/").rsplit("/")[-1]: image for path, image in zip(samples.filenames, samples.images)}
+    found = {
+        path.replace("\\", "/").rsplit("/")[-1]: image
+        for path, image in zip(samples.filenames, samples.images, strict=True)
+    }
     try:
         from skimage import data
     except ImportError:
