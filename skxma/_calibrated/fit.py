@@ -18,7 +18,6 @@ from skxma._calibrated.metric_selection import (
     CalibrationSupport,
     MetricCandidate,
     MetricSelection,
-    Root,
     average,
     candidate_roots,
     combine_scores,
@@ -108,19 +107,18 @@ def leave_support_out(
     return LeftOutSupport(honest, fitted, scores[0])
 
 
-def fit_metrics(
-    support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig
+def moderated(
+    selection: MetricSelection, support: CalibrationSupport, config: CalibrationConfig
 ) -> tuple[list[MetricCandidate], LeftOutSupport]:
-    """Choose the metrics, and leave each sample out of them."""
-    selection = select_metrics(support, roots, config)
+    """The best metrics and the left-out samples, with the scales that few samples leave room for."""
     left_out = leave_support_out(selection, support, config)
-    factors = moderate(selection.best, left_out, support, config)
+    factors = scale_factors(selection.best, left_out, support, config)
     best = [replace(one, full_fusion=one.full_fusion.scaled(*factors)) for one in selection.best]
     honest, fitted = left_out.honest.scaled(factors), left_out.fitted.scaled(factors)
     return best, replace(left_out, honest=honest, fitted=fitted)
 
 
-def moderate(
+def scale_factors(
     best: Sequence[MetricCandidate], left_out: LeftOutSupport, support: CalibrationSupport, config: CalibrationConfig
 ) -> tuple[float, float]:
     """Factors of zero-shot and of all other experts that few samples leave room for."""
@@ -205,14 +203,14 @@ def fit_calibrated(
     roots = candidate_roots(vocabulary, text, support, config)
     if (cache.shots > 0).sum() < 2 and text is not None:
         return _rename_classes(_zero_shot_report(cache, support, config), order)
-    best, left_out = fit_metrics(support, roots, config)
+    best, left_out = moderated(select_metrics(support, roots, config), support, config)
     logits, scores = left_out.honest.logits.sum(0), left_out.scores
     noise_rate, posterior = label_noise_posterior(best, logits, scores.singleton, support.labels)
     hard = cross_modal_hardness(scores, support.labels)
     wrong = probable_label_errors(cache, posterior.cpu().numpy(), config)
     if wrong.any():
         support = prepare_support(cache.keep(~wrong), text, config, like)
-        best, left_out = fit_metrics(support, roots, config)
+        best, left_out = moderated(select_metrics(support, roots, config), support, config)
         cache = cache.set_aside(wrong)
     residual, curve = fit_residual(left_out.fitted.logits.sum(0), left_out.scores, support, config)
     model = CalibratedModel(

@@ -132,7 +132,7 @@ def test_pieces_of_any_size_give_what_the_whole_gives(evidence, problem, chunk, 
     np.testing.assert_allclose(alone, whole, atol=TOLERANCE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("skxma._estimators.scoring.CHUNK_ENTRIES", chunk)
-        patch.setattr("skxma._statistics.BLOCK_ENTRIES", block)
+        patch.setattr("skxma._runtime.blocks.SCORE_ENTRIES", block)
         np.testing.assert_allclose(clf.predict_proba(problem.queries), whole, atol=TOLERANCE)
         in_blocks = ours(problem, evidence).fit(problem.X, problem.y)
         np.testing.assert_allclose(in_blocks.predict_proba(problem.queries), whole, atol=TOLERANCE)

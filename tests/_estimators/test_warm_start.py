@@ -29,9 +29,9 @@ def tried(monkeypatch):
     """What of the metrics a fit tries."""
     choices = []
 
-    def spy(support, metric, config, start=None):
+    def spy(support, metric, *others):
         choices.append(metric.choice)
-        return once(support, metric, config, start)
+        return once(support, metric, *others)
 
     once = metric_selection.fit_metric
     monkeypatch.setattr(metric_selection, "fit_metric", spy)

@@ -167,7 +167,7 @@ def test_weight_pulls_towards_a_sample(seed):
     problem = make_problem(n_classes=2, shots=3, noise=1.5, text_noise=3.0, seed=seed)
     query = problem.X[:1]
     heavy = np.ones(6)
-    heavy[0] = 20
+    heavy[0] = 4
     # of two classes the decision is the second's; the query is of the first
     plain = classifier(problem).fit(problem.X, problem.y).decision_function(query)[0]
     pulled = classifier(problem).fit(problem.X, problem.y, sample_weight=heavy).decision_function(query)[0]
