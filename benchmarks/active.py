@@ -4,10 +4,10 @@
 
 FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; the bundled
 emoji come first. Of files with more than 200 classes 100 are drawn for each seed. Two fifths of the images of each
-class are the test and the others the pool, from which C labels are asked for, then C more, 2C more and 4C more, with a fit in
-between; budgets of more than two thirds of the pool are left out. "balanced" draws the same number of images of each
-class, for which it needs the labels. Before there are labels, "margin" and "clue" see zero-shot. With --pool, fits
-learn from the rest of the pool as images without labels.
+class are the test and the others the pool, from which C labels are asked for, then C more, 2C more and 4C more, with
+a fit in between; budgets of more than two thirds of the pool are left out. "balanced" draws the same number of images
+of each class, for which it needs the labels. Before there are labels, "margin" and "clue" see zero-shot. With --pool,
+fits learn from the rest of the pool as images without labels.
 
 Each cell holds the accuracy, the share of the classes that have an image, and the calibration error, in per cent; in
 brackets the accuracy above random labels on the same seeds, with its standard error.

@@ -28,9 +28,9 @@ def add_parser(commands: Any) -> None:
         "suggest",
         help="name the images that are most worth a label",
         description="Print the images of an unsorted folder that are most worth a label, the most useful first. "
-        "Without a model they are the most central image of each of N clusters; with one, the least certain images of the "
-        "classes that have the fewest labels, and images of its fit are left out. Images that cannot be read are named "
-        "on stderr; the status is then 1.",
+        "Without a model they are the most central image of each of N clusters; with one, the least certain images of "
+        "the classes that have the fewest labels, and images of its fit are left out. Images that cannot be read are "
+        "named on stderr; the status is then 1.",
         epilog="examples: skxma suggest camera/ -n 40 --copy-to to-sort/    "
         "skxma suggest camera/ --model birds.skxma -n 40 --format csv",
     )
