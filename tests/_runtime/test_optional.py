@@ -138,7 +138,9 @@ def optional_packages():
     extras = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for extra in ("plot", "secure", "app", "dask", "photo"):
         for requirement in extras[extra]:
-            yield re.match(r"[\w-]+", requirement)[0], extra
+            name = re.match(r"[\w-]+", requirement)[0]
+            if name != "onnxruntime":  # export asks for it by the extra "onnx"
+                yield name, extra
     yield from ((name, None) for name in ("transformers", "pandas", "werkzeug"))
 
 
