@@ -10,6 +10,7 @@ gives to the image's description among those of all.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
@@ -61,10 +62,8 @@ def find_samples():
     from sklearn.datasets import load_sample_images
 
     samples = load_sample_images()
-    found = {
-        path.replace("\\", "/").rsplit("/")[-1]: image
-        for path, image in zip(samples.filenames, samples.images, strict=True)
-    }
+    names = [Path(name).name for name in samples.filenames]
+    found = dict(zip(names, samples.images, strict=True))
     try:
         from skimage import data
     except ImportError:
