@@ -147,7 +147,7 @@ def _check(clf: Any, n_samples: Any, strategy: Any, random_share: Any) -> None:
         )
     if not isinstance(n_samples, Integral) or isinstance(n_samples, bool) or n_samples < 1:
         raise ValueError(f"n_samples={n_samples!r}; pass a number of images, at least 1.")
-    if not isinstance(random_share, Real) or not 0 <= random_share <= 1:
+    if not isinstance(random_share, Real) or not 0 <= float(random_share) <= 1:
         raise ValueError(f"random_share={random_share!r}; pass a share from 0 to 1.")
 
 
@@ -155,7 +155,7 @@ def _candidates(clf: Any, pool: Any, rng: np.random.RandomState, plain: bool) ->
     """The images of the pool that can be read and are not in the support set, or some of them."""
     fitted = hasattr(clf, "classes_")
     features = _embed(clf, pool, fitted)
-    kept = ~np.isnan(features).any(axis=1)
+    kept: NDArray[np.bool_] = np.asarray(~np.isnan(features).any(axis=1))
     support = clf.image_cache_.embeddings if fitted else np.empty((0, features.shape[1]), dtype=np.float32)
     for start in range(0, len(features), PREDICTED_ROWS):
         block = slice(start, start + PREDICTED_ROWS)
@@ -167,7 +167,7 @@ def _candidates(clf: Any, pool: Any, rng: np.random.RandomState, plain: bool) ->
     features = features if len(rows) == len(features) else features[rows]
     if plain:
         return Candidates(rows, features, features, support)
-    mean = features.mean(0) if len(rows) else np.float32(0)
+    mean: Floats = features.mean(0) if len(rows) else np.zeros(features.shape[1], dtype=np.float32)
     root = _root(clf, features)
     points, known = (_in_metric(given, mean, root) for given in (features, support))
     return Candidates(rows, features, points, known)

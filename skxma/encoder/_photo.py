@@ -224,6 +224,6 @@ def _embed_once(
     # a machine without a place to write embeds them at each start
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            np.save(file, made)
+        with atomic_write(path) as stream:
+            np.save(stream, made)
     return made
