@@ -176,13 +176,10 @@ def test_a_failure_at_some_calls_leaves_the_estimator_and_later_fits_as_they_wer
     np.testing.assert_array_equal(clf.predict_proba(X_test), change(make()).predict_proba(X_test))
 
 
-def stack(frame):
-    """Lines of the calls that led to a frame, the frame's own last."""
-    lines = []
-    while frame is not None:
-        lines.append((frame.f_code, frame.f_lineno))
-        frame = frame.f_back
-    return tuple(lines[::-1])
+def call_site(frame):
+    """The line that called the function of a frame, and that function."""
+    caller = frame.f_back
+    return caller.f_code, caller.f_lineno, frame.f_code
 
 
 def describe_changes(clf, before, state):
@@ -214,22 +211,19 @@ def children_end_here(report):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_failure_at_every_call_leaves_the_estimator_as_it_was(scenario, tmp_path):
-    """Interrupt one fit at every place from which it calls a function of the package.
+    """Interrupt one fit at the first call of each function of the package from each line that calls it.
 
-    A place is a call stack with its line numbers. A loop reaches a place many times: the fit fails at the first and at
-    the last of them, with what the iterations before have left behind. Each failure happens in a forked process, so
-    that the fit itself runs once; the process compares the attributes by identity and their values as a pickle.
-    Whether later fits in the same process are as they were is tested above, for fewer calls.
+    Each failure happens in a forked process, so that the fit itself runs once; the process compares the attributes by
+    identity and their values as a pickle. Whether later fits in the same process are as they were is tested above, for
+    fewer calls.
     """
     make, change = SCENARIOS[scenario]
     # what a process does once, such as an import, is done before
     change(make())
-    clf, stacks = make(), []
-    with FollowedCalls(lambda k, frame: stacks.append(stack(frame))):
+    clf, sites = make(), []
+    with FollowedCalls(lambda k, frame: sites.append(call_site(frame))):
         change(clf)
-    first = {found: k for k, found in reversed(list(enumerate(stacks)))}
-    last = {found: k for k, found in enumerate(stacks)}
-    chosen = {*first.values(), *last.values()}
+    chosen = {sites.index(site) for site in set(sites)}
 
     clf, statuses = make(), []
     parameters = {name: value for name, value in vars(clf).items() if name in clf.get_params()}
