@@ -17,7 +17,7 @@ from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma.model_selection import FewShotSplit
 
 # %%
-# An array of shape (n, height, width) of ``uint8`` is a stack of grey images, of whatever size. Ink is dark on
+# An array of shape (n, height, width) of ``uint8`` is a stack of gray images, of whatever size. Ink is dark on
 # white paper, as in most drawings.
 
 digits = load_digits()

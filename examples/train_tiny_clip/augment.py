@@ -22,7 +22,7 @@ def augment(rgba: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     rgba : Tensor
-        Colours are multiplied by alpha, so that resampling leaves no fringe.
+        Colors are multiplied by alpha, so that resampling leaves no fringe.
     flip : bool Tensor of shape (n,)
         Which may be mirrored.
     """
@@ -59,12 +59,12 @@ def _move(rgba: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
 
 
 def _recolor(color: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """Shift hue, contrast and brightness; sometimes grey or inverted. Colours stay multiplied by alpha."""
+    """Shift hue, contrast and brightness; sometimes gray or inverted. Colors stay multiplied by alpha."""
     n = len(color)
     mix = torch.eye(3) + _chance(n, 0.6).view(n, 1, 1) * torch.randn(n, 3, 3) * 0.12
     mixed = torch.einsum("nij,njhw->nihw", mix, color)
-    grey = color.mean(1, keepdim=True).expand_as(color)
-    mixed = torch.where(_chance(n, 0.12), grey, mixed)
+    gray = color.mean(1, keepdim=True).expand_as(color)
+    mixed = torch.where(_chance(n, 0.12), gray, mixed)
     gain, bias = _between(n, 0.7, 1.25).view(n, 1, 1, 1), _between(n, -0.12, 0.12).view(n, 1, 1, 1)
     mixed = (mixed * gain + bias * alpha).clamp(0, 1).minimum(alpha)
     return torch.where(_chance(n, 0.04), alpha - mixed, mixed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from concepts import HELD_OUT_SET, LARGE_SETS, Concept, draw_held_out, load_concepts
-from sources import SETS, SIZE, package, rasterise, read_json
+from sources import SETS, SIZE, package, rasterize, read_json
 
 # Mean absolute difference, of 255, under which two drawings are one: sets reuse art.
 SAME_DRAWING = 4.0
@@ -53,7 +53,7 @@ def load_images(concepts: list[Concept], work: Path) -> EmojiImages:
         with ProcessPoolExecutor() as pool:
             for name in SETS:
                 rows = [(i, c.icons[name]) for i, c in enumerate(concepts) if name in c.icons]
-                draw = partial(rasterise, read_json(package(name, work) / "icons.json"))
+                draw = partial(rasterize, read_json(package(name, work) / "icons.json"))
                 rgba.extend(pool.map(draw, [icon for _, icon in rows], chunksize=100))
                 concept.extend(i for i, _ in rows)
                 set_name.extend([name] * len(rows))

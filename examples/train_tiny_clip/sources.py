@@ -45,7 +45,7 @@ def read_json(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def rasterise(icons: dict, name: str, size: int = SIZE) -> np.ndarray:
+def rasterize(icons: dict, name: str, size: int = SIZE) -> np.ndarray:
     """Draw one icon of an Iconify set as (size, size, 4) uint8, squared by its view box."""
     import cairosvg
     from PIL import Image

@@ -13,10 +13,10 @@ SPREAD = 0.1
 def token_table(work: Path, tokenizer, width: int, seed: int = 0) -> torch.Tensor:
     """Return (vocab, width) start values: GloVe's principal axes for tokens that are whole words, else noise."""
     words, vectors = _known_words(work, tokenizer)
-    centred = vectors - vectors.mean(0)
-    axes = np.linalg.svd(centred, full_matrices=False)[2][:width]
+    centered = vectors - vectors.mean(0)
+    axes = np.linalg.svd(centered, full_matrices=False)[2][:width]
     table = np.random.default_rng(seed).normal(0, 1, (tokenizer.vocab_size, width)).astype(np.float32)
-    projected = centred @ axes.T
+    projected = centered @ axes.T
     table[words, : projected.shape[1]] = projected / projected.std()
     return torch.from_numpy(SPREAD * table)
 

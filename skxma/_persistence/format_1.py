@@ -20,9 +20,9 @@ _RECORDS = {
 # Those that are not the same in both formats.
 _FIELDS = {
     "CalibratedCache": {"frames": "bases", "members": "components", "cells": "key_clusters"},
-    "ClassStatistics": {"centre": "center"},
+    "ClassStatistics": {"centre": "center"},  # codespell:ignore centre
     "Member": {"frame": "basis", "choice": "metric", "share": "averaging_weight"},
-    "TextCache": {"img2txt": "image_to_text", "centres": "modality_means"},
+    "TextCache": {"img2txt": "image_to_text", "centres": "modality_means"},  # codespell:ignore centres
     "TrainedCache": {"text": "text_features", "cells": "key_clusters"},
 }
 _ESTIMATORS = {

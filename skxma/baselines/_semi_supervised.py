@@ -43,7 +43,7 @@ class Graph:
 
     @classmethod
     def of(cls, pool: Tensor, labeled: Tensor, k: int) -> Graph:
-        """Neighbours of all; an image of the pool is not its own."""
+        """Neighbors of all; an image of the pool is not its own."""
         k = min(k, max(len(pool) - 1, 0))
         nearest, cosines = [], []
         rows = torch.cat([pool, labeled])

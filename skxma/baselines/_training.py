@@ -23,7 +23,7 @@ class Plan:
 
     Attributes
     ----------
-    optimiser : {"sgd", "adam", "adamw"}
+    optimizer : {"sgd", "adam", "adamw"}
     learning_rate, weight_decay : float
     n_epochs : int
     batch_size : int
@@ -37,7 +37,7 @@ class Plan:
         Number of first steps at a rate of 1e-5.
     """
 
-    optimiser: Literal["sgd", "adam", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     learning_rate: float
     n_epochs: int
     batch_size: int = 256
@@ -48,11 +48,11 @@ class Plan:
     warmup: int = 0
 
     def build(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-        """The optimiser of some parameters."""
+        """The optimizer of some parameters."""
         common: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
-        if self.optimiser == "sgd":
+        if self.optimizer == "sgd":
             return torch.optim.SGD(parameters, momentum=self.momentum, **common)
-        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
+        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return kind(parameters, eps=self.eps, **common)
 
     def rate(self, step: int, n_steps: int) -> float:
@@ -78,15 +78,15 @@ def minimize_by_steps(
     n_steps : int
     plan : Plan
     """
-    optimiser = plan.build(parameters)
+    optimizer = plan.build(parameters)
     curve = []
     for step in range(n_steps):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = plan.rate(step, n_steps)
         loss = objective()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.autograd.backward(loss)
-        optimiser.step()
+        optimizer.step()
         curve.append(float(loss.detach()))
     return curve
 
@@ -107,7 +107,7 @@ def train(
     seed: int,
     penalty: Callable[[], Tensor] | None = None,
 ) -> list[float]:
-    """Minimise the weighted mean of the samples' losses; returns its mean over each epoch, penalty included.
+    """Minimize the weighted mean of the samples' losses; returns its mean over each epoch, penalty included.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ class TransCLIPClassifier(BaseFewShotClassifier):
         Weight λ, which the official code has at 0.5 with labeled images.
 
     n_neighbors : int, default=3
-        Neighbours k in the graph of affinities.
+        Neighbors k in the graph of affinities.
 
     n_iter : int, default=10
         Rounds.

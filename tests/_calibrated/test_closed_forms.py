@@ -285,20 +285,20 @@ def test_left_out_logits_of_a_fit_are_its_experts_refitted_without_the_sample(se
 
 
 def text_experts_without(i: int, f: Tensor, labels: Tensor, v: Tensor, text: Tensor, n_classes: int) -> Tensor:
-    """Zero-shot, text cache refitted without sample i (its means held), and centred cosines, which see no label."""
+    """Zero-shot, text cache refitted without sample i (its means held), and centered cosines, which see no label."""
     mean, shift = weighted_mean(f, v), weighted_mean(text[labels] - f, v)
     rest = torch.arange(len(labels)) != i
-    centred, target = f[rest] - mean, text[labels][rest] - f[rest] - shift
+    centered, target = f[rest] - mean, text[labels][rest] - f[rest] - shift
     root = v[rest].sqrt()[:, None]
     width = f.shape[1]
     # ridge regression as least squares with the penalty as rows
-    design = torch.cat([root * centred, torch.eye(width, dtype=f.dtype)])
+    design = torch.cat([root * centered, torch.eye(width, dtype=f.dtype)])
     wanted = torch.cat([root * target, torch.zeros(width, width, dtype=f.dtype)])
     matrix = torch.linalg.lstsq(design, wanted).solution
     mapped = F.normalize(f[i] + shift + (f[i] - mean) @ matrix)
     class_mean, _ = class_means(f, labels, v, n_classes)
-    centred_query = F.normalize(f[i] - class_mean.mean(0))
-    return torch.stack([text @ f[i], text @ mapped, F.normalize(text - text.mean(0)) @ centred_query])
+    centered_query = F.normalize(f[i] - class_mean.mean(0))
+    return torch.stack([text @ f[i], text @ mapped, F.normalize(text - text.mean(0)) @ centered_query])
 
 
 @few

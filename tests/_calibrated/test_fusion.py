@@ -76,7 +76,7 @@ def test_one_held_number_leaves_the_other_to_be_learned():
     assert held.loss >= free.loss - 0.05
 
 
-def test_what_is_reported_is_what_was_minimised():
+def test_what_is_reported_is_what_was_minimized():
     scores, labels = make_scores()
     fusion = fit(scores, labels)
     logits = np.tensordot(fusion.weights, scores.scores.numpy(), axes=1)

@@ -92,9 +92,9 @@ def test_top_retrieval_answers_as_exact_retrieval_does(problem, changes):
     wanted = top.predict_proba(problem.X_test), top.open_set_score(problem.X_test)
     np.testing.assert_allclose(exact[0], wanted[0], atol=0.01)
     np.testing.assert_allclose(exact[1], wanted[1], atol=0.011)
-    neighbours = top.kneighbors(problem.X_test[:5], 7)
+    neighbors = top.kneighbors(problem.X_test[:5], 7)
     top.model_ = held
-    for a, b in zip(top.kneighbors(problem.X_test[:5], 7), neighbours, strict=True):
+    for a, b in zip(top.kneighbors(problem.X_test[:5], 7), neighbors, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 

@@ -150,7 +150,7 @@ def test_another_encoder_is_refused(emoji, random_model):
 
 
 class OtherEncoder:
-    """A user's own encoder: colours as embeddings, with weights that must not be pickled."""
+    """A user's own encoder: colors as embeddings, with weights that must not be pickled."""
 
     def __init__(self):
         self.weights = np.zeros(10**6)

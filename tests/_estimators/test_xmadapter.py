@@ -359,7 +359,7 @@ def test_partial_fit_remembers_weights_and_samples_set_aside():
     np.testing.assert_allclose(clf.predict_proba(problem.X_test), whole.predict_proba(problem.X_test), atol=1e-6)
 
 
-def test_neighbours_are_samples_of_the_fit():
+def test_neighbors_are_samples_of_the_fit():
     problem = make_problem(shots=4)
     clf = classifier(problem).fit(problem.X, problem.y)
     image, text, index = clf.kneighbors(problem.X, n_neighbors=3)

@@ -23,7 +23,7 @@ def problem():
 
 
 def few(problem, shots=2):
-    """Labelled at first, -1 after."""
+    """Labeled at first, -1 after."""
     place = np.arange(len(problem.y)) % 32
     order = np.argsort(place >= shots, kind="stable")
     return problem.X[order], np.where(place < shots, problem.y, -1)[order]

@@ -402,13 +402,13 @@ def test_lp_plus_plus_is_gradient_descent_of_autograd(problem):
     head.bias.data.zero_()
     start = make(LPPlusPlusClassifier, text_features=problem.text, n_epochs=0).fit(problem.X, problem.y)
     blend = torch.tensor(start.blend_).double().requires_grad_()
-    optimiser = torch.optim.SGD(head.parameters(), 4 * len(X) / float(torch.linalg.eigvalsh(X.T @ X)[-1]), momentum=0.9)
+    optimizer = torch.optim.SGD(head.parameters(), 4 * len(X) / float(torch.linalg.eigvalsh(X.T @ X)[-1]), momentum=0.9)
     step = len(X) / (4 * float(((X @ T.T) ** 2).sum(0).max()))
     for epoch in range(25):
         loss = torch.nn.functional.cross_entropy(head(X) + blend * (X @ T.T), y)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         if epoch % 10 == 9:
             blend.data -= step * blend.grad
     assert np.allclose(fitted.coef_, head.weight.detach(), atol=1e-3)

@@ -45,12 +45,12 @@ def test_the_pool_plays_a_part_and_is_not_needed(kind, problem, marked):
 def test_ss_text_u_by_hand(problem, marked):
     clf = SSTextUClassifier("precomputed", text_features=problem.text, unlabeled_label=-1, n_iter=1, n_transport=500)
     clf.fit(problem.X, marked)
-    labelled, pool = marked >= 0, problem.X[marked < 0].astype(np.float64)
+    labeled, pool = marked >= 0, problem.X[marked < 0].astype(np.float64)
     kernel = np.exp(100 * (pool @ problem.text.T.astype(np.float64) - 1))
     for _ in range(500):
         kernel /= kernel.sum(0) / (len(pool) / 4)
         kernel /= kernel.sum(1, keepdims=True)
-    sums = np.stack([problem.X[labelled & (marked == c)].sum(0) for c in range(4)])
+    sums = np.stack([problem.X[labeled & (marked == c)].sum(0) for c in range(4)])
     moved = problem.text + 100 * 2 / (2 * 8) * sums + 100 / len(pool) * kernel.T @ pool
     expected = moved / np.linalg.norm(moved, axis=1, keepdims=True)
     np.testing.assert_allclose(clf.prototypes_, expected, atol=1e-4)
@@ -66,16 +66,16 @@ def test_transport_meets_the_marginals():
     torch.testing.assert_close(assigned.mean(0), share.double(), atol=1e-6, rtol=0)
 
 
-def test_neighbours_both_ways_are_the_sum_of_a_matrix_and_its_transpose():
+def test_neighbors_both_ways_are_the_sum_of_a_matrix_and_its_transpose():
     rng = np.random.default_rng(0)
-    pool, labelled = (
+    pool, labeled = (
         torch.nn.functional.normalize(torch.as_tensor(rng.standard_normal((n, 6))), dim=1) for n in (9, 4)
     )
-    graph = Graph.of(pool, labelled, 3)
+    graph = Graph.of(pool, labeled, 3)
     W = torch.zeros(13, 9, dtype=torch.float64)
     W.scatter_(1, graph.nearest, graph.cosines)
     assert not W[:9].diagonal().any()
-    cosines = torch.cat([pool, labelled]) @ pool.T
+    cosines = torch.cat([pool, labeled]) @ pool.T
     np.testing.assert_allclose(W[W != 0], cosines[W != 0])
     z, one_hot = torch.softmax(torch.as_tensor(rng.standard_normal((9, 2))), 1), torch.eye(2).double().repeat(2, 1)
     expected = W.T @ torch.cat([z, one_hot]) + W[:9] @ z
@@ -90,9 +90,9 @@ def test_trans_clip_stays_at_its_fixed_point(problem, marked):
     np.testing.assert_allclose(clf.assignments_.sum(1), 1, atol=1e-5)
     # by hand: what both kinds of pictures weigh
     order = np.lexsort(clf.pool_.T)
-    labelled = marked >= 0
-    weights = np.concatenate([clf.assignments_[order] / len(order), 0.002 * 50 * np.eye(4)[marked[labelled]] / 8])
-    pictures = np.concatenate([clf.pool_[order], problem.X[labelled]])
+    labeled = marked >= 0
+    weights = np.concatenate([clf.assignments_[order] / len(order), 0.002 * 50 * np.eye(4)[marked[labeled]] / 8])
+    pictures = np.concatenate([clf.pool_[order], problem.X[labeled]])
     moved = weights.T @ pictures
     np.testing.assert_allclose(moved / np.linalg.norm(moved, axis=1, keepdims=True), means, atol=1e-3)
 
