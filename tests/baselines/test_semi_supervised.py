@@ -68,9 +68,7 @@ def test_transport_meets_the_marginals():
 
 def test_neighbors_both_ways_are_the_sum_of_a_matrix_and_its_transpose():
     rng = np.random.default_rng(0)
-    pool, labeled = (
-        torch.nn.functional.normalize(torch.as_tensor(rng.standard_normal((n, 6))), dim=1) for n in (9, 4)
-    )
+    pool, labeled = (torch.nn.functional.normalize(torch.as_tensor(rng.standard_normal((n, 6))), dim=1) for n in (9, 4))
     graph = Graph.of(pool, labeled, 3)
     W = torch.zeros(13, 9, dtype=torch.float64)
     W.scatter_(1, graph.nearest, graph.cosines)
