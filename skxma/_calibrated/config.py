@@ -203,6 +203,9 @@ class CalibrationConfig:
     cross_fit_folds: int = 10
     """Folds without each of which the weights are learned and the metrics chosen for the answers on it."""
 
+    cross_fit_folds_held: int = 3
+    """Folds where alpha or the fusion ratio is held: fewer numbers are learned, by slower steps."""
+
     max_cross_fit_scores: int = 2**20
     """N · C above which the weights see the samples that they score: six numbers then hardly know them."""
 

@@ -300,7 +300,9 @@ def cross_fit_folds(support: CalibrationSupport, config: CalibrationConfig) -> I
     n = len(support.labels)
     if n < 2 or n * support.n_classes > config.max_cross_fit_scores or len(support.rows) < n:
         return None
-    return stratified_folds(support.labels.cpu().numpy(), config.cross_fit_folds)
+    is_held = config.alpha is not None or config.fusion_ratio is not None
+    n_folds = config.cross_fit_folds_held if is_held else config.cross_fit_folds
+    return stratified_folds(support.labels.cpu().numpy(), n_folds)
 
 
 def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig) -> MetricSelection:

@@ -6,7 +6,7 @@ each sample, and have solutions close to that of all samples, so that a few join
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -143,7 +143,8 @@ def refit_without_folds(
     if parametrization.alpha is not None or parametrization.fusion_ratio is not None:
         # the logarithms of the weights are then not free
         rest = [torch.as_tensor(np.flatnonzero(folds != fold), device=problem.labels.device) for fold in names]
-        fusions = [problem.take(rows).solve(fusion.theta) for rows in rest]
+        roughly = replace(config, loss_tolerance=config.newton_tolerance**2, gradient_tolerance=config.newton_tolerance)
+        fusions = [replace(problem.take(rows), config=roughly).solve(fusion.theta) for rows in rest]
         return np.stack([one.weights for one in fusions]), np.array([one.objective for one in fusions])
     kept = torch.as_tensor(folds[None, :] != names[:, None], device=problem.labels.device)
     scores = problem.scores.double()

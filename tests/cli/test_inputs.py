@@ -281,4 +281,6 @@ def test_predictions_do_not_depend_on_where_embeddings_are_kept(root, monkeypatc
     asked = ["new/bear-noto.png", "new/fox-noto.png"]
     wanted = skxma.load("m.skxma").predict_proba(asked)
     for name in ("first", "second"):
-        np.testing.assert_array_equal(skxma.load(f"{name}.skxma").predict_proba(asked), wanted)
+        found = skxma.load(f"{name}.skxma").predict_proba(asked)
+        # in half precision the embeddings of torch 2.6 depend on the batch in their last digits
+        np.testing.assert_allclose(found, wanted, atol=5e-3)

@@ -260,6 +260,7 @@ def test_a_graph_that_answers_otherwise_is_refused(ort, monkeypatch, tmp_path):
 
 @pytest.mark.bad_input
 def test_what_cannot_be_exported_is_refused_before_work_begins(emoji_classifier, other_model, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
     monkeypatch.setattr(_onnx, "_graph", lambda *_: pytest.fail("traced"))
     path = tmp_path / "m.onnx"
     clf = with_text()

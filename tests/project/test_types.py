@@ -45,7 +45,7 @@ SCRIPT = """
     except ImageError as error:
         reveal_type(error.index)  # int | None
     XMAdapterClassifier(encoderr="tiny")  # error: [call-arg]
-    clf.predict(emoji.images, 3)  # error: [call-arg]
+    clf.predict(emoji.images, None, 3)  # error: [call-arg]
     XMAdapterClassifier(n_epochs="twenty")  # error: [arg-type]
     skxma.no_such_name  # error: [attr-defined]
 """
