@@ -19,7 +19,7 @@ from skxma import functional as F
 from skxma._calibrated.averaging import choose_per_root
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.experts import LeaveOneOutScores
-from skxma._calibrated.fusion import Fusion, FusionProblem, fused_logits
+from skxma._calibrated.fusion import Fusion, FusionObjective, fused_logits
 from skxma._calibrated.newton import refit_without_folds
 from skxma.caches import Integers
 
@@ -56,10 +56,16 @@ class LeftOutLogits:
     def of(
         cls, scores: LeaveOneOutScores, weights: NDArray[np.float64], new_weights: NDArray[np.float64]
     ) -> LeftOutLogits:
-        """Logits of leave-one-out scores by the weights (J,) that were learned, and by those that new images get."""
+        """Logits of leave-one-out scores by the weights that were learned, and by those that new images get.
+
+        Parameters
+        ----------
+        scores : LeaveOneOutScores
+        weights, new_weights : ndarray of shape (J,), or of shape (N, J) where each sample has its own
+        """
 
         def summands(experts: Tensor, by: NDArray[np.float64]) -> Tensor:
-            return torch.stack([fused_logits(experts[:1], by[:1]), fused_logits(experts[1:], by[1:])])
+            return torch.stack([fused_logits(experts[:1], by[..., :1]), fused_logits(experts[1:], by[..., 1:])])
 
         pairs = (
             (scores.scores, weights),
@@ -91,7 +97,7 @@ class LeftOutLogits:
 
 @dataclass(frozen=True)
 class CrossFittedMetric:
-    """What a metric says of each fold by weights that were learned on the others.
+    """Left-out logits in one metric, of each fold by weights that were learned on the others.
 
     Attributes
     ----------
@@ -108,14 +114,14 @@ class CrossFittedMetric:
 
 
 def cross_fit_metric(
-    root: str, problem: FusionProblem, fusion: Fusion, folds: Integers, correction: float
+    root: str, problem: FusionObjective, fusion: Fusion, folds: Integers, correction: float
 ) -> CrossFittedMetric:
     """Learn the fusion of one metric without each fold, and score the fold.
 
     Parameters
     ----------
     root : str
-    problem : FusionProblem
+    problem : FusionObjective
     fusion : Fusion
         Learned on all samples.
     folds : ndarray of shape (N,)
@@ -123,16 +129,10 @@ def cross_fit_metric(
         See `fusion.leave_one_out_correction`.
     """
     weights, objectives = refit_without_folds(problem, fusion, folds)
-    new_weights = problem.parametrization.rescaled(weights, correction)
-    parts, rows = [], []
-    for k, fold in enumerate(np.unique(folds)):
-        out = torch.as_tensor(np.flatnonzero(folds == fold), device=problem.labels.device)
-        parts.append(LeftOutLogits.of(problem.scores.take(out), weights[k], new_weights[k]))
-        rows.append(out)
-    place = torch.argsort(torch.cat(rows))
-    columns = zip(*(one.parts for one in parts), strict=True)
-    left_out = LeftOutLogits(*(torch.cat(column, 1)[:, place] for column in columns))
-    return CrossFittedMetric(root, objectives, left_out)
+    own_fold = np.unique(folds, return_inverse=True)[1]
+    weights_of_samples = weights[own_fold]
+    new_weights = problem.parametrization.rescaled(weights_of_samples, correction)
+    return CrossFittedMetric(root, objectives, LeftOutLogits.of(problem.scores, weights_of_samples, new_weights))
 
 
 def cross_fitted_logits(

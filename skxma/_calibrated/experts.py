@@ -49,10 +49,10 @@ class LeaveOneOutScores:
     node_weights: Tensor
     singleton: Tensor
 
-    def double(self) -> LeaveOneOutScores:
-        """Return the scores in double precision."""
+    def to(self, dtype: torch.dtype) -> LeaveOneOutScores:
+        """Return the scores in another precision."""
         return replace(
-            self, scores=self.scores.double(), own=self.own.double(), node_weights=self.node_weights.double()
+            self, scores=self.scores.to(dtype), own=self.own.to(dtype), node_weights=self.node_weights.to(dtype)
         )
 
     def take(self, rows: Tensor) -> LeaveOneOutScores:

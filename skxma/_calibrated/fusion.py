@@ -82,6 +82,11 @@ class FusionParametrization:
     alpha: float | None = None
     fusion_ratio: float | None = None
 
+    @property
+    def is_held(self) -> bool:
+        """True where alpha or the ratio is held, so that the weights are not free of one another."""
+        return self.alpha is not None or self.fusion_ratio is not None
+
     def relative_weights(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Relative weights of parameters θ (3 + n_text + n_image,).
 
@@ -135,7 +140,7 @@ class FusionParametrization:
         Half of the factor is taken from zero-shot and text, since few samples leave weights (..., J) too large rather
         than too small. Where alpha or the ratio are held nothing changes.
         """
-        if self.alpha is not None or self.fusion_ratio is not None:
+        if self.is_held:
             return weights
         scaled = weights / np.sqrt(factor)
         scaled[..., 1 + self.n_text :] *= factor
@@ -143,7 +148,7 @@ class FusionParametrization:
 
     def rescale_image_experts(self, fusion: Fusion, factor: float) -> Fusion:
         """Return a fusion with :meth:`rescaled` weights, and the alpha and ratio that these have."""
-        if self.alpha is not None or self.fusion_ratio is not None:
+        if self.is_held:
             return fusion
         weights = self.rescaled(fusion.weights, factor)
         relative = (weights / self.prior)[1:]
@@ -204,8 +209,9 @@ def leave_one_out_log_probability(scores: LeaveOneOutScores, weights: Tensor, la
 
 
 def fused_logits(scores: Tensor, weights: NDArray[np.float64]) -> Tensor:
-    """Logits ``Σ_j w_j E_j`` (N, C) of scores (J, N, C)."""
-    return torch.tensordot(torch.as_tensor(weights).to(scores), scores, dims=1)
+    """Logits ``Σ_j w_j E_j`` (N, C) of scores (J, N, C), by weights (J,) or by those of each sample (N, J)."""
+    w = torch.as_tensor(weights).to(scores)
+    return torch.tensordot(w, scores, dims=1) if w.ndim == 1 else torch.einsum("nj,jnc->nc", w, scores)
 
 
 def mean_log_likelihood(
@@ -262,6 +268,16 @@ class FusionObjective:
     loss_weights: Tensor
     parametrization: FusionParametrization
     config: CalibrationConfig = field(default_factory=CalibrationConfig)
+
+    def take(self, rows: Tensor) -> FusionObjective:
+        """Return the objective of some of the samples (n,)."""
+        return replace(
+            self, scores=self.scores.take(rows), labels=self.labels[rows], loss_weights=self.loss_weights[rows]
+        )
+
+    def to(self, dtype: torch.dtype) -> FusionObjective:
+        """Return the objective in another precision."""
+        return replace(self, scores=self.scores.to(dtype), loss_weights=self.loss_weights.to(dtype))
 
     @cached_property
     def has_noise(self) -> bool:
@@ -325,44 +341,7 @@ def lbfgs_options(config: CalibrationConfig) -> dict[str, Any]:
     return {"maxiter": config.max_iterations, "ftol": config.loss_tolerance, "gtol": config.gradient_tolerance}
 
 
-@dataclass(frozen=True)
-class FusionProblem:
-    """What the fusion of one metric is learned from.
-
-    Attributes
-    ----------
-    scores : LeaveOneOutScores
-    labels : integer Tensor of shape (N,)
-    loss_weights : Tensor of shape (N,)
-    parametrization : FusionParametrization
-    config : CalibrationConfig
-    """
-
-    scores: LeaveOneOutScores
-    labels: Tensor
-    loss_weights: Tensor
-    parametrization: FusionParametrization
-    config: CalibrationConfig
-
-    def take(self, rows: Tensor) -> FusionProblem:
-        """Return the problem of some of the samples (n,)."""
-        return replace(
-            self, scores=self.scores.take(rows), labels=self.labels[rows], loss_weights=self.loss_weights[rows]
-        )
-
-    def solve(self, start: NDArray[np.float64] | None = None) -> Fusion:
-        """Learn the fusion; see :func:`fit_fusion`."""
-        return fit_fusion(self.scores, self.labels, self.loss_weights, self.parametrization, self.config, start)
-
-
-def fit_fusion(
-    scores: LeaveOneOutScores,
-    labels: Tensor,
-    loss_weights: Tensor,
-    parametrization: FusionParametrization,
-    config: CalibrationConfig,
-    start: NDArray[np.float64] | None = None,
-) -> Fusion:
+def fit_fusion(problem: FusionObjective, start: NDArray[np.float64] | None = None) -> Fusion:
     """Learn the expert weights and the label-noise rate from leave-one-out scores.
 
     Minimizes the mean negative log-likelihood of ``(1 − ε) softmax(Σ_j w_j E_j) + ε / C`` plus
@@ -372,29 +351,22 @@ def fit_fusion(
 
     Parameters
     ----------
-    scores : LeaveOneOutScores
-    labels : integer Tensor of shape (N,)
-    loss_weights : Tensor of shape (N,)
-    parametrization : FusionParametrization
-    config : CalibrationConfig
+    problem : FusionObjective
     start : ndarray, optional
         `Fusion.theta` of a similar problem.
     """
-    dtype = torch.float64 if scores.scores.numel() <= config.max_double_scores else torch.float32
-    cast = replace(
-        scores, scores=scores.scores.to(dtype), own=scores.own.to(dtype), node_weights=scores.node_weights.to(dtype)
-    )
-    problem = FusionObjective(cast, labels, loss_weights.to(dtype), parametrization, config)
+    is_small = problem.scores.scores.numel() <= problem.config.max_double_scores
+    problem = problem.to(torch.float64 if is_small else torch.float32)
     theta = problem.solve(start)
     with torch.no_grad():
         loss, objective, relative, alpha, ratio, rate, log_p = problem.parts(problem.tensor(theta), problem.has_noise)
     return Fusion(
-        relative.double().cpu().numpy() * parametrization.prior,
+        relative.double().cpu().numpy() * problem.parametrization.prior,
         float(alpha),
         float(ratio),
         float(rate),
         float(loss),
         float(objective),
-        log_p @ cast.node_weights,
+        log_p @ problem.scores.node_weights,
         theta,
     )

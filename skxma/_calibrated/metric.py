@@ -100,6 +100,18 @@ class MetricSupport:
         return cls(keys, labels, weights, means, mass)
 
     @cached_property
+    def squared_weights(self) -> Tensor:
+        """Sum of the squared weights of each class (C,)."""
+        return torch.zeros_like(self.mass).scatter_add_(0, self.labels, self.weights**2)
+
+    @cached_property
+    def scatter(self) -> Tensor:
+        """s², the mean squared distance of a key to the mean of its class, unbiased; a scalar."""
+        residual = self.keys - self.means[self.labels]
+        freedom = (self.mass - self.squared_weights / self.mass.clamp_min(EPS)).sum().clamp_min(EPS)
+        return (self.weights * residual.square().sum(1)).sum() / freedom
+
+    @cached_property
     def sigma(self) -> float:
         """Standard deviation of the cosines between different keys."""
         return cosine_spread(self.keys)
@@ -302,14 +314,11 @@ def complete_mean_length(squared: Tensor, support: MetricSupport, rows: Tensor) 
     support : MetricSupport
     rows : integer Tensor of shape (n,)
     """
-    labels, v, mass = support.labels[rows], support.weights[rows], support.mass
-    squares = torch.zeros_like(mass).scatter_add_(0, support.labels, support.weights**2)
-    residual = support.keys - support.means[support.labels]
-    freedom = (mass - squares / mass.clamp_min(EPS)).sum().clamp_min(EPS)
-    scatter = (support.weights * residual.square().sum(1)).sum() / freedom
-    without = (squares[labels] - v**2) / (mass[labels] - v).clamp_min(EPS) ** 2
-    excess = scatter * (without - squares[labels] / mass[labels] ** 2)
-    singleton = mass[labels] - v <= SINGLETON_TOLERANCE * mass[labels]
+    labels, v = support.labels[rows], support.weights[rows]
+    mass, squares = support.mass[labels], support.squared_weights[labels]
+    without = (squares - v**2) / (mass - v).clamp_min(EPS) ** 2
+    excess = support.scatter * (without - squares / mass**2)
+    singleton = mass - v <= SINGLETON_TOLERANCE * mass
     excess = torch.where(singleton, 0.0, excess.clamp_min(0))[:, None]
     return torch.maximum(squared - excess, MIN_MEAN_LENGTH * squared)
 

@@ -24,7 +24,13 @@ from skxma._calibrated.experts import (
     ridge_img2txt,
     text_scores,
 )
-from skxma._calibrated.fusion import Fusion, FusionParametrization, FusionProblem, leave_one_out_correction
+from skxma._calibrated.fusion import (
+    Fusion,
+    FusionObjective,
+    FusionParametrization,
+    fit_fusion,
+    leave_one_out_correction,
+)
 from skxma._calibrated.metric import (
     CLASS_TEXT_ROOT,
     IDENTITY_ROOT,
@@ -234,10 +240,10 @@ def fit_metric(
     if before is not None and metric.choice in before.relative_weights:
         relative = before.relative_weights[metric.choice]
         start = parametrization.theta_from(relative, before.noise_rate, config.noise_prior_logit)
-    problem = FusionProblem(
+    problem = FusionObjective(
         scores, support.labels[rows], loss_weights(support, scores, rows, config), parametrization, config
     )
-    fusion = problem.solve(start)
+    fusion = fit_fusion(problem, start)
     correction = leave_one_out_correction(support.counts)
     full_fusion = parametrization.rescale_image_experts(fusion, correction)
     cross_fitted = None if folds is None else cross_fit_metric(metric.choice[0], problem, fusion, folds, correction)
@@ -249,21 +255,37 @@ def candidate_roots(
 ) -> list[Root]:
     """Roots to try: of the vocabulary, of the class texts, none; two of the three where a metric is expensive.
 
+    Where no class has two samples nothing can be learned about metrics, and the first root stands alone.
+    """
+    known = text_roots(vocabulary, text, support.features, support.weights, config)
+    if support.all_singletons and known:
+        return known[:1]
+    return [*known[: 1 if support.work > config.max_work else None], (IDENTITY_ROOT, None)]
+
+
+def text_roots(
+    vocabulary: Tensor | None, text: Tensor | None, features: Tensor, weights: Tensor, config: CalibrationConfig
+) -> list[Root]:
+    """Roots that words shape, the one to be preferred first: of the vocabulary, then of the class texts.
+
     A vocabulary is the encoder's or the user's own, and is trusted. Class texts may belong to other things than the
     images show: those along whose directions the images do not vary more than along random ones shape no metric.
-    Where no class has two samples nothing can be learned about metrics, and the first root stands alone.
+
+    Parameters
+    ----------
+    vocabulary : Tensor of shape (M, D) or None
+    text : Tensor of shape (C, D) or None
+    features : Tensor of shape (N, D)
+        Image embeddings.
+    weights : Tensor of shape (N,)
+    config : CalibrationConfig
     """
     roots: list[Root] = []
     if vocabulary is not None:
         roots.append((VOCABULARY_ROOT, covariance_root(vocabulary, config.vocabulary_shrinkage)))
-    if text is not None:
-        known = text[text.any(1)]
-        if covariance_alignment(known, support.features, support.weights) >= config.min_text_alignment:
-            roots.append((CLASS_TEXT_ROOT, class_text_root(text, config.class_text_shrinkage)))
-    known_roots = [root for root in roots if root[1] is not None]
-    if support.all_singletons and known_roots:
-        return known_roots[:1]
-    return [*known_roots[: 1 if support.work > config.max_work else None], (IDENTITY_ROOT, None)]
+    if text is not None and covariance_alignment(text[text.any(1)], features, weights) >= config.min_text_alignment:
+        roots.append((CLASS_TEXT_ROOT, class_text_root(text, config.class_text_shrinkage)))
+    return [root for root in roots if root[1] is not None]
 
 
 def shrinkages_to_try(roots: Sequence[Root], config: CalibrationConfig) -> list[tuple[Root, tuple[float, ...]]]:

@@ -31,9 +31,9 @@ def scale_grid(prior: ScalePrior, like: Tensor, has_zero_shot: bool, holds_rest:
     log_zero = torch.log(prior.native * native + (1 - prior.native) * foreign / foreign.sum())
     log_rest = torch.log_softmax(-0.5 * (rest / prior.rest_std) ** 2, 0)
     if not has_zero_shot:
-        zero, log_zero = zero[:1] * 0, log_zero[:1] * 0
+        zero = log_zero = like.new_zeros(1)
     if holds_rest:
-        rest, log_rest = rest[:1] * 0, log_rest[:1] * 0
+        rest = log_rest = like.new_zeros(1)
     return torch.exp(zero), torch.exp(rest), log_zero[:, None] + log_rest
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.experts import LeaveOneOutScores
-from skxma._calibrated.fusion import Fusion, FusionProblem, noise_penalty, weight_penalty
+from skxma._calibrated.fusion import Fusion, FusionObjective, fit_fusion, noise_penalty, weight_penalty
 from skxma.caches import Integers
 
 
@@ -121,13 +121,13 @@ class NewtonProblem:
 
 
 def refit_without_folds(
-    problem: FusionProblem, fusion: Fusion, folds: Integers
+    problem: FusionObjective, fusion: Fusion, folds: Integers
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Learn the weights of the experts without each fold.
 
     Parameters
     ----------
-    problem : FusionProblem
+    problem : FusionObjective
     fusion : Fusion
         Learned on all samples, from which the search starts.
     folds : ndarray of shape (N,)
@@ -140,26 +140,25 @@ def refit_without_folds(
     """
     parametrization, config = problem.parametrization, problem.config
     names = np.unique(folds)
-    if parametrization.alpha is not None or parametrization.fusion_ratio is not None:
-        # the logarithms of the weights are then not free
+    if parametrization.is_held:
         rest = [torch.as_tensor(np.flatnonzero(folds != fold), device=problem.labels.device) for fold in names]
         roughly = replace(config, loss_tolerance=config.newton_tolerance**2, gradient_tolerance=config.newton_tolerance)
-        fusions = [replace(problem.take(rows), config=roughly).solve(fusion.theta) for rows in rest]
+        fusions = [fit_fusion(replace(problem.take(rows), config=roughly), fusion.theta) for rows in rest]
         return np.stack([one.weights for one in fusions]), np.array([one.objective for one in fusions])
     kept = torch.as_tensor(folds[None, :] != names[:, None], device=problem.labels.device)
-    scores = problem.scores.double()
-    loss_weights = problem.loss_weights.double() * kept
+    problem = problem.to(torch.float64)
+    loss_weights = problem.loss_weights * kept
     n_kept = kept.sum(1).tolist()
     n_classes = [len(problem.labels[mask].unique()) for mask in kept]
     pulls = [weight_penalty(n, c, config) for n, c in zip(n_kept, n_classes, strict=True)]
     newton = NewtonProblem(
-        scores,
+        problem.scores,
         problem.labels,
         loss_weights / loss_weights.sum(1, keepdim=True),
         torch.as_tensor(parametrization.prior).to(loss_weights),
         loss_weights.new_tensor(pulls),
         loss_weights.new_tensor([noise_penalty(n, config) for n in n_kept]),
-        not bool(scores.singleton.all()),
+        problem.has_noise,
         config,
     )
     relative = np.log(np.maximum(fusion.weights / parametrization.prior, F.EPS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -196,6 +196,37 @@ def held_out_folds(cache: ImageCache, held_out: NDArray[np.bool_], config: PoolC
     return folds
 
 
+def left_out_folds(
+    problem: PoolProblem, pool: Pool, folds: Integers, prior: PoolWeights
+) -> Iterator[tuple[Tensor, FittedEvidence, PoolExperts]]:
+    """Leave each fold out of a model that labels a pool.
+
+    Parameters
+    ----------
+    problem : PoolProblem
+    pool : Pool
+        To be labeled: that of the problem, or a part of it.
+    folds : ndarray of shape (N,)
+        Fold of each labeled image; those of -1 stay in every model.
+    prior : tuple of 3 float
+
+    Yields
+    ------
+    out : integer Tensor of shape (n,)
+        Labeled images of the fold.
+    model : FittedEvidence
+        Fitted without them.
+    experts : PoolExperts
+        Of the pool, which that model labeled, and of all other labeled images.
+    """
+    for fold in np.unique(folds[folds >= 0]):
+        rest = problem.cache.keep(folds != fold)
+        report = problem.refit(rest)
+        soft_pool, _ = score_pool(report, problem, pool)
+        experts, _ = problem.experts(soft_pool, rest, prior)
+        yield torch.as_tensor(np.flatnonzero(folds == fold), device=problem.like.device), report.model, experts
+
+
 def cross_fit_weights(
     report: FitReport, left_out: Floats, held_out: NDArray[np.bool_], problem: PoolProblem, prior: PoolWeights
 ) -> NDArray[np.float64] | None:
@@ -210,19 +241,16 @@ def cross_fit_weights(
     pool = problem.pool.thinned(max(config.fold_rows, config.fold_rows_per_class * cache.n_classes))
     (features,) = to_tensors(cache.embeddings, like=problem.like)
     scores = torch.zeros(2, *left_out.shape, dtype=features.dtype, device=features.device)
-    for fold in np.unique(folds[held_out]):
-        rest = cache.keep(folds != fold)
-        soft_pool, _ = score_pool(problem.refit(rest), problem, pool)
-        out = torch.as_tensor(np.flatnonzero(folds == fold), device=features.device)
-        scores[:, out] = problem.experts(soft_pool, rest, prior)[0](features[out])
+    for out, _, experts in left_out_folds(problem, pool, folds, prior):
+        scores[:, out] = experts(features[out])
     rows = np.flatnonzero(held_out)
     limits = config.calibration.max_scores, config.calibration.max_pairs
     rows = rows[fusion_training_rows(cache.labels[rows], cache.n_classes, *limits)]
     arrays = cache.labels[rows], cache.weights[rows], left_out[rows]
     labels, loss_weights, logits = to_tensors(*arrays, like=features)
-    experts = as_experts(logits, scores[:, rows], labels)
+    stacked = as_experts(logits, scores[:, rows], labels)
     weights, loss, model_loss = fit_pool_weights(
-        experts, labels, loss_weights, prior, report.noise_rate, config.calibration
+        stacked, labels, loss_weights, prior, report.noise_rate, config.calibration
     )
     return weights if loss < (1 - config.min_gain) * model_loss else None
 
@@ -303,7 +331,7 @@ def is_no_harm(rise: Tensor) -> bool:
 
 
 def rise_of_loss_without_own_image(problem: PoolProblem, prior: PoolWeights) -> Tensor:
-    """What a pool adds to the log loss (N,) of support images, by models that have no image of their class.
+    """Rise of the log loss (N,) of support images by a pool, in models that have no image of their class.
 
     The classes are dealt out to folds. A model without the images of a fold knows its classes by text alone, labels
     the pool, and scores the images with the pool and without it.
@@ -312,13 +340,8 @@ def rise_of_loss_without_own_image(problem: PoolProblem, prior: PoolWeights) -> 
     features, labels = to_tensors(cache.embeddings, cache.labels, like=problem.like)
     folds = stratified_folds(cache.labels, config.n_folds)
     rise = torch.zeros_like(features[:, 0])
-    for fold in np.unique(folds):
-        rest = cache.keep(folds != fold)
-        report = problem.refit(rest)
-        soft_pool, _ = score_pool(report, problem, problem.pool)
-        experts, _ = problem.experts(soft_pool, rest, prior)
-        out = torch.as_tensor(np.flatnonzero(folds == fold), device=features.device)
-        own_logits = report.model.scorer(problem.like).logits(features[out])
+    for out, model, experts in left_out_folds(problem, problem.pool, folds, prior):
+        own_logits = model.scorer(problem.like).logits(features[out])
         rise[out] = rise_of_loss(own_logits, fuse_pool(prior, own_logits, experts(features[out])), labels[out])
     return rise
 
@@ -330,7 +353,7 @@ def rise_of_loss(logits: Tensor, other: Tensor, labels: Tensor) -> Tensor:
 
 
 def rise_of_zero_shot_loss(problem: PoolProblem, prior: PoolWeights) -> Tensor:
-    """What a pool that zero-shot has labeled adds to zero-shot's log loss (N,) on the support images."""
+    """Rise of zero-shot's log loss (N,) on the support images by a pool that zero-shot has labeled."""
     assert problem.text is not None
     cache, config = problem.cache, problem.config
     keys, features, labels, text, weights = to_tensors(

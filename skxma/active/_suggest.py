@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from skxma._calibrated.config import CalibrationConfig
-from skxma._calibrated.metric import covariance_alignment, covariance_root
+from skxma._calibrated.metric_selection import text_roots
 from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.embedding_input import EmbeddingInput, check_images_first
 from skxma._estimators.vocabulary import embed_vocabulary
@@ -157,9 +157,9 @@ def _candidates(clf: Any, pool: Any, rng: np.random.RandomState, plain: bool) ->
     features = _embed(clf, pool, fitted)
     kept: NDArray[np.bool_] = np.asarray(~np.isnan(features).any(axis=1))
     support = clf.image_cache_.embeddings if fitted else np.empty((0, features.shape[1]), dtype=np.float32)
-    for start in range(0, len(features), PREDICTED_ROWS):
-        block = slice(start, start + PREDICTED_ROWS)
-        if len(support):
+    if len(support):
+        for start in range(0, len(features), PREDICTED_ROWS):
+            block = slice(start, start + PREDICTED_ROWS)
             kept[block] &= (features[block] @ support.T).max(axis=1) < SAME_IMAGE
     rows = np.flatnonzero(kept)
     if len(rows) > MOST_CANDIDATES:
@@ -189,20 +189,14 @@ def _embed(clf: Any, pool: Any, fitted: bool) -> Floats:
 
 def _root(clf: Any, features: Floats) -> Floats | None:
     """The root B of the metric that calibrated evidence would try first; None for the identity."""
-    config, inputs = CalibrationConfig(), EmbeddingInput.of(clf)
-    words = embed_vocabulary(getattr(clf, "vocabulary", None), inputs, features.shape[1])
-    shrinkage = config.vocabulary_shrinkage
-    if words is None:
-        text = _class_texts(clf, inputs, features.shape[1])
-        if text is None or not len(features):
-            return None
-        words, shrinkage = text[text.any(axis=1)], config.class_text_shrinkage
-        seen = torch.as_tensor(features)
-        if len(words) < 2:
-            return None
-        if covariance_alignment(torch.as_tensor(words), seen, torch.ones(len(seen))) < config.min_text_alignment:
-            return None
-    root = covariance_root(torch.as_tensor(words), shrinkage)
+    inputs, width = EmbeddingInput.of(clf), features.shape[1]
+    words = embed_vocabulary(getattr(clf, "vocabulary", None), inputs, width)
+    # class texts come after a vocabulary, and are not encoded for nothing
+    text = _class_texts(clf, inputs, width) if words is None and len(features) else None
+    vocabulary, class_texts = (None if given is None else torch.as_tensor(given) for given in (words, text))
+    seen = torch.as_tensor(features)
+    roots = text_roots(vocabulary, class_texts, seen, torch.ones(len(seen)), CalibrationConfig())
+    root = roots[0][1] if roots else None
     return None if root is None else root.numpy()
 
 

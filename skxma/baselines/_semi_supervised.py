@@ -28,6 +28,29 @@ def pool_of(task: Task) -> tuple[Tensor, Tensor]:
     return features, weights / task.cache.weight_unit
 
 
+def nearest_in_pool(features: Tensor, pool: Tensor, z: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean assignment by the cosines to the k nearest images of a pool, for images outside of it.
+
+    A new image is nobody's neighbor, so that of the two ways of the graph its own counts for both.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, D)
+    pool : Tensor of shape (M, D)
+    z : Tensor of shape (M, C)
+        Assignments of the pool.
+    k : int
+        Which is more than there are where the pool is smaller.
+
+    Returns
+    -------
+    drawn : Tensor of shape (n, C)
+    cosines, nearest : Tensor of shape (n, min(k, M))
+    """
+    cosines, nearest = (features @ pool.T).topk(min(k, len(pool)), dim=1)
+    return (cosines[:, :, None] * z[nearest]).sum(1) / k, cosines, nearest
+
+
 @dataclass(frozen=True)
 class Graph:
     """Nearest neighbors in the pool, of the pool's images (first M rows) and of the labeled (the others).

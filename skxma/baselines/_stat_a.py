@@ -14,7 +14,7 @@ from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors, zero_shot_logits
-from skxma.baselines._semi_supervised import SHARPNESS, UNLABELED_CONSTRAINTS, Graph, pool_of
+from skxma.baselines._semi_supervised import SHARPNESS, UNLABELED_CONSTRAINTS, Graph, nearest_in_pool, pool_of
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
 
@@ -138,9 +138,7 @@ class StatAClassifier(BaseFewShotClassifier):
         if not len(pool):
             return logits
         density = AnchoredGaussians(means, variances).log_density(features)
-        cosines, nearest = (features @ pool.T).topk(min(self.n_neighbors, len(pool)), dim=1)
-        # a new image is nobody's neighbor, so that of the two ways its own counts for both
-        drawn = (cosines[:, :, None] * z[nearest]).sum(1) / self.n_neighbors
+        drawn, cosines, nearest = nearest_in_pool(features, pool, z, self.n_neighbors)
         fresh = torch.log_softmax(logits, 1) + density / SHARPNESS + drawn
         known = z[nearest[:, 0]].clamp_min(F.EPS).log()
         return torch.where(cosines[:, :1] > SAME_IMAGE, known, fresh)

@@ -13,7 +13,7 @@ from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors, zero_shot_logits
-from skxma.baselines._semi_supervised import SHARPNESS, UNLABELED_CONSTRAINTS, Graph, pool_of
+from skxma.baselines._semi_supervised import SHARPNESS, UNLABELED_CONSTRAINTS, Graph, nearest_in_pool, pool_of
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
 
@@ -143,9 +143,7 @@ class TransCLIPClassifier(BaseFewShotClassifier):
         logits = self.text_weight * text + Mixture(means, variances).log_density(features) / SHARPNESS
         if not len(pool):
             return logits
-        cosines, nearest = (features @ pool.T).topk(min(self.n_neighbors, len(pool)), dim=1)
-        # a new image is nobody's neighbor, so that of the two ways its own counts for both
-        return logits + (cosines[:, :, None] * z[nearest]).sum(1) / self.n_neighbors
+        return logits + nearest_in_pool(features, pool, z, self.n_neighbors)[0]
 
 
 @dataclass(frozen=True)

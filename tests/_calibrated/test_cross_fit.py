@@ -12,7 +12,7 @@ from skxma._calibrated.averaging import choose_per_root
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.cross_fit import CrossFittedMetric, LeftOutLogits, cross_fit_metric, cross_fitted_logits
 from skxma._calibrated.experts import LeaveOneOutScores
-from skxma._calibrated.fusion import FusionParametrization, FusionProblem
+from skxma._calibrated.fusion import FusionObjective, FusionParametrization, fit_fusion
 from skxma._calibrated.newton import refit_without_folds
 
 CONFIG = CalibrationConfig()
@@ -33,22 +33,22 @@ def draw_problem(seed, n_samples=24, n_classes=4, n_singletons=0, **held):
     nodes = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
     left_out = LeaveOneOutScores(("z", "t", "c", "p"), scores, own, nodes, singleton)
     weights = torch.as_tensor(rng.uniform(0.5, 1.5, n_samples))
-    return FusionProblem(left_out, labels, weights, FusionParametrization(PRIOR, 1, 2, **held), CONFIG)
+    return FusionObjective(left_out, labels, weights, FusionParametrization(PRIOR, 1, 2, **held), CONFIG)
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0, 6]), st.sampled_from([{}, {"alpha": 0.7}, {"fusion_ratio": 0.4}]))
 def test_weights_without_a_fold_are_those_of_a_fit_without_it(seed, n_singletons, held):
     problem = draw_problem(seed, n_singletons=n_singletons, **held)
-    fusion, folds = problem.solve(), np.arange(24) % 5
+    fusion, folds = fit_fusion(problem), np.arange(24) % 5
     weights, objectives = refit_without_folds(problem, fusion, folds)
     assert weights.shape == (5, 4)
     for k in range(5):
-        alone = problem.take(torch.as_tensor(np.flatnonzero(folds != k))).solve(fusion.theta)
+        alone = fit_fusion(problem.take(torch.as_tensor(np.flatnonzero(folds != k))), fusion.theta)
         np.testing.assert_allclose(weights[k], alone.weights, rtol=2e-2, atol=2e-2)
         if k:
             # the two ways count a constant differently, the same for all folds
-            other = problem.take(torch.as_tensor(np.flatnonzero(folds != 0))).solve(fusion.theta)
+            other = fit_fusion(problem.take(torch.as_tensor(np.flatnonzero(folds != 0))), fusion.theta)
             assert objectives[k] - objectives[0] == pytest.approx(alone.objective - other.objective, abs=1e-3)
 
 
@@ -59,7 +59,7 @@ def test_a_label_has_no_part_in_the_left_out_logits_of_its_fold():
     of_fold = torch.as_tensor(np.flatnonzero(folds == 2))
     relabeled[of_fold] = (relabeled[of_fold] + 1) % 4
     other = replace(problem, labels=relabeled)
-    found = [cross_fit_metric("none", one, problem.solve(), folds, 1.0).left_out.logits for one in (problem, other)]
+    found = [cross_fit_metric("none", one, fit_fusion(problem), folds, 1.0).left_out.logits for one in (problem, other)]
     torch.testing.assert_close(found[0][:, of_fold], found[1][:, of_fold], atol=1e-4, rtol=1e-4)
     rest = torch.as_tensor(np.flatnonzero(folds != 2))
     assert not torch.allclose(found[0][:, rest], found[1][:, rest], atol=1e-2)
