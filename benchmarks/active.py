@@ -24,14 +24,14 @@ from rivals import MANY_CLASSES, n_classes, problems
 from skxma import XMAdapterClassifier
 from skxma._statistics import calibration_error
 from skxma.active import suggest
-from skxma.active._suggest import STRATEGIES
+from skxma.active._suggest import NEED_MODEL, STRATEGIES
 from skxma.baselines import ZeroShotClassifier
 from skxma.benchmark._problem import load_problem
 
 BUDGETS = (1, 2, 4, 8)
 FEW_CLASSES = 100
 TEST_SHARE, MOST_OF_POOL = 0.4, 2 / 3
-BALANCED, NEED_MODEL = "balanced", ("margin", "clue")
+BALANCED = "balanced"
 
 
 def main():

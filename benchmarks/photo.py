@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 from skxma import CLIPEncoder, XMAdapterClassifier
 
@@ -87,8 +88,7 @@ def describe(found):
         for name in ENCODERS:
             encoder = CLIPEncoder(name)
             image_row = np.asarray(encoder.encode_image([image]))[0]
-            logits = encoder.logit_scale * np.asarray(encoder.zero_shot_weights(phrases)) @ image_row
-            probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+            probabilities = softmax(encoder.logit_scale * np.asarray(encoder.zero_shot_weights(phrases)) @ image_row)
             own = probabilities[phrases.index(SAMPLES[file])]
             cells.append(f"{own:.2f} ({1 + int((probabilities > own).sum())} of {len(phrases)})")
         print(f"{file:>12}", *(f"{cell:>18}" for cell in cells))

@@ -27,7 +27,7 @@ from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma._calibrated.config import ScalePrior
 from skxma._estimators.vocabulary import common_words
 from skxma._statistics import SingletonPrior, calibration_error
-from skxma.datasets import load_emoji
+from skxma.datasets import load_emoji, load_features
 from skxma.embeddings import unit_rows
 
 IMAGENET, CIFAR = "imagenet_4shot_vitb32_openai", ("cifar10_500_vitb32_openai", "cifar10_848_vitb32_laion2b")
@@ -59,10 +59,8 @@ class Task:
     test: np.ndarray
 
 
-def read(path, words=None):
-    with np.load(path, allow_pickle=True) as file:
-        X, text = (unit_rows(file[name].astype(np.float32)) for name in ("image_features", "text_features"))
-        return Data(X, file["labels"].astype(int), text, words)
+def of_features(data, words=None):
+    return Data(unit_rows(data.data), data.target, unit_rows(data.text_features), words)
 
 
 def through_tiny(images, y, names):
@@ -83,17 +81,15 @@ def weakened(data, share, others, rng):
 
 def kinds(folder) -> dict[str, Callable[[np.random.Generator], Data]]:
     """Functions that draw the data of a task, by the name of the kind."""
-    folder = Path(folder)
-    imagenet = read(folder / f"{IMAGENET}.npz")
-    imagenet = replace(imagenet, words=imagenet.text)
-    with np.load(folder / f"{CIFAR[0]}.npz", allow_pickle=True) as file:
-        photos = through_tiny(file["images"], file["labels"].astype(int), [str(name) for name in file["class_names"]])
+    imagenet, *cifar = (load_features(Path(folder) / f"{name}.npz") for name in (IMAGENET, *CIFAR))
+    imagenet = of_features(imagenet, unit_rows(imagenet.text_features))
+    photos = through_tiny(cifar[0].images, cifar[0].target, cifar[0].class_names)
     emoji, digits = load_emoji(), load_digits()
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     enlarged = [np.kron(d, np.ones((8, 8)))[..., None].repeat(3, 2) * 15.9 for d in digits.images]
     drawn = {
-        CIFAR[0]: read(folder / f"{CIFAR[0]}.npz", imagenet.text),
-        CIFAR[1]: read(folder / f"{CIFAR[1]}.npz"),
+        CIFAR[0]: of_features(cifar[0], imagenet.text),
+        CIFAR[1]: of_features(cifar[1]),
         "emoji, tiny": through_tiny(emoji.images, emoji.target, np.unique(emoji.target)),
         "digits, tiny": through_tiny([d.astype(np.uint8) for d in enlarged], digits.target, names),
         "photos, tiny": photos,
@@ -150,14 +146,17 @@ def compare(folder, variants, shots, n_tasks):
     """Print accuracy / calibration error / log loss of each variant for each kind of task."""
     print("accuracy / calibration error (%) / log loss")
     print(f"{'':28s}" + "".join(f"{name:>22s}" for name in variants))
+    made = kinds(folder)
     for n_shots in shots:
-        for kind, make in kinds(folder).items():
+        for kind, make in made.items():
             found = {name: [] for name in variants}
             for task in draw(make, n_shots, n_tasks):
                 for name, estimator in variants.items():
-                    model = estimator if name == LOGISTIC else None
                     data = task.data
-                    model = estimator.fit(data.X[task.train], data.y[task.train]) if model else fitted(estimator, task)
+                    if name == LOGISTIC:
+                        model = estimator.fit(data.X[task.train], data.y[task.train])
+                    else:
+                        model = fitted(estimator, task)
                     found[name].append(figures(model.predict_proba(data.X[task.test]), data.y[task.test]))
             if found[next(iter(variants))]:
                 cells = ("{:.1f} / {:.1f} / {:.3f}".format(*np.mean(rows, axis=0)) for rows in found.values())
@@ -169,8 +168,9 @@ def left_out(folder, shots, n_tasks):
     print(
         "accuracy, left_out_score_ less it, mean distance, distance by counting alone (points); share in the interval"
     )
+    made = kinds(folder)
     for n_shots in shots:
-        for kind, make in kinds(folder).items():
+        for kind, make in made.items():
             rows = []
             for task in draw(make, n_shots, n_tasks):
                 clf = fitted(XMAdapterClassifier(), task)
@@ -181,11 +181,8 @@ def left_out(folder, shots, n_tasks):
                 counting = 0.8 * np.sqrt(accuracy * (1 - accuracy) / len(task.train))
                 rows.append((100 * accuracy, 100 * off, 100 * abs(off), 100 * counting, low <= accuracy <= high))
             if rows:
-                print(
-                    "{:2d} {:25s} {:6.1f} {:+6.1f} {:6.1f} {:6.1f} {:6.2f}".format(
-                        n_shots, kind, *np.mean(rows, axis=0)
-                    )
-                )
+                line = "{:2d} {:25s} {:6.1f} {:+6.1f} {:6.1f} {:6.1f} {:6.2f}"
+                print(line.format(n_shots, kind, *np.mean(rows, axis=0)), flush=True)
 
 
 LOGISTIC = "logistic regression"

@@ -14,8 +14,8 @@ from torch import Tensor
 from skxma._index.exact import ExactIndex
 from skxma.caches import Floats, ImageCache, Integers, TextCache
 
-SCORE_INTERVAL = 0.9
-"""Probability of the interval of an expected score."""
+CONFIDENCE_LEVEL = 0.9
+"""Probability of the intervals of accuracies."""
 
 
 class EvidenceScorer(Protocol):
@@ -130,7 +130,7 @@ class ExpectedScore:
 
     @classmethod
     def from_left_out(
-        cls, logits: Tensor, labels: Tensor, weights: Tensor, level: float = SCORE_INTERVAL
+        cls, logits: Tensor, labels: Tensor, weights: Tensor, level: float = CONFIDENCE_LEVEL
     ) -> ExpectedScore:
         """Estimate from left-out logits (n, C) of samples whose class keeps others when they are left out.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skxma._fitted import SCORE_INTERVAL
+from skxma._fitted import CONFIDENCE_LEVEL
 from skxma._statistics import calibration_error
 from skxma._version import __version__
 from skxma.inspection import support_labels
@@ -77,7 +77,7 @@ def _accuracy(clf: Any) -> str:
     error = calibration_error(np.asarray(clf.left_out_probability_, dtype=float)[counted], right)
     low, high = clf.left_out_interval_
     return (
-        f"{clf.left_out_score_:.1%} ({SCORE_INTERVAL:.0%} interval {low:.1%} to {high:.1%}) is to be expected on new "
+        f"{clf.left_out_score_:.1%} ({CONFIDENCE_LEVEL:.0%} interval {low:.1%} to {high:.1%}) is to be expected on new "
         f"images of the same kind, by the answers to {counted.sum()} support images, each left out; calibration error "
         f"{error:.1%}."
     )

@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the file and say how exact it is."""
+    """Write the file and print how exact it is."""
     target = place_for_file(arguments.out, arguments.force)
     from skxma.export import to_onnx
 

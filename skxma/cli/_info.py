@@ -45,12 +45,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def left_out_line(clf: Any) -> str:
     """Accuracy to expect on new images with its interval, in a line; empty where no sample could be left out."""
+    from skxma._fitted import CONFIDENCE_LEVEL
+
     if math.isnan(getattr(clf, "left_out_score_", math.nan)):
         return ""
     low, high = clf.left_out_interval_
     return (
-        f"left-out accuracy {clf.left_out_score_:.1%} (90% interval {low:.1%} to {high:.1%}): what to expect on new "
-        "images of the same kind"
+        f"left-out accuracy {clf.left_out_score_:.1%} ({CONFIDENCE_LEVEL:.0%} interval {low:.1%} to {high:.1%}): what "
+        "to expect on new images of the same kind"
     )
 
 
@@ -84,7 +86,7 @@ def about_classifier(clf: Any) -> dict[str, Any]:
     """A fitted classifier as JSON has it."""
     import numpy as np
 
-    from skxma._fitted import SCORE_INTERVAL
+    from skxma._fitted import CONFIDENCE_LEVEL
     from skxma.inspection import labels_in_question, support_labels
     from skxma.inspection._evaluation import labeled_samples
     from skxma.inspection._support import support_names
@@ -92,7 +94,7 @@ def about_classifier(clf: Any) -> dict[str, Any]:
     paths = support_names(clf)
     given = support_labels(clf)[labeled_samples(clf)]
     names = clf.class_names_ or [None] * len(clf.classes_)
-    evidence = getattr(clf, "evidence", None)
+    evidence, line = getattr(clf, "evidence", None), left_out_line(clf)
     doubts = labels_in_question(clf) if evidence == "calibrated" else []
     encoder = clf.encoder if isinstance(clf.encoder, str) else getattr(clf.encoder, "model", None)
     return {
@@ -108,9 +110,9 @@ def about_classifier(clf: Any) -> dict[str, Any]:
         "left_out_accuracy": {
             "value": float(clf.left_out_score_),
             "interval": clf.left_out_interval_.tolist(),
-            "confidence_level": SCORE_INTERVAL,
+            "confidence_level": CONFIDENCE_LEVEL,
         }
-        if left_out_line(clf)
+        if line
         else None,
         "classes": [
             {"class": str(label), "names": as_list(name), "shots": int(np.sum(given == label))}
@@ -126,7 +128,7 @@ def about_classifier(clf: Any) -> dict[str, Any]:
             }
             for one in doubts
         ],
-        "left_out_line": left_out_line(clf),
+        "left_out_line": line,
     }
 
 

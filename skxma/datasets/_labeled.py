@@ -15,7 +15,7 @@ from sklearn.utils import Bunch
 from skxma.datasets._table import GROUP_NAMES, LABEL_NAMES, PATH_NAMES, column_position
 from skxma.errors import ImageError
 from skxma.images._sources import is_path
-from skxma.images._validation import check_images, find_problem
+from skxma.images._validation import check_images, find_problem, is_url
 
 UNLABELED = -1
 _ACCEPTED = (
@@ -97,7 +97,7 @@ def load_labeled_images(
     Raises
     ------
     TypeError
-        Anything else, such as a loader of batches or a stream; the message says what to pass.
+        Anything else, such as a loader of batches or a stream; the message names what to pass.
     ValueError
         No such column, or rows without a label.
     skxma.errors.ImageError
@@ -137,7 +137,7 @@ def _of_frame(frame: Any, columns: tuple[str | None, str | None], folder: str | 
     images, labels = (list(frame[frame.columns[place]]) for place in (image, label))
     if folder is not None:
         # joining leaves absolute paths as they are, and addresses must stay what they are to be refused
-        images = [os.fspath(Path(folder) / one) if is_path(one) and "://" not in str(one) else one for one in images]
+        images = [os.fspath(Path(folder) / one) if is_path(one) and not is_url(str(one)) else one for one in images]
     check_images(images)
     group = column_position(header, None, GROUP_NAMES)
     return _bunch(images, labels, None if group is None else np.array(list(frame[frame.columns[group]])))
@@ -194,7 +194,7 @@ def _of_torch(data: Any, columns: tuple[str | None, str | None]) -> Bunch:
 
 
 def _refuse_others(data: Any) -> None:
-    """Refuse what is no collection of labeled images, and say what to pass instead."""
+    """Refuse what is no collection of labeled images; the message names what to pass instead."""
     if is_path(data):
         raise TypeError(f"Expected {_ACCEPTED}; {os.fspath(data)!r:.80} is a path: see load_image_folder.")
     if hasattr(data, "dataset") and hasattr(data, "batch_size"):

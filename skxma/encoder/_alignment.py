@@ -14,7 +14,7 @@ _SCALES = np.geomspace(2, 200, 41)
 
 @dataclass(frozen=True)
 class Alignment:
-    """What maps features and text embeddings to one space.
+    """Maps of features and text embeddings to one space.
 
     Attributes
     ----------

@@ -74,7 +74,7 @@ class Reference:
 
     @classmethod
     def of(cls, clf: Any, inputs: NDArray[Any], embeddings: Floats) -> Reference:
-        """What a classifier says of embeddings (n, D), which stand for `inputs`."""
+        """Answers of a classifier for embeddings (n, D), which stand for `inputs`."""
         probabilities = clf.predict_proba(embeddings)
         answers = probabilities.argmax(1)
         scores = clf.open_set_score(embeddings) if has_open_set_scores(clf) else None
@@ -101,7 +101,7 @@ def to_onnx(
 
     The encoder computes in single precision, as with ``precision="fp32"``. The inputs are those of `to_module`, called
     "embeddings" or "pixels", the outputs "probabilities", "open_set_scores" and "answers"; the number of images is
-    open. The metadata of the file, each a text of JSON, say what a program needs to know: "classes", "class_names",
+    open. The metadata of the file, each a text of JSON, tell a program what it needs to know: "classes", "class_names",
     "encoder_fingerprint", "thresholds", "unknown_label", "part", "skxma_version" and, for "model", "encoder",
     "image_size", "mean", "std", "resize_mode", "interpolation", "fill_color" and "rescale_16bit".
 

@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
+from skxma._fitted import CONFIDENCE_LEVEL
 from skxma._statistics import calibration_error
-
-CONFIDENCE_LEVEL = 0.9
 
 
 @dataclass(frozen=True)
