@@ -23,7 +23,7 @@ def common_words() -> tuple[str, ...]:
 
 def embed_vocabulary(words: Any, inputs: EmbeddingInput, n_features: int) -> Floats | None:
     """L2-normalized embeddings (m, n_features) of a `vocabulary` parameter, or None for none."""
-    if words is None or (isinstance(words, str) and words == "common" and inputs.precomputed):
+    if words is None or (isinstance(words, str) and words == "common" and not inputs.has_text):
         return None
     if isinstance(words, str):
         if words != "common":
@@ -33,6 +33,11 @@ def embed_vocabulary(words: Any, inputs: EmbeddingInput, n_features: int) -> Flo
         if inputs.precomputed:
             raise ValueError(
                 "vocabulary holds words, which encoder='precomputed' cannot encode; pass their embeddings."
+            )
+        if not inputs.has_text:
+            raise ValueError(
+                "vocabulary holds words, but the encoder encodes images alone; leave vocabulary at 'common', or take "
+                "an encoder of images and texts."
             )
         return inputs.encode_names(list(words), VOCABULARY_TEMPLATE)
     rows = check_array(words, dtype=[np.float64, np.float32], input_name="vocabulary")

@@ -62,7 +62,7 @@ class Encoders:
         future.result()
 
     def _loaded(self, encoder: Any) -> Future[None]:
-        key = (encoder.model, str(encoder.device), encoder.precision)
+        key = (type(encoder).__name__, encoder.model, str(encoder.device), encoder.precision)
         with self._lock:
             future = self._loading.get(key)
             if future is None or future.done():
@@ -114,6 +114,11 @@ class WatchedEncoder:
     def fingerprint(self) -> str:
         """The encoder's."""
         return str(self._encoder.fingerprint)
+
+    @property
+    def has_text(self) -> bool:
+        """The encoder's."""
+        return bool(self._encoder.has_text)
 
     @property
     def logit_scale(self) -> float:
