@@ -11,6 +11,7 @@ from sklearn.utils import check_array
 
 from skxma._estimators.embedding_input import EmbeddingInput
 from skxma.embeddings import Floats, unit_rows
+from skxma.encoder._kept_texts import kept_class_weights
 
 VOCABULARY_TEMPLATE = "photo"
 
@@ -28,7 +29,7 @@ def embed_vocabulary(words: Any, inputs: EmbeddingInput, n_features: int) -> Flo
     if isinstance(words, str):
         if words != "common":
             raise ValueError(f"vocabulary={words!r} is not known; pass 'common' or a list of words.")
-        words = common_words()
+        return _embed_common(inputs)
     if len(words) and all(isinstance(word, str) for word in words):
         if inputs.precomputed:
             raise ValueError(
@@ -47,3 +48,11 @@ def embed_vocabulary(words: Any, inputs: EmbeddingInput, n_features: int) -> Flo
             "both must come from one encoder."
         )
     return unit_rows(rows)
+
+
+def _embed_common(inputs: EmbeddingInput) -> Floats:
+    """Embeddings (m, D) of the common words: the same for every model, and so computed once per machine."""
+    words = list(common_words())
+    return kept_class_weights(
+        inputs.make_encoder(), words, VOCABULARY_TEMPLATE, lambda: inputs.encode_names(words, VOCABULARY_TEMPLATE)
+    )

@@ -140,6 +140,16 @@ class WatchedEncoder:
 
     def zero_shot_weights(self, class_names: Sequence[Any], templates: Any = "simple") -> NDArray[np.float32]:
         """Encode names of classes or words, a few at a time."""
+        from skxma._estimators.vocabulary import common_words
+        from skxma.encoder._kept_texts import kept_class_weights
+
+        if tuple(class_names) == common_words():
+            return kept_class_weights(
+                self._encoder, class_names, templates, lambda: self._weights_in_steps(class_names, templates)
+            )
+        return self._weights_in_steps(class_names, templates)
+
+    def _weights_in_steps(self, class_names: Sequence[Any], templates: Any) -> NDArray[np.float32]:
         encoder, n = self._encoder, len(class_names)
         if self._class_names.issuperset(class_names):
             encoder = type(encoder)(**{**encoder.get_params(), "memory": False})

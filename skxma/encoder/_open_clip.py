@@ -60,6 +60,7 @@ def build(source: Source, cache_dir: str | None, local_files_only: bool) -> Buil
         make_geometry=partial(make_geometry, transform),
         logit_scale=scale_of(model, LOGIT_SCALE),
         logit_bias=bias_of(model),
+        recipe=getattr(model, "recipe", ()),
     )
 
 
