@@ -294,9 +294,10 @@ def test_the_cache_is_shown_and_cleared(tmp_path, capsys):
     assert store.info()["n_embeddings"] == 0
 
 
-def test_an_encoder_of_another_library_is_fitted_and_saved_by_its_name(folder, tmp_path, capsys):
+def test_an_encoder_of_another_library_is_fitted_and_saved_by_its_name(folder, tmp_path, monkeypatch, capsys):
     encoder, target = f"timm:{write_timm(tmp_path / 'timm')}", str(tmp_path / "m.skxma")
-    assert main(["fit", str(folder / "pics"), "--model", target, "--encoder", encoder]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", str(folder / "pics"), "--model", target, "--encoder", "timm:./timm"]) == 0
     assert main(["info", target]) == 0
     assert f"{encoder} (clip-" in capsys.readouterr().out
     assert main(["fit", str(folder / "pics"), "--model", target, "--encoder", "timm:resnet5o", "--force"]) == 1
