@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from skxma import functional as F
@@ -65,6 +67,8 @@ class ImageCache:
         What the caller's weights were divided by.
     features : ndarray of shape (N, D), float32, or None
         The embeddings that the keys were before training; None where they still are the keys.
+    groups : ndarray of shape (N,), intp, or None
+        Number of the group of each key: samples that depend on one another. None where each stands for itself.
     """
 
     keys: Floats
@@ -73,6 +77,7 @@ class ImageCache:
     n_classes: int
     weight_unit: float = 1.0
     features: Floats | None = None
+    groups: Integers | None = None
 
     @property
     def embeddings(self) -> Floats:
@@ -87,6 +92,7 @@ class ImageCache:
         n_classes: int,
         sample_weight: NDArray[Any] | None = None,
         text: Floats | None = None,
+        groups: Integers | None = None,
     ) -> tuple[ImageCache, Integers]:
         """Build a cache of N' samples; equal images with equal labels become one key with the sum of their weights.
 
@@ -101,6 +107,8 @@ class ImageCache:
         sample_weight : ndarray of shape (N',), optional
         text : ndarray of shape (C, D), optional
             Orders classes that hold the same images.
+        groups : ndarray of shape (N',), optional
+            Number of each sample's group.
 
         Returns
         -------
@@ -133,6 +141,7 @@ class ImageCache:
             (merged / unit).astype(np.float32),
             n_classes,
             weight_unit=float(np.ldexp(unit, exponent)),
+            groups=None if groups is None else joined_groups(groups[kept], inverse)[order],
         )
         return made, position
 
@@ -147,6 +156,21 @@ class ImageCache:
     def shots(self) -> Integers:
         """Number of keys of each class, shape (C,)."""
         return np.bincount(self.labels, minlength=self.n_classes)
+
+    @property
+    def independent_shots(self) -> NDArray[np.float64]:
+        """Number of independent samples of each class, shape (C,): a group counts as one."""
+        shots: NDArray[np.float64] = np.zeros(self.n_classes)
+        np.add.at(shots, self.labels, self.independence)
+        return shots
+
+    @property
+    def independence(self) -> NDArray[np.float64]:
+        """Part of an independent sample that each key is, shape (N,): one over the size of its group."""
+        if self.groups is None:
+            return np.ones(len(self.labels))
+        _, group, sizes = np.unique(self.groups, return_inverse=True, return_counts=True)
+        return 1 / sizes[group]
 
     def affinity(self, queries: Tensor) -> Tensor:
         """Image affinity ``A_img = f Fᵀ`` (n, N) of L2-normalized queries (n, D)."""
@@ -178,6 +202,7 @@ class ImageCache:
             labels=self.labels[chosen],
             weights=weights / unit,
             weight_unit=self.weight_unit * float(unit),
+            groups=None if self.groups is None else self.groups[chosen],
         )
 
     def set_aside(self, chosen: NDArray[np.bool_]) -> ImageCache:
@@ -185,6 +210,22 @@ class ImageCache:
         weights = np.where(chosen, np.float32(0), self.weights)
         unit = weights[~chosen].mean()
         return replace(self, weights=weights / unit, weight_unit=self.weight_unit * float(unit))
+
+
+def joined_groups(groups: Integers, keys: Integers) -> Integers:
+    """Groups of the keys (K,) that samples with groups (N,) became: groups which share a key are one.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (N,)
+    keys : ndarray of shape (N,)
+        Key of each sample.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    n_keys = int(keys.max()) + 1
+    edges = coo_array((np.ones(len(keys)), (keys, n_keys + group)), shape=(n_keys + len(group),) * 2)
+    joined: Integers = connected_components(edges, directed=False)[1][:n_keys].astype(np.intp)
+    return joined
 
 
 def class_ranks(

@@ -232,8 +232,8 @@ def residual_logits(zero_shot_logits: Tensor, evidence: Tensor, alpha: Tensor | 
 
 
 def leave_self_out(affinities: Tensor, rows: Tensor) -> Tensor:
-    """Hold out of the affinities (n, N) of some support samples the key that each is itself, given by `rows` (n,)."""
-    return affinities.scatter(1, rows[:, None], HELD_OUT)
+    """Hold keys out of the affinities (n, N) of some support samples: each itself, given by `rows` (n,), or (n, g)."""
+    return affinities.scatter(1, rows if rows.ndim == 2 else rows[:, None], HELD_OUT)
 
 
 def hardness(image_affinity: Tensor, text_affinity: Tensor, own: Tensor, labels: Tensor) -> Tensor:

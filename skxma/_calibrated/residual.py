@@ -7,6 +7,7 @@ from torch import Tensor
 
 from skxma._calibrated.config import CalibrationConfig
 from skxma._sampling import stratified_folds
+from skxma.caches import Integers
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -58,7 +59,12 @@ def train_residual(
 
 
 def choose_residual(
-    features: Tensor, labels: Tensor, weights: Tensor, offset: Tensor, config: CalibrationConfig
+    features: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    offset: Tensor,
+    config: CalibrationConfig,
+    groups: Integers | None = None,
 ) -> tuple[Tensor | None, list[float]]:
     """Choose the penalty by cross-validation and train with it; None where no penalty lowers the held-out loss.
 
@@ -70,6 +76,8 @@ def choose_residual(
     labels, weights : Tensor of shape (N,)
     offset : Tensor of shape (N, C)
     config : CalibrationConfig
+    groups : ndarray of shape (N,), optional
+        Samples of one group share a fold.
 
     Returns
     -------
@@ -77,7 +85,7 @@ def choose_residual(
     curve : list of float
     """
     n, n_epochs = len(labels), config.n_epochs
-    folds = torch.as_tensor(stratified_folds(labels.cpu().numpy(), config.residual_folds), device=labels.device)
+    folds = torch.as_tensor(stratified_folds(labels.cpu().numpy(), config.residual_folds, groups), device=labels.device)
     best, least = None, float(negative_log_likelihood(offset, labels, weights))
     for penalty in config.residual_penalties:
         held_out = 0.0
