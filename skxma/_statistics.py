@@ -211,7 +211,9 @@ def minimize_lbfgs(
         theta = torch.tensor(values, dtype=like.dtype, device=like.device, requires_grad=True)
         total = loss(theta)
         (gradient,) = torch.autograd.grad(total, theta)
-        return float(total.detach()), gradient.double().cpu().numpy()
+        # one copy, for each waits for the device
+        least, *slope = torch.cat([total.detach()[None], gradient]).double().cpu().numpy()
+        return float(least), np.array(slope)
 
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return float(found.fun), found.x
