@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skxma._labels import join_labels, members
 from skxma._sklearn_compat import check_sample_weight, num_samples
 from skxma.caches import Floats, Integers
+from skxma.embeddings import host_array
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,6 @@ def sample_weights(given: Any, n_samples: int) -> NDArray[np.float64]:
     if given is None:
         return np.ones(n_samples)
     weights: NDArray[np.float64] = check_sample_weight(
-        given, np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
+        host_array(given), np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
     )
     return weights
