@@ -9,6 +9,7 @@ torch is torch's own and follows its rules, not these.
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import threading
 import weakref
@@ -16,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,9 +36,9 @@ def _names(text: str) -> frozenset[str]:
 # where a scalar of the CPU is no operand
 STRICT = _names(
     "matmul __matmul__ __rmatmul__ mm bmm mv dot addmm baddbmm linear bilinear einsum tensordot gather scatter "
-    "scatter_ scatter_add scatter_add_ index_select index_add index_add_ index_copy index_copy_ cat stack concat embedding "
-    "take_along_dim conv2d scaled_dot_product_attention cholesky_solve solve_triangular solve bincount batch_norm "
-    "layer_norm cross_entropy nll_loss"
+    "scatter_ scatter_add scatter_add_ index_select index_add index_add_ index_copy index_copy_ cat stack concat "
+    "embedding take_along_dim conv2d scaled_dot_product_attention cholesky_solve solve_triangular solve bincount "
+    "batch_norm layer_norm cross_entropy nll_loss"
 )
 # each reads a number of elements, or an element, back from the device
 WAITING = _names(
@@ -63,7 +63,7 @@ class Event:
 
     Attributes
     ----------
-    kind : {"to_device", "to_host", "wait", "launch", "mixed", "conversion", "pin"}
+    kind : {"to_device", "to_host", "wait", "launch", "mixed", "conversion", "pin", "record_stream"}
     name : str
         The call, or the operator.
     n_bytes : int
@@ -105,6 +105,7 @@ class Device:
     compute_capability: tuple[int, int] = (9, 0)
     in_use: int = 0
     caches_emptied: int = 0
+    waited_for: dict[tuple[int, int], int] = field(default_factory=dict)
     _storages: dict[int, int] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock)
 
@@ -128,6 +129,7 @@ class Device:
     def reset(self) -> None:
         """Forget all events."""
         self.events.clear()
+        self.waited_for.clear()
         self.n_launches = 0
 
     def hold(self, tensor: DeviceTensor) -> None:
@@ -163,6 +165,7 @@ class _Current(threading.local):
 
 _device: Device | None = None
 _current = _Current()
+_numbers = itertools.count(1)
 
 
 def _place() -> str:
@@ -176,6 +179,7 @@ class DeviceTensor(torch.Tensor):
     """A tensor that says that it is on "cuda:0", around one of the CPU."""
 
     inside: torch.Tensor
+    copied: tuple[int, int] | None = None
 
     @staticmethod
     def __new__(cls, inside: torch.Tensor) -> DeviceTensor:
@@ -353,7 +357,10 @@ def _to_device(tensor: torch.Tensor, name: str, non_blocking: bool = False) -> D
     pinned = bool(getattr(tensor, "is_pinned_here", False))
     if _device is not None:
         _device.note("to_device", name, tensor.nbytes, pinned and non_blocking)
-    return DeviceTensor(tensor.detach().clone())
+    made = DeviceTensor(tensor.detach().clone())
+    if _device is not None:
+        made.copied = _current.stream, len(_device.events)
+    return made
 
 
 def _to_host(tensor: DeviceTensor, name: str, non_blocking: bool = False) -> torch.Tensor:
@@ -431,6 +438,8 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
         return _pin(args[0])
     if name == "is_pinned" and not on_device:
         return bool(getattr(args[0], "is_pinned_here", False))
+    if name == "_parse_to":
+        return _raw(func, args, kwargs)
     if name in ("to", "cpu", "cuda") and tensors and isinstance(args[0], torch.Tensor):
         return _move(func, name, args, kwargs)
     wanted = _device_of(kwargs.get("device"))
@@ -439,8 +448,12 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
     if name.startswith("get ") and name[4:] in PROPERTIES:
         return PROPERTIES[name[4:]]
     if name == "_has_compatible_shallow_copy_type":
-        # a parameter that moves between devices becomes another object
-        return len(on_device) == len(tensors)
+        # a module gets new parameters, where a real device would change what is in them
+        return False
+    if name == "__set__" and func.__self__.__name__ == "data":
+        _raw(func, args, kwargs)
+        args[0].inside = args[1].inside
+        return None
     if name in METHODS and is_on_device(args[0]):
         return METHODS[name](args[0])
     if name in CONVERSIONS and on_device:
@@ -449,6 +462,8 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
             "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory "
             "first. (simulated)"
         )
+    for tensor in on_device:
+        _check_order(name, tensor)
     _check_generator(name, kwargs)
     if wanted is not None or name in FACTORIES:
         return _make(func, name, args, kwargs, wanted)
@@ -490,6 +505,16 @@ def _make(func: Any, name: str, args: Any, kwargs: Any, wanted: torch.device | N
     requires_grad = out.requires_grad
     made = _to_device(out.detach(), name) if from_values else DeviceTensor(out.detach())
     return made.requires_grad_() if requires_grad else made
+
+
+def _check_order(name: str, tensor: DeviceTensor) -> None:
+    """Refuse a tensor that another stream copies, before this one has waited for that."""
+    if tensor.copied is None or tensor.copied[0] == _current.stream:
+        return
+    stream, event = tensor.copied
+    if _device.waited_for.get((_current.stream, stream), 0) < event:
+        _device.note("mixed", name)
+        raise RuntimeError(f"{name} reads what another stream is still copying (simulated)")
 
 
 def _check_generator(name: str, kwargs: Any) -> None:
@@ -567,13 +592,11 @@ class Generator(metaclass=_EitherGenerator):
 class _Stream:
     """A stream, or an event on one; the CPU has done all work at once."""
 
-    _numbers = iter(range(1, 1_000_000))
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.number = next(self._numbers)
+    def __init__(self, *args: Any, number: int | None = None, **kwargs: Any) -> None:
+        self.number = next(_numbers) if number is None else number
 
     def wait_stream(self, other: Any) -> None:
-        pass
+        _device.waited_for[self.number, other.number] = len(_device.events)
 
     def wait_event(self, event: Any) -> None:
         pass
@@ -616,7 +639,7 @@ def simulated_device(**settings: Any) -> Iterator[Device]:
     def synchronize(_: Any = None) -> None:
         device.note("wait", "synchronize")
 
-    default = SimpleNamespace(number=0, wait_stream=lambda _: None, wait_event=lambda _: None, synchronize=synchronize)
+    default = _Stream(number=0)
     run = threading.Thread.run
 
     def run_in_simulation(thread: threading.Thread) -> None:
@@ -644,6 +667,10 @@ def simulated_device(**settings: Any) -> Iterator[Device]:
         }.items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch, "Generator", Generator)
+        # its binding takes streams of CUDA alone
+        patch.setattr(
+            torch.Tensor, "record_stream", lambda tensor, stream: device.note("record_stream", "record_stream")
+        )
         patch.setattr(threading.Thread, "run", run_in_simulation)
         try:
             with Simulation():
