@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from problems import make_problem
+from simulated_device import simulated_device
 from sklearn.base import clone
 
 import skxma
@@ -182,6 +183,38 @@ def choose_images(clf: Any) -> np.ndarray:
     return np.asarray(suggest(clf, problem().X_test[::200], n_samples=5, random_state=0))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What an operation asked of the simulated device, and how far its values were from the CPU's."""
+
+    difference: float
+    n_calls: int
+    n_mixed: int
+    n_conversions: int
+    n_waits: int
+    to_device: int
+    to_host: int
+
+
+def measure(operation: Operation) -> Measured:
+    """Run an operation on the CPU and on the simulated device."""
+    expected = operation.run(operation.prepare("cpu"))
+    with simulated_device() as device:
+        prepared = operation.prepare("cuda")
+        device.reset()
+        found = operation.run(prepared)
+    pairs = zip(found, expected, strict=True) if isinstance(found, list) else [(found, expected)]
+    return Measured(
+        max(float(np.abs(np.subtract(ours, theirs, dtype=float)).max()) for ours, theirs in pairs),
+        device.n_launches,
+        device.count("mixed"),
+        device.count("conversion"),
+        device.n_waits,
+        device.n_bytes("to_device"),
+        device.n_bytes("to_host"),
+    )
+
+
 QUERY_BYTES = N_QUERIES * DIM * 4
 # small models compute in double precision
 RESULT_BYTES = N_QUERIES * N_CLASSES * 8
@@ -222,7 +255,14 @@ def _of_rivals() -> list[Operation]:
         operation
         for kind in RIVALS
         for operation in (
-            Operation(f"fit, {kind.__name__}", partial(classifier, kind=kind), answers_after_fit, 100, 40_000, 40_000),
+            Operation(
+                f"fit, {kind.__name__}",
+                partial(classifier, kind=kind),
+                answers_after_fit,
+                90 if kind is baselines.TIMOClassifier else 25,
+                20_000,
+                20_000,
+            ),
             Operation(
                 f"10 000 predictions, {kind.__name__}",
                 partial(fitted, kind=kind),

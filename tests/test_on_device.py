@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from device_operations import BATCH, N_IMAGES, classifier, encode, encoder, images, operations
+from device_operations import BATCH, N_IMAGES, classifier, encode, encoder, images, measure, operations
 from PIL import Image
 from problems import make_problem
 from simulated_device import simulated_device
@@ -28,23 +28,14 @@ def device():
         yield made
 
 
-def arrays(found):
-    return found if isinstance(found, list) else [found]
-
-
 @pytest.mark.parametrize("operation", cases)
 def test_values_are_those_of_the_cpu_within_the_bounds_of_waits_and_bytes(operation):
-    expected = arrays(operation.run(operation.prepare("cpu")))
-    with simulated_device() as device:
-        prepared = operation.prepare("cuda")
-        device.reset()
-        found = arrays(operation.run(prepared))
-    for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=operation.tolerance)
-    assert device.count("mixed") == device.count("conversion") == 0
-    assert device.n_waits <= operation.n_waits
-    assert device.n_bytes("to_device") <= operation.to_device
-    assert device.n_bytes("to_host") <= operation.to_host
+    found = measure(operation)
+    assert found.difference <= operation.tolerance
+    assert found.n_mixed == found.n_conversions == 0
+    assert found.n_waits <= operation.n_waits
+    assert found.to_device <= operation.to_device
+    assert found.to_host <= operation.to_host
 
 
 def waits_of_a_fit(kind, parameters, n_classes, shots):
