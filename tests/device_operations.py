@@ -228,12 +228,12 @@ def predictions(clf: Any) -> np.ndarray:
 
 def _of_fits() -> list[Operation]:
     made = {
-        "calibrated": ({}, 1100, False),
-        "calibrated, with a vocabulary": ({"vocabulary": problem().words}, 1500, True),
+        "calibrated": ({}, 600, False),
+        "calibrated, with a vocabulary": ({"vocabulary": problem().words}, 800, True),
         # torch's L-BFGS reads the loss and the slope several times in each of its passes
-        "calibrated, without text": ({"text_features": None}, 2500, False),
-        "calibrated, clustered keys": ({"retrieval": "top"}, 1100, True),
-        "calibrated, unlabeled images": ({"unlabeled_label": -1}, 7000, True),
+        "calibrated, without text": ({"text_features": None}, 2000, False),
+        "calibrated, clustered keys": ({"retrieval": "top"}, 600, True),
+        "calibrated, unlabeled images": ({"unlabeled_label": -1}, 4500, True),
         "paper": ({"evidence": "paper", "n_epochs": 5}, 150, False),
     }
     return [
