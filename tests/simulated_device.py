@@ -441,6 +441,8 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
     if name == "_parse_to":
         return _raw(func, args, kwargs)
     if name in ("to", "cpu", "cuda") and tensors and isinstance(args[0], torch.Tensor):
+        for tensor in on_device:
+            _check_order(name, tensor)
         return _move(func, name, args, kwargs)
     wanted = _device_of(kwargs.get("device"))
     if not on_device and (wanted is None or wanted.type != "cuda"):
