@@ -1,10 +1,11 @@
 """What a CUDA device is asked for, on a simulated one, and whether the tests notice faults of its path.
 
-    python benchmarks/proofs/device.py [--out FILE] [--only TEXT]
+    python benchmarks/proofs/device.py [--out FILE] [--only TEXT] [--part operations | faults]
 
 Runs every operation of tests/device_operations.py on the CPU and on the simulated device and prints its calls, errors,
 waits and bytes beside their bounds; then puts each of `FAULTS` into a copy of the package, and runs
-tests/test_on_device.py there. The status is 1 where a bound is broken or a fault is not noticed. Minutes, no GPU.
+tests/test_on_device.py there, which passes without a fault. The status is 1 where a bound is broken or a fault is not
+noticed. Minutes, no GPU.
 """
 
 from __future__ import annotations
@@ -184,14 +185,15 @@ def table_of_faults(faults: list[dict[str, Any]]) -> list[str]:
     return rows + [f"| {one['what']} | `{one['path']}` | {one['noticed_by'] or '**nothing**'} |" for one in faults]
 
 
-def who_notices(fault: Fault) -> str:
-    """The first test that fails with a fault; empty where none does."""
+def who_notices(fault: Fault | None) -> str:
+    """The first test that fails with a fault, or without; empty where none does."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in ("skxma", "tests"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "fixtures"))
         shutil.copy(ROOT / "pyproject.toml", folder)
-        fault.put_into(folder)
+        if fault is not None:
+            fault.put_into(folder)
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "tests/test_on_device.py"],
             cwd=folder,
@@ -208,20 +210,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Operations on a simulated device, and faults that tests must notice.")
     parser.add_argument("--out", metavar="FILE", help="write what was measured there too, as JSON")
     parser.add_argument("--only", metavar="TEXT", default="", help="operations and faults whose names hold a text")
+    parser.add_argument("--part", choices=("operations", "faults"), help="one of the two alone")
     arguments = parser.parse_args()
-    operations = list(measured(arguments.only))
-    print("\n".join(table(operations)), flush=True)
-    faults = [
-        {"what": fault.what, "path": fault.path, "noticed_by": who_notices(fault)}
-        for fault in FAULTS
-        if arguments.only in fault.what
-    ]
-    print()
-    print("\n".join(table_of_faults(faults)))
+    found: dict[str, list[dict[str, Any]]] = {}
+    if arguments.part != "faults":
+        found["operations"] = list(measured(arguments.only))
+        print("\n".join(table(found["operations"])), "\n", flush=True)
+    if arguments.part != "operations":
+        broken = who_notices(None)
+        if broken:
+            print(f"{broken} fails without any fault", file=sys.stderr)
+            return 1
+        found["faults"] = [
+            {"what": fault.what, "path": fault.path, "noticed_by": who_notices(fault)}
+            for fault in FAULTS
+            if arguments.only in fault.what
+        ]
+        print("\n".join(table_of_faults(found["faults"])))
     if arguments.out:
-        content = json.dumps({"operations": operations, "faults": faults}, indent=1)
-        Path(arguments.out).write_text(content + "\n", encoding="utf-8")
-    return int(not (all(map(is_within, operations)) and all(one["noticed_by"] for one in faults)))
+        out = Path(arguments.out)
+        before = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+        out.write_text(json.dumps({**before, **found}, indent=1) + "\n", encoding="utf-8")
+    noticed = all(one["noticed_by"] for one in found.get("faults", []))
+    return int(not (noticed and all(map(is_within, found.get("operations", [])))))
 
 
 if __name__ == "__main__":
