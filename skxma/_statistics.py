@@ -87,8 +87,8 @@ def pairwise_cosine_moments(unit: Tensor) -> tuple[float, float]:
     own = wide.square().sum(1)
     # lengths that are 1 up to rounding are 1: N roundings would add up
     own = torch.where((own - 1).abs() < EPS, 1.0, own)
-    mean = float((wide.sum(0).square().sum() - own.sum()) / pairs)
-    square = float((gram.square().sum() - own.square().sum()) / pairs)
+    sums = torch.stack([wide.sum(0).square().sum() - own.sum(), gram.square().sum() - own.square().sum()])
+    mean, square = (sums / pairs).tolist()
     return mean, math.sqrt(max(0.0, square - mean**2))
 
 
@@ -272,7 +272,9 @@ def minimize_lbfgs(
         theta = torch.tensor(values, dtype=like.dtype, device=like.device, requires_grad=True)
         total = loss(theta)
         (gradient,) = torch.autograd.grad(total, theta)
-        return float(total.detach()), gradient.double().cpu().numpy()
+        # one copy, for each waits for the device
+        least, *slope = torch.cat([total.detach()[None], gradient]).double().cpu().numpy()
+        return float(least), np.array(slope)
 
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return float(found.fun), found.x

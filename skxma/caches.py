@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from skxma import functional as F
+from skxma._runtime.forks import register_after_fork
 
 __all__ = ["ImageCache", "TextCache"]
 
@@ -21,10 +26,43 @@ Integers = NDArray[np.intp]
 ScorerT = TypeVar("ScorerT")
 
 
+_reads_fitted_arrays: ContextVar[bool] = ContextVar("_reads_fitted_arrays", default=False)
+_copies: dict[tuple[int, torch.device, torch.dtype | None], tuple[weakref.ref[NDArray[Any]], Tensor]] = {}
+register_after_fork(_copies.clear)
+
+
+@contextmanager
+def reading_fitted_arrays() -> Iterator[None]:
+    """Keep what `to_tensors` copies to a device, in predictions, for the next ones.
+
+    Fitted arrays are replaced and not written to, so that a copy is right as long as its array is there.
+    """
+    token = _reads_fitted_arrays.set(True)
+    try:
+        yield
+    finally:
+        _reads_fitted_arrays.reset(token)
+
+
 def to_tensors(*arrays: NDArray[Any], like: Tensor) -> tuple[Tensor, ...]:
     """Convert arrays to tensors on the device of `like`; floats get its dtype, all others keep theirs."""
-    dtypes = (like.dtype if a.dtype.kind == "f" else None for a in arrays)
-    return tuple(torch.as_tensor(a, device=like.device, dtype=dtype) for a, dtype in zip(arrays, dtypes, strict=True))
+    convert = _kept_copy if _reads_fitted_arrays.get() and like.device.type != "cpu" else _copy
+    return tuple(convert(a, like.device, like.dtype if a.dtype.kind == "f" else None) for a in arrays)
+
+
+def _copy(array: NDArray[Any], device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    return torch.as_tensor(array, device=device, dtype=dtype)
+
+
+def _kept_copy(array: NDArray[Any], device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    """Copy an array to a device, or return the copy from an earlier call; it goes when the array does."""
+    key = id(array), device, dtype
+    kept = _copies.get(key)
+    if kept is not None and kept[0]() is array:
+        return kept[1]
+    tensor, forget = _copy(array, device, dtype), _copies.pop
+    _copies[key] = weakref.ref(array, lambda _: forget(key, None)), tensor
+    return tensor
 
 
 class CachedScorerMixin(Generic[ScorerT]):
@@ -151,6 +189,11 @@ class ImageCache:
         values = np.zeros((len(self.labels), self.n_classes), dtype=np.float32)
         values[np.arange(len(self.labels)), self.labels] = self.weights
         return values
+
+    def value_rows(self, like: Tensor) -> Tensor:
+        """Cache values (N, C) as a tensor like another, made where they are used."""
+        labels, weights = to_tensors(self.labels, self.weights, like=like)
+        return weights.new_zeros(len(labels), self.n_classes).scatter_(1, labels[:, None], weights[:, None])
 
     @property
     def shots(self) -> Integers:

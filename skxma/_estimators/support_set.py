@@ -14,6 +14,7 @@ from skxma._runtime.warning import warn
 from skxma._sklearn_compat import check_sample_weight, num_samples
 from skxma._statistics import near_duplicate_groups
 from skxma.caches import Floats, Integers
+from skxma.embeddings import host_array
 
 MOST_COMPARED = 2**14
 """Labeled samples above which no near-duplicates are sought: then only a subsample is left out."""
@@ -161,7 +162,7 @@ def sample_weights(given: Any, n_samples: int) -> NDArray[np.float64]:
     if given is None:
         return np.ones(n_samples)
     weights: NDArray[np.float64] = check_sample_weight(
-        given, np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
+        host_array(given), np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
     )
     return weights
 
