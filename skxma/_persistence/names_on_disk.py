@@ -30,7 +30,7 @@ RECORDS = by_name(
             "image_cache",
             1,
             ImageCache,
-            _same("keys", "labels", "weights", "n_classes", "weight_unit", "features"),
+            _same("keys", "labels", "weights", "n_classes", "weight_unit", "features", "groups"),
         ),
         Record(
             "text_cache",
@@ -152,6 +152,7 @@ _FITTED = _fitted(
     "dropped_classes",
     "encoder_fingerprint",
     "encoder_logit_scale",
+    "groups",
     "image_cache",
     "n_features_in",
     "sample_names",

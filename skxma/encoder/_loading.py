@@ -7,6 +7,7 @@ import json
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -89,7 +90,8 @@ def prepare(
     if loaded.has_text:
         loaded.n_features = loaded.embed_texts(["a"]).shape[1]
     else:
-        loaded.n_features = loaded.embed_images(torch.zeros(1, 3, *built.image_size, dtype=torch.uint8)).shape[1]
+        black = torch.zeros(1, 3, *built.image_size, dtype=torch.uint8)
+        loaded.n_features = np.asarray(loaded.embed_images(black)).shape[1]
     return loaded
 
 
