@@ -7,6 +7,7 @@ new one takes a new name on the left. The names that format 1 used are translate
 from __future__ import annotations
 
 from skxma._calibrated.model import CalibratedModel, MetricComponent, StoredBasis
+from skxma._conformal import Calibration
 from skxma._index.clusters import KeyClusters
 from skxma._paper.model import PaperModel
 from skxma._persistence.record import EstimatorRecord, Record, by_name
@@ -103,6 +104,7 @@ RECORDS = by_name(
             },
         ),
         Record("unlabeled_pool", 1, Pool, _same("keys", "weights")),
+        Record("calibration", 1, Calibration, _same("scores", "labels", "weights", "models")),
     ]
 )
 
@@ -130,6 +132,7 @@ CLIP_ENCODER = EstimatorRecord(
 # The encoder is packed apart from the other parameters.
 _PARAMETERS = _same(
     "class_names",
+    "conformal",
     "device",
     "memory",
     "n_views",
@@ -142,12 +145,14 @@ _PARAMETERS = _same(
 _TRAINING = _same("batch_size", "learning_rate", "n_epochs")
 _UNLABELED = _same("unlabeled_label")
 _FITTED = _fitted(
+    "calibration",
     "class_names",
     "classes",
     "compute_dtype",
     "dropped_classes",
     "encoder_fingerprint",
     "encoder_logit_scale",
+    "fold_fits",
     "image_cache",
     "n_features_in",
     "sample_names",
