@@ -1,5 +1,6 @@
 """Looking into a fitted classifier: what it retrieves and how it weighs it, which labels it doubts, how it grows."""
 
+from skxma.inspection._coverage import CoverageDisplay
 from skxma.inspection._curve import FewShotCurveDisplay
 from skxma.inspection._fusion import FusionDisplay
 from skxma.inspection._hard import HardSamplesDisplay
@@ -7,6 +8,7 @@ from skxma.inspection._labels import LabelInQuestion, labels_in_question, suppor
 from skxma.inspection._retrieval import RetrievalDisplay
 
 __all__ = [
+    "CoverageDisplay",
     "FewShotCurveDisplay",
     "FusionDisplay",
     "HardSamplesDisplay",
