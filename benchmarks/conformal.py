@@ -7,8 +7,9 @@
 FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; those of more
 than 200 classes are left out. Support sets have as many images of each class; what they leave is the test. "split" fits
 on half of the images of each class and calibrates on the others; "–" is a level that these cannot give. Each cell is
-coverage in % ± its standard error over the seeds / mean number of classes in a set, which is never empty. With --full,
-so many test images of each support set get full conformal sets too. With --cost, times and sizes of files.
+coverage in % ± its standard error over the seeds / mean number of classes in a set; without --allow-empty an empty set
+gets the likeliest class. With --full, so many test images of each support set get full conformal sets too. With --cost,
+times and sizes of files.
 """
 
 import argparse
@@ -33,6 +34,7 @@ def main():
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--levels", type=float, nargs="+", default=[0.8, 0.9, 0.95])
     parser.add_argument("--full", type=int, default=0, metavar="N", help="test images that get full conformal sets")
+    parser.add_argument("--allow-empty", action="store_true", help="count empty sets as they are")
     parser.add_argument("--cost", action="store_true")
     arguments = parser.parse_args()
     small = [problem for problem in problems(arguments.folder, words=False) if n_classes(problem) <= MANY_CLASSES]
@@ -71,19 +73,19 @@ def fit(problem, rows, seed, how):
 
 def measure(problem, n_shots, seed, arguments):
     """Coverage and size (n_levels, 2) of each method; None where a level cannot be had."""
-    drawn, levels = draw(problem, n_shots, seed), arguments.levels
+    drawn = draw(problem, n_shots, seed)
     test = drawn.test
     p_values = {how: fit(problem, drawn.train, seed, how).predict_p(problem.features(test)) for how in ("loo", "cross")}
-    found = {how: judge(p, problem.y[test], levels, len(drawn.train)) for how, p in p_values.items()}
-    found["split"] = [None] * len(levels)
+    found = {how: judge(p, problem.y[test], len(drawn.train), arguments) for how, p in p_values.items()}
+    found["split"] = [None] * len(arguments.levels)
     if n_shots > 1:
         half, others = halves(problem.y, drawn.train)
         p = split_p_values(fit(problem, half, seed, None), problem, others, test)
-        found["split"] = judge(p, problem.y[test], levels, len(others))
+        found["split"] = judge(p, problem.y[test], len(others), arguments)
     if arguments.full:
         some = np.random.default_rng(seed).permutation(test)[: arguments.full]
         p = fit(problem, drawn.train, seed, "full").predict_p(problem.features(some))
-        found["full"] = judge(p, problem.y[some], levels, len(drawn.train))
+        found["full"] = judge(p, problem.y[some], len(drawn.train), arguments)
     return found
 
 
@@ -102,14 +104,14 @@ def split_p_values(clf, problem, calibration_rows, test):
     return calibration.p_values([nonconformity(np.log(clf.predict_proba(problem.features(test))))])
 
 
-def judge(p_values, y, levels, n):
+def judge(p_values, y, n, arguments):
     """Coverage and size of each level, None where n calibration images are too few."""
-    sets = prediction_sets(p_values, levels, allow_empty=False)
+    sets = prediction_sets(p_values, arguments.levels, arguments.allow_empty)
     own = np.searchsorted(np.unique(y), y)
     hits = sets[np.arange(len(y)), own]
     return [
         (hits[:, i].mean(), sets[:, :, i].sum(1).mean()) if n >= samples_needed(level) else None
-        for i, level in enumerate(levels)
+        for i, level in enumerate(arguments.levels)
     ]
 
 

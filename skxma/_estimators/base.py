@@ -6,7 +6,7 @@ import copy
 import os
 import tempfile
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
@@ -57,6 +57,7 @@ from skxma._semi_supervised.pool import Pool
 from skxma._sklearn_compat import CallbackSupportMixin, HasMethods, Interval, StrOptions, num_samples
 from skxma._statistics import zero_shot_cosines
 from skxma.caches import Floats, ImageCache
+from skxma.inspection._model_report import ModelReport, model_report
 
 DOUBLE_ENTRIES = 2**16
 FIT_PASSES = 1000
@@ -420,6 +421,28 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         embeddings : ndarray of shape (n_samples, n_features), float32
         """
         return self._embed(X)
+
+    def report(self, images: Any = None, *, suggested: Sequence[str] = ()) -> ModelReport:
+        """One page about the fitted model that can be acted on.
+
+        The accuracy to expect with its interval, calibration, classes that are confused, doubtful labels,
+        near-duplicates, outliers, classes with too few images, and what to label next, all from the support images
+        alone.
+
+        Parameters
+        ----------
+        images : sequence of images, optional
+            What was given to `fit`, for the page to show. By default the files whose paths the model has kept in
+            `sample_names_`, where they are still there.
+        suggested : sequence of str, default=()
+            Paths of images without labels that are worth one, as :func:`skxma.active.suggest` finds them.
+
+        Returns
+        -------
+        report : ModelReport
+            ``print(report)``, or ``report.save("birds.html")``.
+        """
+        return model_report(self, images, suggested)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted classifier to a file that `skxma.load` reads: arrays and JSON, nothing that can be run.

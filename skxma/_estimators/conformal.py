@@ -119,6 +119,11 @@ def check_calibrated(clf: Any) -> None:
     raise ValueError(f"This {name} was fitted with conformal=None; fit it with conformal='cross' for prediction sets.")
 
 
+def can_give(clf: Any, level: float) -> bool:
+    """Tell whether a fitted classifier has sets of a level at the cost of a prediction."""
+    return hasattr(clf, "calibration_") and len(clf.calibration_.labels) >= samples_needed(level)
+
+
 def check_support(clf: Any, levels: list[float], class_conditional: bool) -> None:
     """Refuse levels at which the labeled samples of a fitted classifier are too few to leave a class out."""
     check_calibrated(clf)

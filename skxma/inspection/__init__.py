@@ -5,6 +5,7 @@ from skxma.inspection._curve import FewShotCurveDisplay
 from skxma.inspection._fusion import FusionDisplay
 from skxma.inspection._hard import HardSamplesDisplay
 from skxma.inspection._labels import LabelInQuestion, labels_in_question, support_labels
+from skxma.inspection._model_report import ModelReport
 from skxma.inspection._retrieval import RetrievalDisplay
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "FusionDisplay",
     "HardSamplesDisplay",
     "LabelInQuestion",
+    "ModelReport",
     "RetrievalDisplay",
     "labels_in_question",
     "support_labels",

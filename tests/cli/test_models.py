@@ -66,7 +66,7 @@ def test_sets_as_a_table_csv_and_json(folder, capsys):
     ]
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[-1] for line in lines] == [
+    assert [line.split("  ")[-1].strip() for line in lines] == [
         " or ".join(one["class"] for one in image["set"]) for image in found
     ]
 
