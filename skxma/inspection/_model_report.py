@@ -308,7 +308,7 @@ def _near_duplicates(clf: Any) -> Section:
     order = np.argsort(-cosines[first, second], kind="stable")[:MOST_LISTED]
     findings = []
     for i in order:
-        a, b = int(samples[first[i]]), int(samples[second[i]])
+        a, b = sorted((int(samples[first[i]]), int(samples[second[i]])))
         same = "both " if labels[a] == labels[b] else f"labeled {labels[a]} and "
         findings.append(Finding((a, b), f"{same}{labels[b]}; cosine {cosines[first[i], second[i]]:.3f}"))
     position = clf.sample_position_[clf.sample_position_ >= 0]
