@@ -113,3 +113,21 @@ def test_full_conformal_prediction_is_exact_for_exchangeable_samples(level):
         hits += full_p_value(distance_to_class_mean(samples, own), np.ones(n), n - 1) > 1 - level + 1e-9
     low, high = binom.ppf([0.0005, 0.9995], n_draws, level)
     assert low <= hits <= high
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_p_values_of_a_split_are_those_of_crepes(by_class):
+    crepes = pytest.importorskip("crepes")
+    rng = np.random.default_rng(0)
+    scores, labels = rng.exponential(size=90).round(1), rng.integers(0, 3, 90)
+    new = rng.exponential(size=(40, 3)).round(1)
+    reference = crepes.ConformalClassifier()
+    if by_class:
+        columns = []
+        for c in range(3):
+            reference.fit(scores[labels == c])
+            columns.append(reference.predict_p(new[:, [c]], smoothing=False))
+        expected = np.hstack(columns)
+    else:
+        expected = reference.fit(scores).predict_p(new, smoothing=False)
+    np.testing.assert_allclose(calibration(scores, labels).p_values([new], by_class), expected)

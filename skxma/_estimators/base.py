@@ -169,7 +169,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             An image that cannot be read; the message names it.
         """
         with self._first_task(X, y, sample_weight) as task:
-            self._learn(task)
+            task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -197,7 +197,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """
         prepare = self._grown_task if hasattr(self, "classes_") else self._first_task
         with prepare(X, y, sample_weight, classes) as task:
-            self._learn(task)
+            task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
     def drop(self, classes: Any) -> Self:
@@ -221,7 +221,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             A class that the model does not know, or too few that would stay.
         """
         with self._reduced_task(classes) as task:
-            self._learn(task)
+            task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
     def predict(self, X: Any, class_prior: Any = None) -> NDArray[Any]:
@@ -671,13 +671,10 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
                 callback_task=learning,
             )
 
-    def _learn(self, task: Task) -> None:
-        """Learn from a task, and from its folds where sets are calibrated by them."""
-        learned = self._fit_support(task)
-        if self.conformal == "cross":
-            # a warm start would know the samples that are left out
-            learned.update(sets.cross_fit(_without_fitted(self), task))
-        task.fitted.update(learned)
+    def _cross_fit(self, task: Task) -> dict[str, Any]:
+        """The fitted attributes of sets that are calibrated by folds, or none."""
+        # a warm start would know the samples that are left out
+        return sets.cross_fit(_without_fitted(self), task) if self.conformal == "cross" else {}
 
     def _set_fitted(self, fitted: dict[str, Any]) -> Self:
         """Replace all fitted attributes, in one assignment: an interrupt finds the old ones or the new ones."""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from skxma._conformal import Calibration
 from skxma._labels import without_index
 from skxma._persistence.names_on_disk import CLIP_ENCODER, ESTIMATORS, RECORDS
 from skxma._persistence.packing import Arrays, Packer, Unpacker, fits
@@ -200,3 +201,18 @@ def _check_sizes(estimator: Any) -> None:
             raise ModelFileError("The keys, labels and classes of its cache do not fit together.")
     if text.shape != (len(classes), width):
         raise ModelFileError("Its text features are not one row per class.")
+    calibration = getattr(estimator, "calibration_", None)
+    if calibration is not None:
+        n_models = len(getattr(estimator, "fold_fits_", [None]))
+        _check_calibration(calibration, len(classes), n_models)
+
+
+def _check_calibration(calibration: Any, n_classes: int, n_models: int) -> None:
+    """Refuse left-out scores that name classes or models which there are not."""
+    if not fits(calibration, Calibration):
+        raise ModelFileError("Its calibration is not what it should be.")
+    shapes = {part.shape for part in (calibration.scores, calibration.labels, calibration.weights, calibration.models)}
+    ranges = (calibration.labels, n_classes), (calibration.models, n_models)
+    known = all(not len(part) or 0 <= part.min() <= part.max() < n for part, n in ranges)
+    if len(shapes) > 1 or calibration.scores.ndim != 1 or not known:
+        raise ModelFileError("The scores, labels and models of its calibration do not fit together.")

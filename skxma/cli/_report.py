@@ -22,7 +22,8 @@ def add_parser(commands: Any) -> None:
         help="one page about a saved model: what to trust, mend and label next",
         description="Print what a model's own images tell of it: the accuracy to expect, its calibration, classes that "
         "are confused, labels that are probably wrong, near-duplicates, outliers, classes with too few images, and "
-        "what to label next. Nothing is encoded without --pool. A model in .joblib is a pickle: open only those you trust.",
+        "what to label next. Nothing is encoded without --pool. A model in .joblib is a pickle: open only those you "
+        "trust.",
         epilog="examples: skxma report birds.skxma    skxma report birds.skxma --out birds.html --pool camera/",
     )
     parser.add_argument("model", metavar="MODEL", help="what `skxma fit` or `clf.save` wrote")
