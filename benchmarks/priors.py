@@ -203,7 +203,7 @@ def main():
         compare(given.folder, {name: with_config(singleton=prior) for name, prior in priors.items()}, (1,), given.tasks)
     elif given.table == "scale":
         variants = {"likeliest scale": with_config(moderated=False)}
-        variants |= {f"native {share:g}": with_config(scale=ScalePrior(native=share)) for share in (0.1, 0.2, 0.35)}
+        variants |= {f"native {share:g}": with_config(scale=ScalePrior(native=share)) for share in (0.1, 0.2, 0.5)}
         compare(given.folder, {**variants, LOGISTIC: LogisticRegression(max_iter=1000)}, (1, 2, 4), given.tasks)
     else:
         left_out(given.folder, (2, 4, 8, 16), given.tasks)

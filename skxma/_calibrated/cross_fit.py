@@ -113,26 +113,34 @@ class CrossFittedMetric:
     left_out: LeftOutLogits
 
 
-def cross_fit_metric(
-    root: str, problem: FusionObjective, fusion: Fusion, folds: Integers, correction: float
-) -> CrossFittedMetric:
-    """Learn the fusion of one metric without each fold, and score the fold.
+def cross_fit_metrics(
+    roots: Sequence[str],
+    problems: Sequence[FusionObjective],
+    fusions: Sequence[Fusion],
+    folds: Integers,
+    correction: float,
+) -> list[CrossFittedMetric]:
+    """Learn the fusions of several metrics without each fold, and score the fold.
 
     Parameters
     ----------
-    root : str
-    problem : FusionObjective
-    fusion : Fusion
+    roots : sequence of str
+    problems : sequence of FusionObjective
+    fusions : sequence of Fusion
         Learned on all samples.
     folds : ndarray of shape (N,)
     correction : float
         See `fusion.leave_one_out_correction`.
     """
-    weights, objectives = refit_without_folds(problem, fusion, folds)
     own_fold = np.unique(folds, return_inverse=True)[1]
-    weights_of_samples = weights[own_fold]
-    new_weights = problem.parametrization.rescaled(weights_of_samples, correction)
-    return CrossFittedMetric(root, objectives, LeftOutLogits.of(problem.scores, weights_of_samples, new_weights))
+    found = []
+    for root, problem, weights, objectives in zip(
+        roots, problems, *refit_without_folds(problems, fusions, folds), strict=True
+    ):
+        of_samples = weights[own_fold]
+        new_weights = problem.parametrization.rescaled(of_samples, correction)
+        found.append(CrossFittedMetric(root, objectives, LeftOutLogits.of(problem.scores, of_samples, new_weights)))
+    return found
 
 
 def cross_fitted_logits(

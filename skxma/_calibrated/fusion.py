@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.experts import LeaveOneOutScores
-from skxma._statistics import minimize_lbfgs
 from skxma.caches import Integers
 
 
@@ -38,8 +36,8 @@ class Fusion:
         Loss and penalties.
     log_probability : Tensor of shape (N,)
         Leave-one-out log-probability of the given labels.
-    theta : ndarray of shape (4 + n_text + n_image,)
-        The solution in the minimizer's coordinates, see :class:`FusionParametrization`; logit ε less its prior last.
+    theta : ndarray of shape (J + 1,)
+        The solution in the minimizer's coordinates: v of :class:`FusionParametrization`, and logit ε less its prior.
     """
 
     weights: NDArray[np.float64]
@@ -59,12 +57,36 @@ class Fusion:
 
 
 @dataclass(frozen=True)
-class FusionParametrization:
-    """Expert weights as functions of unconstrained parameters, of which alpha and the ratio may be held.
+class RelativeWeights:
+    """Relative weights u of several fusions and their penalty, with derivatives in v of :class:`FusionParametrization`.
 
-    With n = n_text + n_image cache experts, the relative weights ``u = w / prior`` are ``exp(θ_0)`` for zero-shot,
-    ``α n (1 − γ) softmax(θ_text)`` and ``α n γ softmax(θ_image)``, where ``α = exp(θ_1)`` and
-    ``γ = sigmoid(θ_2 + log(n_image / n_text))``: θ = 0 gives every weight its prior.
+    Attributes
+    ----------
+    values : Tensor of shape (..., J)
+    jacobian : Tensor of shape (..., J, J)
+        ``du_j / dv_k``.
+    alpha, fusion_ratio, penalty : Tensor of shape (...)
+    penalty_gradient : Tensor of shape (..., J)
+    penalty_curvature : Tensor of shape (..., J, J)
+        Positive semidefinite.
+    """
+
+    values: Tensor
+    jacobian: Tensor
+    alpha: Tensor
+    fusion_ratio: Tensor
+    penalty: Tensor
+    penalty_gradient: Tensor
+    penalty_curvature: Tensor
+
+
+@dataclass(frozen=True)
+class FusionParametrization:
+    """Expert weights as functions of one unconstrained number v per expert, where alpha and the ratio may be held.
+
+    The relative weights ``u = w / prior`` are ``exp(v)``, and v = 0 gives every weight its prior. Of n cache experts,
+    a held alpha keeps the sum of their relative weights at ``α n``, a held ratio the image experts' share of it at γ:
+    each group of experts whose sum is held is ``sum · softmax(v)``.
 
     Attributes
     ----------
@@ -87,52 +109,60 @@ class FusionParametrization:
         """True where alpha or the ratio is held, so that the weights are not free of one another."""
         return self.alpha is not None or self.fusion_ratio is not None
 
-    def relative_weights(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Relative weights of parameters θ (3 + n_text + n_image,).
+    @property
+    def groups(self) -> list[tuple[slice, float]]:
+        """Groups of cache experts whose weights are shares of a sum, with their part of the sum of all."""
+        n_text = 1 + self.n_text
+        if self.fusion_ratio is None or self.n_text == 0:
+            return [(slice(1, n_text + self.n_image), 1.0)]
+        return [
+            (slice(1, n_text), 1 - self.fusion_ratio),
+            (slice(n_text, n_text + self.n_image), self.fusion_ratio),
+        ]
+
+    def relative_weights(self, v: Tensor) -> RelativeWeights:
+        """Relative weights of v (..., J).
 
         The penalty ``Σ (u − log u)`` is computed from logarithms, which stay finite where a weight goes to 0; factors
-        that are held are left out of it.
-
-        Returns
-        -------
-        relative : Tensor of shape (J,)
-        alpha, fusion_ratio, penalty : scalar Tensor
+        that are held are left out of it. Its curvature in a free v is ``u``, and the loss adds its own slope times u,
+        which at the minimum is ``1 − u`` in units of the pull: their sum is bounded by the larger of u and 1.
         """
-        n = self.n_text + self.n_image
-        log_zero, log_alpha = theta[0], theta[1]
-        ratio_logit = theta[2] + float(np.log(self.n_image / max(self.n_text, 1)))
-        log_text = torch.log_softmax(theta[3 : 3 + self.n_text], 0)
-        log_image = torch.log_softmax(theta[3 + self.n_text :], 0)
-        ratio, alpha = torch.sigmoid(ratio_logit), torch.exp(log_alpha)
-        logs = log_zero + log_text.sum() + log_image.sum()
+        u = torch.exp(v)
+        jacobian, curvature, gradient = torch.diag_embed(u), torch.diag_embed(u.clamp_min(1)), u - 1
+        n, first_image = self.n_text + self.n_image, 1 + self.n_text
+        if self.alpha is None and (self.fusion_ratio is None or not self.n_text):
+            cache = u[..., 1:]
+            ratio = u[..., first_image:].sum(-1) / cache.sum(-1)
+            return RelativeWeights(u, jacobian, cache.mean(-1), ratio, (u - v).sum(-1), gradient, curvature)
+        # where the ratio alone is held, alpha is exp of the mean of v
+        log_alpha = v[..., 1:].mean(-1)
+        alpha = torch.exp(log_alpha) if self.alpha is None else torch.full_like(log_alpha, self.alpha)
+        values, shares, penalty = u.clone(), torch.zeros_like(u), u[..., 0] - v[..., 0] + n * alpha
+        for group, part in self.groups:
+            log_share = torch.log_softmax(v[..., group], -1)
+            share, size = torch.exp(log_share), log_share.shape[-1]
+            shares[..., group] = part * share
+            values[..., group] = (n * part * alpha)[..., None] * share
+            spread = torch.diag_embed(share) - share[..., :, None] * share[..., None, :]
+            jacobian[..., group, group] = (n * part * alpha)[..., None, None] * spread
+            penalty = penalty - log_share.sum(-1)
+            gradient[..., group] = size * share - 1
+            curvature[..., group, group] = size * spread
         if self.alpha is None:
-            logs = logs + n * log_alpha
-        else:
-            alpha = torch.full_like(alpha, self.alpha)
-        if self.n_text == 0:
-            ratio = torch.ones_like(ratio)
-        elif self.fusion_ratio is None:
-            logs = logs + self.n_image * torch.nn.functional.logsigmoid(ratio_logit)
-            logs = logs + self.n_text * torch.nn.functional.logsigmoid(-ratio_logit)
-        else:
-            ratio = torch.full_like(ratio, self.fusion_ratio)
-        text, image = alpha * n * (1 - ratio) * torch.exp(log_text), alpha * n * ratio * torch.exp(log_image)
-        relative = torch.cat([torch.exp(log_zero)[None], text, image])
-        return relative, alpha, ratio, relative.sum() - logs
+            jacobian[..., 1:, 1:] += values[..., 1:, None] / n
+            penalty = penalty - n * log_alpha
+            gradient[..., 1:] += (alpha - 1)[..., None]
+            curvature[..., 1:, 1:] += alpha[..., None, None] / n
+        return RelativeWeights(values, jacobian, alpha, shares[..., first_image:].sum(-1), penalty, gradient, curvature)
 
     def theta_from(
         self, relative: NDArray[np.float64], noise_rate: float, noise_prior_logit: float
     ) -> NDArray[np.float64] | None:
-        """Parameters (4 + n_text + n_image,) of relative weights (J,) and a noise rate; None if J is another."""
+        """`Fusion.theta` (J + 1,) of relative weights (J,) and a noise rate; None if J is another."""
         if len(relative) != 1 + self.n_text + self.n_image:
             return None
-        logs = np.log(np.maximum(relative, F.EPS))
-        text, image = logs[1 : 1 + self.n_text], logs[1 + self.n_text :]
-        ratio_logit = np.logaddexp.reduce(image) - np.logaddexp.reduce(text) if self.n_text else 0.0
-        log_alpha = np.logaddexp.reduce(logs[1:]) - np.log(self.n_text + self.n_image)
-        prior_logit = np.log(self.n_image / max(self.n_text, 1))
         noise = np.log(noise_rate + F.EPS) - np.log1p(-noise_rate) - noise_prior_logit
-        return np.array([logs[0], log_alpha, ratio_logit - prior_logit, *text, *image, noise])
+        return np.array([*np.log(np.maximum(relative, F.EPS)), noise])
 
     def rescaled(self, weights: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
         """Multiply the image experts' weights by `factor` relative to all others, keeping the geometric mean of both.
@@ -173,39 +203,12 @@ def leave_one_out_correction(counts: Integers) -> float:
     return float((n * factors).sum() / n.sum())
 
 
-class LeaveOneOutLogProbability(torch.autograd.Function):
-    """Log-probability of the own class at each node, (N, Q), under logits ``Σ_j w_j E_j``.
-
-    The gradient in w (J,) is in closed form, ``(1 − p) (E_own − Σ_c s_c E_c)`` with s the softmax over the other
-    classes, so that a step costs two products with the scores and keeps nothing of their size.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, scores: Tensor, own: Tensor, labels: Tensor) -> Tensor:
-        """Weights (J,), scores (J, N, C), own scores (J, N, Q), labels (N,)."""
-        logits = (weights @ scores.flatten(1)).view(scores.shape[1:])
-        _, others = F.split_own_class(logits, labels)
-        own_logit = torch.tensordot(weights, own, dims=1)
-        log_p = own_logit - torch.logaddexp(own_logit, others[:, None])
-        softmax = torch.exp(logits - others[:, None]).scatter_(1, labels[:, None], 0.0)
-        ctx.save_for_backward(scores, own, softmax, log_p)
-        return log_p
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        """Gradient in the weights."""
-        scores, own, softmax, log_p = ctx.saved_tensors
-        # 1 − p by expm1, which keeps its digits where p is near 1
-        grad = gradients[0] * -torch.expm1(log_p)
-        grad_own = own.flatten(1) @ grad.flatten()
-        grad_others = scores.flatten(1) @ (grad.sum(1, keepdim=True) * softmax).flatten()
-        return grad_own - grad_others, None, None, None
-
-
 def leave_one_out_log_probability(scores: LeaveOneOutScores, weights: Tensor, labels: Tensor) -> Tensor:
     """Log-probability of the own class at each node, (N, Q), under logits ``Σ_j w_j E_j``."""
-    log_p: Tensor = LeaveOneOutLogProbability.apply(weights, scores.scores, scores.own, labels)
-    return log_p
+    logits = (weights @ scores.scores.flatten(1)).view(scores.scores.shape[1:])
+    _, others = F.split_own_class(logits, labels)
+    own_logit = torch.tensordot(weights, scores.own, dims=1)
+    return own_logit - torch.logaddexp(own_logit, others[:, None])
 
 
 def fused_logits(scores: Tensor, weights: NDArray[np.float64]) -> Tensor:
@@ -252,7 +255,12 @@ def noise_penalty(n_samples: int, config: CalibrationConfig) -> float:
 
 @dataclass(frozen=True)
 class FusionObjective:
-    """The objective of :func:`fit_fusion` as a function of `Fusion.theta`.
+    """Leave-one-out scores of one metric, and the penalties under which their fusion is learned.
+
+    The objective is the mean negative log-likelihood of ``(1 − ε) softmax(Σ_j w_j E_j) + ε / C`` plus
+    ``λ Σ (u − 1 − log u)``, ``u = w / prior``, λ of :func:`weight_penalty`, plus ``μ (logit ε + 4)²``, μ of
+    :func:`noise_penalty`. The first penalty lets the weight of a useless expert go to 0, where a squared logarithm
+    would not.
 
     Attributes
     ----------
@@ -275,98 +283,12 @@ class FusionObjective:
             self, scores=self.scores.take(rows), labels=self.labels[rows], loss_weights=self.loss_weights[rows]
         )
 
-    def to(self, dtype: torch.dtype) -> FusionObjective:
-        """Return the objective in another precision."""
-        return replace(self, scores=self.scores.to(dtype), loss_weights=self.loss_weights.to(dtype))
-
     @cached_property
     def has_noise(self) -> bool:
         """True unless all samples are singletons, whose labels count as right."""
         return not bool(self.scores.singleton.all())
 
-    @cached_property
-    def prior(self) -> Tensor:
-        """Prior weights (J,) as a tensor like the scores."""
-        return self.tensor(self.parametrization.prior)
-
-    @cached_property
-    def penalties(self) -> tuple[float, float]:
-        """Pull of the weights and of the noise rate to their priors."""
-        n = len(self.labels)
-        return weight_penalty(n, len(self.labels.unique()), self.config), noise_penalty(n, self.config)
-
-    def parts(self, theta: Tensor, noisy: bool) -> tuple[Tensor, ...]:
-        """Loss, objective, relative weights (J,), alpha, ratio, ε, log-probabilities (N, Q); ε is 0 unless `noisy`."""
-        penalty, noise_pull = self.penalties
-        relative, alpha, ratio, distance = self.parametrization.relative_weights(theta[:-1])
-        rate = torch.sigmoid(theta[-1] + self.config.noise_prior_logit) if noisy else theta.new_zeros(())
-        log_p = leave_one_out_log_probability(self.scores, relative * self.prior, self.labels)
-        loss = -mean_log_likelihood(log_p, self.scores, rate, self.loss_weights, self.scores.scores.shape[2])
-        objective = loss + penalty * distance + noise_pull * theta[-1] ** 2
-        return loss, objective, relative, alpha, ratio, rate, log_p
-
-    def tensor(self, values: NDArray[np.float64]) -> Tensor:
-        """Values with the precision and on the device of the scores."""
-        return torch.tensor(values, dtype=self.scores.scores.dtype, device=self.scores.scores.device)
-
-    def minimize(self, start: NDArray[np.float64], noisy: bool) -> tuple[float, NDArray[np.float64]]:
-        """Minimize the objective from a start; returns its least value and where that is."""
-        return minimize_lbfgs(
-            lambda theta: self.parts(theta, noisy)[1], start, self.scores.scores, options=lbfgs_options(self.config)
-        )
-
-    def solve(self, start: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        """Minimize the objective from a start, or from the priors.
-
-        Where text is useless the priors lie so far off that most labels seem wrong: a second minimum. Weights learned
-        with ε = 0 have a gradient to follow everywhere, and lead from there to the better one.
-        """
-        priors = np.zeros(4 + self.parametrization.n_text + self.parametrization.n_image)
-        least, solution = self.minimize(priors if start is None else start, self.has_noise)
-        limit = logit(self.config.suspicious_noise_rate) - self.config.noise_prior_logit
-        if self.has_noise and solution[-1] > limit:
-            trusting = self.minimize(priors, noisy=False)[1]
-            other, alternative = self.minimize(trusting, self.has_noise)
-            solution = alternative if other < least else solution
-        return solution
-
 
 def logit(probability: float) -> float:
     """Log-odds of a probability."""
     return math.log(probability) - math.log1p(-probability)
-
-
-def lbfgs_options(config: CalibrationConfig) -> dict[str, Any]:
-    """Options of L-BFGS-B."""
-    return {"maxiter": config.max_iterations, "ftol": config.loss_tolerance, "gtol": config.gradient_tolerance}
-
-
-def fit_fusion(problem: FusionObjective, start: NDArray[np.float64] | None = None) -> Fusion:
-    """Learn the expert weights and the label-noise rate from leave-one-out scores.
-
-    Minimizes the mean negative log-likelihood of ``(1 − ε) softmax(Σ_j w_j E_j) + ε / C`` plus
-    ``λ Σ (u − 1 − log u)``, ``u = w / prior``, λ of :func:`weight_penalty`, plus ``μ (logit ε + 4)²``, μ of
-    :func:`noise_penalty`, by L-BFGS. The first penalty lets the weight of a useless expert go to 0, where a squared
-    logarithm would not.
-
-    Parameters
-    ----------
-    problem : FusionObjective
-    start : ndarray, optional
-        `Fusion.theta` of a similar problem.
-    """
-    is_small = problem.scores.scores.numel() <= problem.config.max_double_scores
-    problem = problem.to(torch.float64 if is_small else torch.float32)
-    theta = problem.solve(start)
-    with torch.no_grad():
-        loss, objective, relative, alpha, ratio, rate, log_p = problem.parts(problem.tensor(theta), problem.has_noise)
-    return Fusion(
-        relative.double().cpu().numpy() * problem.parametrization.prior,
-        float(alpha),
-        float(ratio),
-        float(rate),
-        float(loss),
-        float(objective),
-        log_p @ problem.scores.node_weights,
-        theta,
-    )

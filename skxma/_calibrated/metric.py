@@ -143,10 +143,9 @@ def covariance_root(words: Tensor, shrinkage: float) -> Tensor | None:
     Tensor of shape (D, D), or None where the words have no covariance (fewer than two different ones)
     """
     centered = (words - words.mean(0)).double()
-    covariance = centered.T @ centered / len(words)
-    if not covariance.diagonal().mean() > EPS:
+    if not centered.square().mean() > EPS:
         return None
-    spectrum = Spectrum.of(covariance)
+    spectrum = Spectrum.of_rows(centered)
     root = (spectrum.vectors * spectrum.shrunk_power(shrinkage, 0.25)) @ spectrum.vectors.T
     return root.to(words.dtype)
 
@@ -214,14 +213,13 @@ def candidate_metrics(
     unwhitened = CenteredBasis(weighted_mean(features, weights), root)
     x = unwhitened(features)
     means, _ = class_means(x, labels, weights, n_classes)
-    residual = (x - means[labels]).double()
-    scatter = residual.T @ (weights.double()[:, None] * residual)
+    residual = weights.double().sqrt()[:, None] * (x - means[labels]).double()
     # dof cancels in P, as S_W enters divided by its own trace; `trace` is (tr S_W / D) · dof
-    trace = float(scatter.diagonal().mean())
+    trace = float(residual.square().sum() / residual.shape[1])
     if not trace > EPS:
         yield Metric(unwhitened, choice=(name, None))
         return
-    spectrum = Spectrum.of(scatter)
+    spectrum = Spectrum.of_rows(residual)
     vectors = spectrum.vectors.to(features.dtype)
     basis = CenteredBasis(unwhitened.mean, vectors if root is None else root @ vectors)
     for rho in shrinkages:

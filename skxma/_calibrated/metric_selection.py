@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._calibrated.averaging import choose_per_root
 from skxma._calibrated.config import CalibrationConfig
-from skxma._calibrated.cross_fit import CrossFittedMetric, cross_fit_metric
+from skxma._calibrated.cross_fit import CrossFittedMetric, cross_fit_metrics
 from skxma._calibrated.experts import (
     IMAGE_EXPERTS,
     TEXT_EXPERTS,
@@ -24,13 +26,7 @@ from skxma._calibrated.experts import (
     ridge_img2txt,
     text_scores,
 )
-from skxma._calibrated.fusion import (
-    Fusion,
-    FusionObjective,
-    FusionParametrization,
-    fit_fusion,
-    leave_one_out_correction,
-)
+from skxma._calibrated.fusion import Fusion, FusionObjective, FusionParametrization, leave_one_out_correction
 from skxma._calibrated.metric import (
     CLASS_TEXT_ROOT,
     IDENTITY_ROOT,
@@ -43,6 +39,8 @@ from skxma._calibrated.metric import (
     covariance_alignment,
     covariance_root,
 )
+from skxma._calibrated.newton import fit_fusions
+from skxma._runtime import blocks
 from skxma._sampling import fusion_training_rows, stratified_folds
 from skxma._statistics import weighted_mean
 from skxma.caches import ImageCache, Integers, TextCache, to_tensors
@@ -98,35 +96,42 @@ class CalibrationSupport:
 
 
 @dataclass(frozen=True)
-class MetricCandidate:
-    """A metric that was tried, with its leave-one-out scores of the support's `rows`.
-
-    Attributes
-    ----------
-    metric : Metric
-    support : MetricSupport
-    scale : ImageScale
-    fusion : Fusion
-        Learned on the leave-one-out scores, in which the own class has a shot less.
-    full_fusion : Fusion
-        The same, corrected for new images, which see all shots.
-    prior : ndarray of shape (J,)
-        Prior weights.
-    scores : LeaveOneOutScores
-    cross_fitted : CrossFittedMetric or None
-    averaging_weight : float
-        Weight of the metric in the mean over the metrics.
-    """
+class ScoredMetric:
+    """A metric with the leave-one-out scores of the support's `rows`, from which its fusion is learned."""
 
     metric: Metric
     support: MetricSupport
     scale: ImageScale
+    problem: FusionObjective
+
+
+@dataclass(frozen=True)
+class MetricCandidate(ScoredMetric):
+    """A metric that was tried, with its fusion.
+
+    Attributes
+    ----------
+    fusion : Fusion
+        Learned on the leave-one-out scores, in which the own class has a shot less.
+    full_fusion : Fusion
+        The same, corrected for new images, which see all shots.
+    averaging_weight : float
+        Weight of the metric in the mean over the metrics.
+    """
+
     fusion: Fusion
     full_fusion: Fusion
-    prior: NDArray[np.float64]
-    scores: LeaveOneOutScores
-    cross_fitted: CrossFittedMetric | None = None
     averaging_weight: float = 1.0
+
+    @property
+    def scores(self) -> LeaveOneOutScores:
+        """Leave-one-out scores of the support's `rows`."""
+        return self.problem.scores
+
+    @property
+    def prior(self) -> NDArray[np.float64]:
+        """Prior weights (J,)."""
+        return self.problem.parametrization.prior
 
 
 def average(best: Sequence[MetricCandidate], values: Iterable[float]) -> float:
@@ -208,25 +213,8 @@ def expert_priors(sigma: float, has_text: bool, config: CalibrationConfig) -> tu
     return [*first, config.image_cache_prior, prototype, config.gaussian_prior], len(first) - 1
 
 
-def fit_metric(
-    support: CalibrationSupport,
-    metric: Metric,
-    config: CalibrationConfig,
-    start: NDArray[np.float64] | None = None,
-    folds: Integers | None = None,
-) -> MetricCandidate:
-    """Score the support set in a metric, leave-one-out, and learn the fusion there.
-
-    Parameters
-    ----------
-    support : CalibrationSupport
-    metric : Metric
-    config : CalibrationConfig
-    start : ndarray, optional
-        `Fusion.theta` of the metric before; a warm start goes before it.
-    folds : ndarray of shape (N,), optional
-        Folds without each of which the fusion is learned too.
-    """
+def score_metric(support: CalibrationSupport, metric: Metric, config: CalibrationConfig) -> ScoredMetric:
+    """Score the support set in a metric, leave-one-out."""
     seen = MetricSupport.from_keys(metric(support.features), support.labels, support.weights, support.n_classes)
     rows = support.rows
     image, scale = left_out_image_scores(seen, metric.scatter_weight, config, rows)
@@ -236,18 +224,60 @@ def fit_metric(
     parametrization = FusionParametrization(
         np.array(prior[:n_experts]), n_text, n_experts - n_text - 1, config.alpha, config.fusion_ratio
     )
-    before = config.warm_start
-    if before is not None and metric.choice in before.relative_weights:
-        relative = before.relative_weights[metric.choice]
-        start = parametrization.theta_from(relative, before.noise_rate, config.noise_prior_logit)
-    problem = FusionObjective(
-        scores, support.labels[rows], loss_weights(support, scores, rows, config), parametrization, config
-    )
-    fusion = fit_fusion(problem, start)
+    weights = loss_weights(support, scores, rows, config)
+    problem = FusionObjective(scores, support.labels[rows], weights, parametrization, config)
+    return ScoredMetric(metric, seen, scale, problem)
+
+
+def fit_metrics(
+    support: CalibrationSupport, metrics: Iterable[Metric], config: CalibrationConfig
+) -> list[MetricCandidate]:
+    """Score the support set in several metrics, leave-one-out, and learn the fusion in each."""
+    scored = [score_metric(support, metric, config) for metric in metrics]
+    fusions = fit_fusions([one.problem for one in scored], [warm_theta(one, config) for one in scored])
     correction = leave_one_out_correction(support.counts)
-    full_fusion = parametrization.rescale_image_experts(fusion, correction)
-    cross_fitted = None if folds is None else cross_fit_metric(metric.choice[0], problem, fusion, folds, correction)
-    return MetricCandidate(metric, seen, scale, fusion, full_fusion, parametrization.prior, scores, cross_fitted)
+    return [
+        MetricCandidate(
+            one.metric,
+            one.support,
+            one.scale,
+            one.problem,
+            fusion,
+            one.problem.parametrization.rescale_image_experts(fusion, correction),
+        )
+        for one, fusion in zip(scored, fusions, strict=True)
+    ]
+
+
+def cross_fit_candidates(
+    candidates: Sequence[MetricCandidate],
+    least: float,
+    support: CalibrationSupport,
+    folds: Integers,
+    config: CalibrationConfig,
+) -> list[CrossFittedMetric]:
+    """Learn fusions without each fold, in the metrics whose objectives are near enough to the `least` of all so far."""
+    n_left_out = max(1, int((~candidates[0].scores.singleton).sum()))
+    reach = -math.log(config.least_relative_weight) / (config.evidence_per_sample * n_left_out)
+    near = [one for one in candidates if one.fusion.objective <= least + reach]
+    if not near:
+        return []
+    return cross_fit_metrics(
+        [one.metric.choice[0] for one in near],
+        [one.problem for one in near],
+        [one.fusion for one in near],
+        folds,
+        leave_one_out_correction(support.counts),
+    )
+
+
+def warm_theta(scored: ScoredMetric, config: CalibrationConfig) -> NDArray[np.float64] | None:
+    """`Fusion.theta` of an earlier fit's solution in the metric; None where there is none."""
+    before = config.warm_start
+    if before is None or scored.metric.choice not in before.relative_weights:
+        return None
+    relative = before.relative_weights[scored.metric.choice]
+    return scored.problem.parametrization.theta_from(relative, before.noise_rate, config.noise_prior_logit)
 
 
 def candidate_roots(
@@ -307,7 +337,7 @@ class MetricSelection:
     best : list of MetricCandidate
         With their averaging weights, which sum to 1; the best first.
     cross_fitted : list of CrossFittedMetric
-        Of every metric that was tried; empty where there are no folds.
+        Of every metric that may count for some fold; empty where there are no folds.
     folds : ndarray of shape (N,) or None
         None where the samples are so many that cross-fitting changes nothing.
     """
@@ -322,29 +352,27 @@ def cross_fit_folds(support: CalibrationSupport, config: CalibrationConfig) -> I
     n = len(support.labels)
     if n < 2 or n * support.n_classes > config.max_cross_fit_scores or len(support.rows) < n:
         return None
-    is_held = config.alpha is not None or config.fusion_ratio is not None
-    n_folds = config.cross_fit_folds_held if is_held else config.cross_fit_folds
-    return stratified_folds(support.labels.cpu().numpy(), n_folds)
+    return stratified_folds(support.labels.cpu().numpy(), config.cross_fit_folds)
 
 
 def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig) -> MetricSelection:
     """Choose the metrics with the least leave-one-out objective, no more than two per root, with averaging weights."""
     best: list[MetricCandidate] = []
     cross_fitted: list[CrossFittedMetric] = []
-    folds = cross_fit_folds(support, config)
-    candidate = None
+    folds, least = cross_fit_folds(support, config), math.inf
     samples = support.features, support.labels, support.weights, support.n_classes
+    # a few metrics at a time, so that the scores of those which cannot be chosen are freed
+    n_scores = len(support.rows) * support.n_classes * (1 + len(TEXT_EXPERTS) + len(IMAGE_EXPERTS))
+    at_once = max(1, blocks.BATCH_ENTRIES // n_scores)
     for (name, root), shrinkages in shrinkages_to_try(roots, config):
         best_of_root: list[MetricCandidate] = []
-        for metric in candidate_metrics(*samples, root, shrinkages, name):
-            # neighboring metrics have similar weights, so each starts from the last
-            candidate = fit_metric(
-                support, metric, config, None if candidate is None else candidate.fusion.theta, folds
-            )
-            if candidate.cross_fitted is not None:
-                cross_fitted.append(candidate.cross_fitted)
-            # sorted at once, so that scores of metrics which cannot be chosen are freed
-            best_of_root = sorted([*best_of_root, candidate], key=lambda one: one.fusion.objective)
+        metrics = candidate_metrics(*samples, root, shrinkages, name)
+        while several := list(islice(metrics, at_once)):
+            candidates = fit_metrics(support, several, config)
+            least = min([least, *(one.fusion.objective for one in candidates)])
+            if folds is not None:
+                cross_fitted += cross_fit_candidates(candidates, least, support, folds, config)
+            best_of_root = sorted([*best_of_root, *candidates], key=lambda one: one.fusion.objective)
             del best_of_root[config.metrics_per_root :]
         best += best_of_root
     objectives = [(one.metric.choice[0], one.fusion.objective) for one in best]

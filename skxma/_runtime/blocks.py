@@ -26,3 +26,6 @@ TILE_ENTRIES = 2**21
 
 TILE_ROWS = 1024
 """Queries of a tile."""
+
+BATCH_ENTRIES = 2**22
+"""Scores of several metrics whose fusions are learned at once: more of them would not be faster together."""

@@ -15,7 +15,6 @@ from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.experts import LeaveOneOutScores
 from skxma._calibrated.fusion import (
-    lbfgs_options,
     leave_one_out_log_probability,
     mean_log_likelihood,
     weight_penalty,
@@ -31,6 +30,9 @@ from skxma._semi_supervised.model import PooledModel
 from skxma._semi_supervised.pool import Pool
 from skxma._statistics import minimize_lbfgs
 from skxma.caches import Floats, ImageCache, Integers, to_tensors
+
+LBFGS_OPTIONS = {"maxiter": 200, "ftol": 1e-11, "gtol": 1e-6}
+"""Where the three weights of a pool stop: relative decrease of the objective, and its largest slope."""
 
 Refit = Callable[[ImageCache], FitReport]
 
@@ -305,7 +307,7 @@ def fit_pool_weights(
         return loss_of(torch.exp(theta) * start) + penalty * (torch.exp(theta) - theta).sum()
 
     bounds = [(None, -math.log(prior[0])), (None, None), (None, None)]
-    _, theta = minimize_lbfgs(objective, np.zeros(3), start, bounds, lbfgs_options(config))
+    _, theta = minimize_lbfgs(objective, np.zeros(3), start, bounds, LBFGS_OPTIONS)
     with torch.no_grad():
         weights = torch.exp(torch.as_tensor(theta, device=labels.device)) * start
         losses = [float(loss_of(w)) for w in (weights, start.new_tensor([1.0, 0.0, 0.0]))]

@@ -1,5 +1,6 @@
 """Closed forms against loops and refits, gradients against finite differences, on problems that hypothesis draws."""
 
+import itertools
 import math
 
 import numpy as np
@@ -15,9 +16,10 @@ from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.experts import left_out_image_scores, ridge_img2txt
 from skxma._calibrated.fit import leave_support_out
-from skxma._calibrated.fusion import FusionParametrization, LeaveOneOutLogProbability
+from skxma._calibrated.fusion import FusionParametrization
 from skxma._calibrated.metric import MetricSupport, candidate_metrics, covariance_root
 from skxma._calibrated.metric_selection import prepare_support, select_metrics
+from skxma._calibrated.newton import sample_likelihoods
 from skxma._calibrated.subsample import probable_label_errors
 from skxma._fitted import LeftOutPredictions
 from skxma._paper.config import PaperConfig
@@ -85,22 +87,38 @@ def test_the_gradient_of_fused_evidence_is_that_of_finite_differences(seed):
 
 
 @few
-@given(seeds)
-def test_the_gradient_of_the_left_out_log_probability_is_that_of_finite_differences(seed):
+@given(seeds, st.integers(1, 3))
+def test_the_derivatives_of_the_likelihoods_are_those_of_their_definition(seed, n_sets):
     rng = np.random.default_rng(seed)
     n_experts, n, n_classes, n_nodes = rng.integers(1, 5), rng.integers(1, 7), rng.integers(2, 6), rng.integers(1, 4)
-    scores = torch.as_tensor(rng.standard_normal((n_experts, n, n_classes)))
-    own = torch.as_tensor(rng.standard_normal((n_experts, n, n_nodes)))
+    scores = torch.as_tensor(rng.standard_normal((2, n, n_experts, n_classes)))
+    own = torch.as_tensor(rng.standard_normal((2, n, n_experts, n_nodes)))
+    nodes = torch.as_tensor(rng.dirichlet(np.ones(n_nodes)))
     labels = torch.as_tensor(rng.integers(n_classes, size=n))
-    weights = torch.as_tensor(rng.uniform(0, 3, n_experts)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: LeaveOneOutLogProbability.apply(w, scores, own, labels), (weights,))
-    logits = torch.tensordot(weights.detach(), scores, dims=1)
-    got = LeaveOneOutLogProbability.apply(weights, scores, own, labels).detach()
-    for i in range(n):
-        for q in range(n_nodes):
-            row = logits[i].clone()
-            row[labels[i]] = weights.detach() @ own[:, i, q]
-            torch.testing.assert_close(got[i, q], torch.log_softmax(row, 0)[labels[i]])
+    weights = torch.as_tensor(rng.uniform(0, 3, (2, n_sets, n_experts))).requires_grad_()
+    logit_rate = torch.as_tensor(rng.uniform(-5, 0, (2, n, n_sets))).requires_grad_()
+    # labels that cannot be wrong are scored without noise
+    rate = torch.where(torch.as_tensor(rng.random(n) < 0.3)[:, None], 0.0, torch.sigmoid(logit_rate))
+    found = sample_likelihoods(scores, own, nodes, labels, weights.detach(), rate.detach())
+
+    log_p = torch.empty(2, n, n_sets, n_nodes, dtype=torch.float64)
+    for m, i, k, q in itertools.product(range(2), range(n), range(n_sets), range(n_nodes)):
+        row = (weights[m, k] @ scores[m, i]).clone()
+        row[labels[i]] = weights[m, k] @ own[m, i, :, q]
+        log_p[m, i, k, q] = torch.log_softmax(row, 0)[labels[i]]
+    value = torch.log((1 - rate[..., None]) * log_p.exp() + rate[..., None] / n_classes) @ nodes
+    torch.testing.assert_close(found.log_p, log_p @ nodes)
+    torch.testing.assert_close(found.value, value)
+    by_weights, by_rate = torch.autograd.grad(value.sum(), (weights, logit_rate), retain_graph=True)
+    torch.testing.assert_close(found.gradient.sum(1), by_weights)
+    torch.testing.assert_close(found.by_noise, by_rate)
+    if not bool(rate.any()):
+        flat = torch.autograd.functional.hessian(
+            lambda w: sample_likelihoods(scores, own, nodes, labels, w, rate.detach()).value.sum(), weights.detach()
+        )
+        for m, k in itertools.product(range(2), range(n_sets)):
+            torch.testing.assert_close(found.curvature[m, :, k].sum(0), -flat[m, k, :, m, k])
+    assert float(torch.linalg.eigvalsh(found.curvature).min()) > -1e-9
 
 
 @few
@@ -108,36 +126,50 @@ def test_the_gradient_of_the_left_out_log_probability_is_that_of_finite_differen
 def test_relative_weights_are_what_their_parameters_say(seed, alpha, fusion_ratio, n_text):
     rng = np.random.default_rng(seed)
     n_image = int(rng.integers(1, 4))
-    theta = torch.as_tensor(rng.standard_normal(3 + n_text + n_image))
-    parametrization = FusionParametrization(np.ones(1 + n_text + n_image), n_text, n_image, alpha, fusion_ratio)
-    relative, got_alpha, ratio, distance = parametrization.relative_weights(theta)
-    zero, text, image = relative[0], relative[1 : 1 + n_text], relative[1 + n_text :]
     n = n_text + n_image
-    assert float(zero) == pytest.approx(math.exp(theta[0]))
-    assert float(got_alpha) == pytest.approx(math.exp(theta[1]) if alpha is None else alpha)
-    odds = math.exp(theta[2]) * n_image / max(n_text, 1)
-    wanted = odds / (1 + odds) if fusion_ratio is None else fusion_ratio
-    assert float(ratio) == pytest.approx(wanted if n_text else 1)
-    assert float(image.sum()) == pytest.approx(n * float(got_alpha) * float(ratio))
-    assert float(text.sum()) == pytest.approx(n * float(got_alpha) * (1 - float(ratio)))
-    if float(image.sum()) > 0:
-        torch.testing.assert_close(image / image.sum(), torch.softmax(theta[3 + n_text :], 0))
-    if n_text and float(text.sum()) > 0:
-        torch.testing.assert_close(text / text.sum(), torch.softmax(theta[3 : 3 + n_text], 0))
+    v = torch.as_tensor(rng.standard_normal((3, 1 + n)))
+    parametrization = FusionParametrization(np.ones(1 + n), n_text, n_image, alpha, fusion_ratio)
+    relative = parametrization.relative_weights(v)
+    zero, text, image = relative.values[:, 0], relative.values[:, 1 : 1 + n_text], relative.values[:, 1 + n_text :]
+    torch.testing.assert_close(zero, v[:, 0].exp())
+    torch.testing.assert_close(image.sum(1), n * relative.alpha * relative.fusion_ratio)
+    torch.testing.assert_close(text.sum(1), n * relative.alpha * (1 - relative.fusion_ratio))
+    if alpha is not None:
+        assert relative.alpha.tolist() == [alpha] * 3
+    if fusion_ratio is not None and n_text:
+        np.testing.assert_allclose(relative.fusion_ratio, fusion_ratio)
     if alpha is None and (fusion_ratio is None or not n_text):
-        # what is learned is pulled by the distance of each weight from its prior, up to a constant
-        other = parametrization.relative_weights(torch.zeros_like(theta))
-        moved = relative.sum() - relative.log().sum() - (other[0].sum() - other[0].log().sum())
-        torch.testing.assert_close(distance - other[3], moved)
+        torch.testing.assert_close(relative.values, v.exp())
+        torch.testing.assert_close(relative.penalty, (relative.values - v).sum(1))
+    if alpha != 0 and n_text and fusion_ratio not in (0.0, 1.0):
+        # experts of a group whose sum is held keep their relations
+        torch.testing.assert_close(
+            (image[:, 1:] / image[:, :1]).log(), v[:, 2 + n_text :] - v[:, 1 + n_text : 2 + n_text]
+        )
+
+
+@few
+@given(seeds, st.sampled_from([None, 0.0, 0.7]), st.sampled_from([None, 0.0, 0.3, 1.0]), st.integers(0, 2))
+def test_the_derivatives_of_relative_weights_are_those_of_finite_differences(seed, alpha, fusion_ratio, n_text):
+    rng = np.random.default_rng(seed)
+    n = n_text + int(rng.integers(1, 4))
+    v = torch.as_tensor(rng.standard_normal(1 + n))
+    parametrization = FusionParametrization(np.ones(1 + n), n_text, n - n_text, alpha, fusion_ratio)
+    relative = parametrization.relative_weights(v)
+    step = 1e-6 * torch.eye(1 + n, dtype=torch.float64)
+    above, below = (parametrization.relative_weights(v + sign * step) for sign in (1, -1))
+    torch.testing.assert_close(relative.jacobian, (above.values - below.values).T / 2e-6, atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(relative.penalty_gradient, (above.penalty - below.penalty) / 2e-6, atol=1e-7, rtol=1e-6)
+    # u of the curvature is replaced by the larger of u and 1 where a weight is free
+    bend = (above.penalty_gradient - below.penalty_gradient).T / 2e-6
+    assert float(torch.linalg.eigvalsh(relative.penalty_curvature - bend).min()) > -1e-6
 
 
 def test_without_anything_learned_every_weight_is_its_prior():
     for n_text in (0, 1, 2):
-        relative, alpha, _, _ = FusionParametrization(np.ones(4 + n_text), n_text, 3).relative_weights(
-            torch.zeros(6 + n_text)
-        )
-        torch.testing.assert_close(relative, torch.ones(4 + n_text))
-        assert float(alpha) == 1
+        relative = FusionParametrization(np.ones(4 + n_text), n_text, 3).relative_weights(torch.zeros(4 + n_text))
+        torch.testing.assert_close(relative.values, torch.ones(4 + n_text))
+        assert float(relative.alpha) == 1
 
 
 def paper(**changes) -> PaperConfig:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from skxma._calibrated.averaging import choose_per_root
 from skxma._calibrated.config import CalibrationConfig
-from skxma._calibrated.cross_fit import CrossFittedMetric, LeftOutLogits, cross_fit_metric, cross_fitted_logits
+from skxma._calibrated.cross_fit import CrossFittedMetric, LeftOutLogits, cross_fit_metrics, cross_fitted_logits
 from skxma._calibrated.experts import LeaveOneOutScores
-from skxma._calibrated.fusion import FusionObjective, FusionParametrization, fit_fusion
-from skxma._calibrated.newton import refit_without_folds
+from skxma._calibrated.fusion import FusionObjective, FusionParametrization
+from skxma._calibrated.newton import fit_fusion, refit_without_folds
 
 CONFIG = CalibrationConfig()
 PRIOR = np.array([4.0, 1.0, 2.0, 0.5])
@@ -41,15 +41,12 @@ def draw_problem(seed, n_samples=24, n_classes=4, n_singletons=0, **held):
 def test_weights_without_a_fold_are_those_of_a_fit_without_it(seed, n_singletons, held):
     problem = draw_problem(seed, n_singletons=n_singletons, **held)
     fusion, folds = fit_fusion(problem), np.arange(24) % 5
-    weights, objectives = refit_without_folds(problem, fusion, folds)
+    weights, objectives = (found[0] for found in refit_without_folds([problem], [fusion], folds))
     assert weights.shape == (5, 4)
     for k in range(5):
         alone = fit_fusion(problem.take(torch.as_tensor(np.flatnonzero(folds != k))), fusion.theta)
-        np.testing.assert_allclose(weights[k], alone.weights, rtol=2e-2, atol=2e-2)
-        if k:
-            # the two ways count a constant differently, the same for all folds
-            other = fit_fusion(problem.take(torch.as_tensor(np.flatnonzero(folds != 0))), fusion.theta)
-            assert objectives[k] - objectives[0] == pytest.approx(alone.objective - other.objective, abs=1e-3)
+        np.testing.assert_allclose(weights[k], alone.weights, rtol=1e-3, atol=1e-3)
+        assert objectives[k] == pytest.approx(alone.objective, abs=1e-5)
 
 
 def test_a_label_has_no_part_in_the_left_out_logits_of_its_fold():
@@ -59,7 +56,8 @@ def test_a_label_has_no_part_in_the_left_out_logits_of_its_fold():
     of_fold = torch.as_tensor(np.flatnonzero(folds == 2))
     relabeled[of_fold] = (relabeled[of_fold] + 1) % 4
     other = replace(problem, labels=relabeled)
-    found = [cross_fit_metric("none", one, fit_fusion(problem), folds, 1.0).left_out.logits for one in (problem, other)]
+    fusion = fit_fusion(problem)
+    found = [cross_fit_metrics(["none"], [one], [fusion], folds, 1.0)[0].left_out.logits for one in (problem, other)]
     torch.testing.assert_close(found[0][:, of_fold], found[1][:, of_fold], atol=1e-4, rtol=1e-4)
     rest = torch.as_tensor(np.flatnonzero(folds != 2))
     assert not torch.allclose(found[0][:, rest], found[1][:, rest], atol=1e-2)

@@ -8,9 +8,9 @@ from problems import make_problem
 from skxma._calibrated import metric_selection
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.fit import fit_calibrated
-from skxma._calibrated.fusion import fit_fusion
 from skxma._calibrated.metric import CLASS_TEXT_ROOT, IDENTITY_ROOT, VOCABULARY_ROOT, covariance_root
 from skxma._calibrated.model import CalibratedModel
+from skxma._calibrated.newton import fit_fusions
 from skxma.caches import ImageCache
 
 LIKE = torch.empty(0, dtype=torch.float64)
@@ -163,7 +163,7 @@ def test_weights_learned_from_a_part_of_a_large_support_set_are_about_those_of_a
     problem = make_problem(n_classes=6, shots=40, dim=24, noise=1.0, text_noise=1.0, n_test=60)
     whole = fit(problem, 6)
     tried = []
-    monkeypatch.setattr(metric_selection, "fit_fusion", lambda *given: tried.append(given[0]) or fit_fusion(*given))
+    monkeypatch.setattr(metric_selection, "fit_fusions", lambda *given: tried.extend(given[0]) or fit_fusions(*given))
     part = fit(problem, 6, max_scores=6 * 240 // 2)
     assert {len(problem.labels) for problem in tried} == {120}
     assert all(np.bincount(problem.labels).tolist() == [20] * 6 for problem in tried)

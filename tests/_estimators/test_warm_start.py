@@ -33,8 +33,8 @@ def tried(monkeypatch):
         choices.append(metric.choice)
         return once(support, metric, *others)
 
-    once = metric_selection.fit_metric
-    monkeypatch.setattr(metric_selection, "fit_metric", spy)
+    once = metric_selection.score_metric
+    monkeypatch.setattr(metric_selection, "score_metric", spy)
     return choices
 
 
@@ -139,8 +139,7 @@ def test_a_start_is_the_solution_it_was_made_of(n_text, n_image, logs, rate):
     parametrization = FusionParametrization(np.ones(1 + n_text + n_image), n_text, n_image)
     relative = np.exp(logs[: 1 + n_text + n_image])
     theta = parametrization.theta_from(relative, rate, CONFIG.noise_prior_logit)
-    assert theta.shape == (4 + n_text + n_image,)
-    found = parametrization.relative_weights(torch.as_tensor(theta[:-1]))[0]
+    found = parametrization.relative_weights(torch.as_tensor(theta[:-1])).values
     np.testing.assert_allclose(found, relative, rtol=1e-6)
     assert 1 / (1 + np.exp(-(theta[-1] + CONFIG.noise_prior_logit))) == pytest.approx(rate, rel=1e-4)
     assert parametrization.theta_from(relative[:-1], rate, CONFIG.noise_prior_logit) is None
