@@ -27,9 +27,8 @@ clf = XMAdapterClassifier("tiny", conformal="cross").fit(X[support], emoji.targe
 
 sets = clf.predict_set(X[test], confidence_level=0.9)
 own = np.searchsorted(clf.classes_, emoji.target[test])
-print(
-    f"{sets[np.arange(len(test)), own].mean():.0%} of the sets hold the class; {sets.sum(1).mean():.1f} of 40 classes each"
-)
+held = sets[np.arange(len(test)), own].mean()
+print(f"{held:.0%} of the sets hold the class; they have {sets.sum(1).mean():.1f} of the 40 classes on average")
 
 # %%
 # A sure answer is a set of one class, a doubtful one says between what.
