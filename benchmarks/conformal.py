@@ -23,7 +23,7 @@ from results_page import markdown, number
 from rivals import MANY_CLASSES, n_classes, problems
 
 from skxma import XMAdapterClassifier
-from skxma._conformal import Calibration, nonconformity, own_nonconformity, prediction_sets, samples_needed
+from skxma._statistics import Calibration, nonconformity, own_nonconformity, prediction_sets, samples_needed
 from skxma.model_selection import FewShotSplit
 
 

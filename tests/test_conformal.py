@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from skxma._conformal import (
+from skxma._statistics import (
     Calibration,
     full_p_value,
     nonconformity,

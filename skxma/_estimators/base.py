@@ -21,7 +21,6 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skxma._conformal import Calibration, prediction_sets
 from skxma._estimators import conformal as sets
 from skxma._estimators.class_prior import ClassPrior, base_frequencies
 from skxma._estimators.embedding_input import (
@@ -55,7 +54,7 @@ from skxma._runtime.doc_links import doc_link_parameters, doc_link_template
 from skxma._runtime.threads import limit_blas_threads, limit_torch_threads
 from skxma._semi_supervised.pool import Pool
 from skxma._sklearn_compat import CallbackSupportMixin, HasMethods, Interval, StrOptions, num_samples
-from skxma._statistics import zero_shot_cosines
+from skxma._statistics import Calibration, prediction_sets, zero_shot_cosines
 from skxma.caches import Floats, ImageCache
 from skxma.inspection._model_report import ModelReport, model_report
 

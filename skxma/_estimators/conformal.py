@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._conformal import Calibration, full_p_value, nonconformity, own_nonconformity, samples_needed
 from skxma._estimators.scoring import score
 from skxma._estimators.task import Task
 from skxma._fitted import FitReport, LeftOutPredictions
 from skxma._sampling import stratified_folds
+from skxma._statistics import Calibration, full_p_value, nonconformity, own_nonconformity, samples_needed
 from skxma.caches import Floats, ImageCache
 
 N_FOLDS = 5

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from skxma._conformal import Calibration
 from skxma._labels import without_index
 from skxma._persistence.names_on_disk import CLIP_ENCODER, ESTIMATORS, RECORDS
 from skxma._persistence.packing import Arrays, Packer, Unpacker, fits
 from skxma._persistence.record import EstimatorRecord, find_record, type_on_disk
+from skxma._statistics import Calibration
 from skxma.caches import Floats, ImageCache
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import ModelFileError

@@ -93,12 +93,12 @@ class ModelReport:
         for section in self.sections:
             parts += ["", section.title, "-" * len(section.title), *section.lines]
             parts += [
-                f"  {', '.join(self.name_of(sample) for sample in one.samples)}: {one.words}"
+                f"  {', '.join(self._name_of(sample) for sample in one.samples)}: {one.words}"
                 for one in section.findings
             ]
         return "\n".join(parts)
 
-    def name_of(self, sample: int) -> str:
+    def _name_of(self, sample: int) -> str:
         """The path of a sample, or its number where it has none."""
         return self.names[sample] or f"sample {sample}"
 
@@ -137,14 +137,14 @@ class ModelReport:
             yield "</section>"
 
     def _figure(self, sample: int) -> str:
-        name = html.escape(self.name_of(sample))
+        name = html.escape(self._name_of(sample))
         pixels = self._pixels(sample)
         if pixels is None:
             return f"<figure><figcaption>{name}</figcaption></figure>"
         buffer = BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         content = base64.b64encode(buffer.getvalue()).decode()
-        short = html.escape(Path(self.name_of(sample)).name)
+        short = html.escape(Path(self._name_of(sample)).name)
         return (
             f'<figure><img src="data:image/png;base64,{content}" alt="{name}" title="{name}">'
             f"<figcaption>{short}</figcaption></figure>"

@@ -13,7 +13,6 @@ from problems import make_problem
 import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier, baselines
 from skxma._calibrated.model import CalibratedModel
-from skxma._conformal import Calibration
 from skxma._paper.model import PaperModel
 from skxma._persistence import format_1, model_file, names_on_disk
 from skxma._persistence.names_on_disk import CLIP_ENCODER, ESTIMATORS, RECORDS
@@ -21,6 +20,7 @@ from skxma._persistence.packing import Unpacker
 from skxma._persistence.record import type_on_disk
 from skxma._semi_supervised.model import PooledModel
 from skxma._semi_supervised.pool import Pool
+from skxma._statistics import Calibration
 from skxma.benchmark import METHODS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
