@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skxma._fitted import CONFIDENCE_LEVEL
 from skxma._runtime.atomic import atomic_write
-from skxma._statistics import calibration_error
+from skxma._statistics import calibration_error, proved_coverage
 from skxma.errors import ImageError
 from skxma.inspection._draw import thumbnail
 from skxma.inspection._evaluation import labeled_samples
@@ -260,8 +260,14 @@ def _sets(clf: Any) -> Section | None:
     if not hasattr(clf, "calibration_"):
         return None
     n = len(clf.calibration_.labels)
-    line = f"{n} different images calibrate them: levels up to {n / (n + 1):.1%} can be had."
-    return Section("Prediction sets", [line], [])
+    lines = [f"{n} different images calibrate them: levels up to {n / (n + 1):.1%} can be had."]
+    folds = getattr(clf, "fold_fits_", None)
+    if folds is not None:
+        proved = proved_coverage(CONFIDENCE_LEVEL, n, len(folds))
+        lines.append(
+            f"Of sets of {CONFIDENCE_LEVEL:.0%}, {proved:.1%} are proved to hold the class if images are alike."
+        )
+    return Section("Prediction sets", lines, [])
 
 
 def _confusion(clf: Any) -> Section | None:

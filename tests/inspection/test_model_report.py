@@ -87,6 +87,15 @@ def test_names_of_classes_are_text_not_markup():
     assert "second image" in str(clf.report())
 
 
+def test_what_is_proved_of_sets_by_folds():
+    problem = make_problem(n_classes=4, shots=5)
+    clf = GDAClassifier("precomputed", text_features=problem.text, conformal="cross").fit(problem.X, problem.y)
+    lines = section(clf.report(), "Prediction sets").lines
+    assert lines[0].startswith("20 different images")
+    # 1 - 0.2 - min(1.6 / 5, 0.75 / 6)
+    assert "67.5%" in lines[1]
+
+
 @pytest.mark.bad_input
 def test_images_of_another_fit():
     problem = make_problem(n_classes=2, shots=2)
