@@ -119,7 +119,15 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def device(session: nox.Session) -> None:
+    """Run all operations on the simulated device, and put faults into a copy that the tests must notice."""
+    install(session, "-e", ".[test]")
+    command = ["python", "benchmarks/proofs/device.py", "--out", "benchmarks/proofs/device.json"]
+    session.run(*command, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def proofs(session: nox.Session) -> None:
-    """Run all tests and write docs/proofs.md, with the mutants and the soak as last measured."""
+    """Run all tests and write docs/proofs.md, with the mutants, the soak and the device as last measured."""
     install(session, "-e", ".[test,proofs]")
     session.run("python", "benchmarks/proofs/trust.py", "--docs", *session.posargs, env=ONE_THREAD)

@@ -134,7 +134,7 @@ class ExpectedScore:
 
     @classmethod
     def from_left_out(
-        cls, logits: Tensor, labels: Tensor, weights: Tensor, level: float = CONFIDENCE_LEVEL
+        cls, logits: Tensor, labels: Tensor, weights: Tensor, groups: Tensor, level: float = CONFIDENCE_LEVEL
     ) -> ExpectedScore:
         """Estimate from left-out logits (n, C) of samples whose class keeps others when they are left out.
 
@@ -142,13 +142,15 @@ class ExpectedScore:
         probability of the likeliest class. The first counts, and is a little too low, because the own class has a shot
         less; the second does not waver with single samples, and is a little too high where weights are learned from
         few. Their errors on the tasks of ``benchmarks/priors.py`` cancel. The interval is Jeffreys' for so many
-        samples.
+        independent samples.
 
         Parameters
         ----------
         logits : Tensor of shape (n, C)
         labels : integer Tensor of shape (n,)
         weights : Tensor of shape (n,)
+        groups : integer Tensor of shape (n,)
+            Group of each sample; the samples of one are no independent witnesses.
         level : float
             Probability of the interval.
         """
@@ -158,7 +160,8 @@ class ExpectedScore:
         shares = weights.double() / weights.double().sum()
         right = float((shares * (label == labels)).sum())
         value = (right + float((shares * probability).sum())) / 2
-        n = 1 / float(shares.square().sum())
+        of_groups = torch.bincount(groups.unique(return_inverse=True)[1], weights=shares)
+        n = 1 / float(of_groups.square().sum())
         tails = (1 - level) / 2, (1 + level) / 2
         low, high = (float(betaincinv(n * value + 0.5, n * (1 - value) + 0.5, tail)) for tail in tails)
         return cls(value, low, high)

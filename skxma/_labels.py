@@ -15,6 +15,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from skxma._runtime.warning import warn
+from skxma.embeddings import host_array
 from skxma.prompts import check_names, clean_name
 
 Name = str | Sequence[str]
@@ -178,7 +179,7 @@ def join_labels(known: NDArray[Any], fresh: NDArray[Any]) -> NDArray[Any]:
 
 def with_spelling_of(labels: Any, classes: NDArray[Any]) -> NDArray[Any]:
     """Return labels (n,), such as a test's, with strings in the Unicode form that `classes` has them in."""
-    array = np.asarray(labels)
+    array = np.asarray(host_array(labels))
     if array.dtype.kind not in "UO" or array.ndim != 1:
         return array
     forms = {composed(label): label for label in classes.tolist()}
@@ -664,7 +665,7 @@ def _text_by_label(
         rows = given.tolist() if len(given.shape) == 1 else None
     if rows is None:
         # float64 stays: what overflows float32 has a direction all the same
-        rows = check_array(given, dtype=[np.float64, np.float32], input_name="text_features", allow_nd=True)
+        rows = check_array(host_array(given), dtype=[np.float64, np.float32], input_name="text_features", allow_nd=True)
     if keys is None:
         if named is None and not isinstance(labels[0], str):
             return _by_position(list(rows), labels, "text_features")
@@ -816,7 +817,7 @@ def _warn_of_written_missing(labels: list[str]) -> None:
 
 
 def _stack(rows: dict[Any, Any], keys: list[Any]) -> NDArray[np.float64]:
-    known = {key: np.asarray(row, dtype=np.float64) for key, row in rows.items() if row is not None}
+    known = {key: np.asarray(host_array(row), dtype=np.float64) for key, row in rows.items() if row is not None}
     if not known:
         raise ValueError("text_features has no vector; leave the parameter out instead.")
     shapes = {row.shape for row in known.values()}

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.special import log_softmax
 from scipy.stats import chi2
 from torch import Tensor
@@ -30,6 +32,16 @@ ABSENT_RATIO = 4.0
 SINGLETON_TOLERANCE = 1e-6
 """Share of a class's mass below which the rest of the class is rounding beside one sample that outweighs it."""
 
+
+NEAR_DUPLICATE, NEAR_DUPLICATE_IN_CLASS = 0.15, 0.25
+"""Distances of near-duplicates over the median of all pairs, and of the pairs of one class. Mirrored CIFAR images lie
+at .05 (encoder "photo") and .13 ("tiny") of the first median, brightened ones at .01, nearly all others above .16."""
+
+EQUAL_DISTANCE = 1e-6
+"""Distance below which two embeddings differ by rounding alone."""
+
+MEDIAN_SAMPLES = 512
+"""Samples among whose pairs the median distance is taken."""
 
 MIN_COSINE_SPREAD = 0.05
 """Lower bound of σ, by which scores are divided: two classes of one sample each have σ = 0."""
@@ -79,14 +91,48 @@ def pairwise_cosine_moments(unit: Tensor) -> tuple[float, float]:
     own = wide.square().sum(1)
     # lengths that are 1 up to rounding are 1: N roundings would add up
     own = torch.where((own - 1).abs() < EPS, 1.0, own)
-    mean = float((wide.sum(0).square().sum() - own.sum()) / pairs)
-    square = float((gram.square().sum() - own.square().sum()) / pairs)
+    sums = torch.stack([wide.sum(0).square().sum() - own.sum(), gram.square().sum() - own.square().sum()])
+    mean, square = (sums / pairs).tolist()
     return mean, math.sqrt(max(0.0, square - mean**2))
 
 
 def cosine_spread(keys: Tensor) -> float:
     """σ, the standard deviation of the cosines between different keys (N, R), at least `MIN_COSINE_SPREAD`."""
     return max(pairwise_cosine_moments(F.normalize(keys.double()))[1], MIN_COSINE_SPREAD)
+
+
+def near_duplicate_groups(features: NDArray[np.float32], labels: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Group of each sample (N,): samples of one class that are near-duplicates, or joined by a chain of such, are one.
+
+    Two images are near-duplicates where their distance 1 − cos is below `NEAR_DUPLICATE` of the median over all pairs,
+    and below `NEAR_DUPLICATE_IN_CLASS` of the median over the pairs of one class, unless all of these are that near.
+    Equal embeddings are one key anyway, and no near-duplicates.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D), L2-normalized
+    labels : ndarray of shape (N,)
+    """
+    n = len(labels)
+    some = features[:: max(1, n // MEDIAN_SAMPLES)]
+    typical = float(np.median((1 - some @ some.T)[np.triu_indices(len(some), 1)])) if len(some) > 1 else 0.0
+    order = np.argsort(labels, kind="stable")
+    pairs, distances = [], []
+    for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        first, second = np.triu_indices(len(rows), 1)
+        distance = (1 - features[rows] @ features[rows].T)[first, second]
+        distances.append(distance)
+        near = (distance < NEAR_DUPLICATE * typical) & (distance > EQUAL_DISTANCE)
+        pairs.append(np.stack([rows[first[near]], rows[second[near]], np.arange(len(distance))[near]], 1))
+    apart = np.concatenate(distances)
+    apart = apart[apart >= NEAR_DUPLICATE * typical]
+    limit = NEAR_DUPLICATE_IN_CLASS * float(np.median(apart)) if len(apart) else math.inf
+    near = np.concatenate(
+        [rows[distance[rows[:, 2]] < limit, :2] for rows, distance in zip(pairs, distances, strict=True)]
+    )
+    edges = coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(n, n))
+    groups: NDArray[np.intp] = connected_components(edges, directed=False)[1].astype(np.intp)
+    return groups
 
 
 @dataclass(frozen=True)
@@ -230,7 +276,9 @@ def minimize_lbfgs(
         theta = torch.tensor(values, dtype=like.dtype, device=like.device, requires_grad=True)
         total = loss(theta)
         (gradient,) = torch.autograd.grad(total, theta)
-        return float(total.detach()), gradient.double().cpu().numpy()
+        # one copy, for each waits for the device
+        least, *slope = torch.cat([total.detach()[None], gradient]).double().cpu().numpy()
+        return float(least), np.array(slope)
 
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return float(found.fun), found.x
@@ -267,6 +315,7 @@ class Calibration:
     labels : ndarray of shape (N,)
         Class index of each sample.
     weights : ndarray of shape (N,)
+        In the unit of a new image.
     models : ndarray of shape (N,)
         Index of the model that has not seen the sample; 0 everywhere where there is one model.
     """
@@ -279,8 +328,8 @@ class Calibration:
     def p_values(self, scores: Sequence[Doubles], by_class: bool = False) -> Doubles:
         """Conformal p-values (n, C) of new images.
 
-        ``p(c) = (w + Σ_i w_i 1[s_i ≥ s_k(i)(x, c)]) / (w + Σ_i w_i)`` with the mean weight w for the new image and the
-        model k(i) that has not seen sample i: cross-conformal prediction (Vovk 2015), whose sets are those of CV+
+        ``p(c) = (1 + Σ_i w_i 1[s_i ≥ s_k(i)(x, c)]) / (1 + Σ_i w_i)`` with the model k(i) that has not seen sample i:
+        cross-conformal prediction (Vovk 2015), whose sets are those of CV+
         (Romano, Sesia & Candès 2020). With one model it is split conformal prediction.
 
         Parameters
@@ -290,8 +339,7 @@ class Calibration:
         by_class : bool, default=False
             Whether a class is compared with its own samples alone (Mondrian: coverage in each class).
         """
-        unit = self.weights.mean() if len(self.weights) else 1.0
-        weights = self.weights / unit
+        weights = self.weights
         n, n_classes = scores[0].shape
         at_least = np.zeros((n, n_classes))
         for model, found in enumerate(scores):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from skxma import functional as F
+from skxma._runtime.forks import register_after_fork
 
 __all__ = ["ImageCache", "TextCache"]
 
@@ -19,10 +26,43 @@ Integers = NDArray[np.intp]
 ScorerT = TypeVar("ScorerT")
 
 
+_reads_fitted_arrays: ContextVar[bool] = ContextVar("_reads_fitted_arrays", default=False)
+_copies: dict[tuple[int, torch.device, torch.dtype | None], tuple[weakref.ref[NDArray[Any]], Tensor]] = {}
+register_after_fork(_copies.clear)
+
+
+@contextmanager
+def reading_fitted_arrays() -> Iterator[None]:
+    """Keep what `to_tensors` copies to a device, in predictions, for the next ones.
+
+    Fitted arrays are replaced and not written to, so that a copy is right as long as its array is there.
+    """
+    token = _reads_fitted_arrays.set(True)
+    try:
+        yield
+    finally:
+        _reads_fitted_arrays.reset(token)
+
+
 def to_tensors(*arrays: NDArray[Any], like: Tensor) -> tuple[Tensor, ...]:
     """Convert arrays to tensors on the device of `like`; floats get its dtype, all others keep theirs."""
-    dtypes = (like.dtype if a.dtype.kind == "f" else None for a in arrays)
-    return tuple(torch.as_tensor(a, device=like.device, dtype=dtype) for a, dtype in zip(arrays, dtypes, strict=True))
+    convert = _kept_copy if _reads_fitted_arrays.get() and like.device.type != "cpu" else _copy
+    return tuple(convert(a, like.device, like.dtype if a.dtype.kind == "f" else None) for a in arrays)
+
+
+def _copy(array: NDArray[Any], device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    return torch.as_tensor(array, device=device, dtype=dtype)
+
+
+def _kept_copy(array: NDArray[Any], device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    """Copy an array to a device, or return the copy from an earlier call; it goes when the array does."""
+    key = id(array), device, dtype
+    kept = _copies.get(key)
+    if kept is not None and kept[0]() is array:
+        return kept[1]
+    tensor, forget = _copy(array, device, dtype), _copies.pop
+    _copies[key] = weakref.ref(array, lambda _: forget(key, None)), tensor
+    return tensor
 
 
 class CachedScorerMixin(Generic[ScorerT]):
@@ -65,6 +105,8 @@ class ImageCache:
         What the caller's weights were divided by.
     features : ndarray of shape (N, D), float32, or None
         The embeddings that the keys were before training; None where they still are the keys.
+    groups : ndarray of shape (N,), intp, or None
+        Number of the group of each key: samples that depend on one another. None where each stands for itself.
     """
 
     keys: Floats
@@ -73,6 +115,7 @@ class ImageCache:
     n_classes: int
     weight_unit: float = 1.0
     features: Floats | None = None
+    groups: Integers | None = None
 
     @property
     def embeddings(self) -> Floats:
@@ -87,6 +130,7 @@ class ImageCache:
         n_classes: int,
         sample_weight: NDArray[Any] | None = None,
         text: Floats | None = None,
+        groups: Integers | None = None,
     ) -> tuple[ImageCache, Integers]:
         """Build a cache of N' samples; equal images with equal labels become one key with the sum of their weights.
 
@@ -101,6 +145,8 @@ class ImageCache:
         sample_weight : ndarray of shape (N',), optional
         text : ndarray of shape (C, D), optional
             Orders classes that hold the same images.
+        groups : ndarray of shape (N',), optional
+            Number of each sample's group.
 
         Returns
         -------
@@ -133,6 +179,7 @@ class ImageCache:
             (merged / unit).astype(np.float32),
             n_classes,
             weight_unit=float(np.ldexp(unit, exponent)),
+            groups=None if groups is None else joined_groups(groups[kept], inverse)[order],
         )
         return made, position
 
@@ -143,10 +190,30 @@ class ImageCache:
         values[np.arange(len(self.labels)), self.labels] = self.weights
         return values
 
+    def value_rows(self, like: Tensor) -> Tensor:
+        """Cache values (N, C) as a tensor like another, made where they are used."""
+        labels, weights = to_tensors(self.labels, self.weights, like=like)
+        return weights.new_zeros(len(labels), self.n_classes).scatter_(1, labels[:, None], weights[:, None])
+
     @property
     def shots(self) -> Integers:
         """Number of keys of each class, shape (C,)."""
         return np.bincount(self.labels, minlength=self.n_classes)
+
+    @property
+    def independent_shots(self) -> NDArray[np.float64]:
+        """Number of independent samples of each class, shape (C,): a group counts as one."""
+        shots: NDArray[np.float64] = np.zeros(self.n_classes)
+        np.add.at(shots, self.labels, self.independence)
+        return shots
+
+    @property
+    def independence(self) -> NDArray[np.float64]:
+        """Part of an independent sample that each key is, shape (N,): one over the size of its group."""
+        if self.groups is None:
+            return np.ones(len(self.labels))
+        _, group, sizes = np.unique(self.groups, return_inverse=True, return_counts=True)
+        return 1 / sizes[group]
 
     def affinity(self, queries: Tensor) -> Tensor:
         """Image affinity ``A_img = f Fᵀ`` (n, N) of L2-normalized queries (n, D)."""
@@ -178,6 +245,7 @@ class ImageCache:
             labels=self.labels[chosen],
             weights=weights / unit,
             weight_unit=self.weight_unit * float(unit),
+            groups=None if self.groups is None else self.groups[chosen],
         )
 
     def set_aside(self, chosen: NDArray[np.bool_]) -> ImageCache:
@@ -185,6 +253,22 @@ class ImageCache:
         weights = np.where(chosen, np.float32(0), self.weights)
         unit = weights[~chosen].mean()
         return replace(self, weights=weights / unit, weight_unit=self.weight_unit * float(unit))
+
+
+def joined_groups(groups: Integers, keys: Integers) -> Integers:
+    """Groups of the keys (K,) that samples with groups (N,) became: groups which share a key are one.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (N,)
+    keys : ndarray of shape (N,)
+        Key of each sample.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    n_keys = int(keys.max()) + 1
+    edges = coo_array((np.ones(len(keys)), (keys, n_keys + group)), shape=(n_keys + len(group),) * 2)
+    joined: Integers = connected_components(edges, directed=False)[1][:n_keys].astype(np.intp)
+    return joined
 
 
 def class_ranks(

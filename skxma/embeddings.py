@@ -96,6 +96,15 @@ def embedding_array(X: Any) -> Any:
     return X.to_numpy() if _is_frame(X) else X
 
 
+def host_array(values: Any) -> Any:
+    """Return a tensor of torch, on any device and of any precision, as an array; anything else as it is."""
+    if not (hasattr(values, "detach") and hasattr(values, "cpu")):
+        return values
+    tensor = values.detach().cpu()
+    # numpy has no bfloat16
+    return (tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor).numpy()
+
+
 def _is_frame(X: Any) -> bool:
     return hasattr(X, "columns") and hasattr(X, "to_numpy")
 

@@ -147,9 +147,14 @@ def one_hot_evidence(
     -------
     Tensor of shape (n, C)
     """
-    beta = torch.as_tensor(beta, dtype=affinities.dtype, device=affinities.device)
+    beta = _filled(beta, affinities)
     evidence: Tensor = _OneHotEvidence.apply(affinities, beta, labels, weights, n_classes, left_out)
     return evidence
+
+
+def _filled(value: Tensor | float, like: Tensor) -> Tensor:
+    """A scalar tensor like another; a number is written on the device and not copied to it."""
+    return value.to(like) if isinstance(value, Tensor) else like.new_full((), value)
 
 
 class _OneHotEvidence(torch.autograd.Function):
@@ -232,8 +237,8 @@ def residual_logits(zero_shot_logits: Tensor, evidence: Tensor, alpha: Tensor | 
 
 
 def leave_self_out(affinities: Tensor, rows: Tensor) -> Tensor:
-    """Hold out of the affinities (n, N) of some support samples the key that each is itself, given by `rows` (n,)."""
-    return affinities.scatter(1, rows[:, None], HELD_OUT)
+    """Hold keys out of the affinities (n, N) of some support samples: each itself, given by `rows` (n,), or (n, g)."""
+    return affinities.scatter(1, rows if rows.ndim == 2 else rows[:, None], HELD_OUT)
 
 
 def hardness(image_affinity: Tensor, text_affinity: Tensor, own: Tensor, labels: Tensor) -> Tensor:
@@ -324,8 +329,8 @@ def fill_absent(scores: Tensor, present: Tensor, deviations: float = 1.0) -> Ten
     deviations : float
         Standard deviations of the row above its mean.
     """
-    # a traced graph has no branches on data; this one only saves time
-    if not torch.compiler.is_compiling() and bool(present.all()):
+    # it only saves time: a traced graph has no branches on data, and the caller would wait for those of a device
+    if not torch.compiler.is_compiling() and present.device.type == "cpu" and bool(present.all()):
         return scores
     present = present.expand_as(scores)
     count = present.sum(-1, keepdim=True).clamp_min(1)
@@ -337,7 +342,7 @@ def fill_absent(scores: Tensor, present: Tensor, deviations: float = 1.0) -> Ten
 
 def noisy_log_likelihood(log_probability: Tensor, noise_rate: Tensor | float, n_classes: int) -> Tensor:
     """``log((1 − ε) p + ε / C)``: the likelihood of a label that is wrong with probability ε, given log p."""
-    noise_rate = torch.as_tensor(noise_rate, dtype=log_probability.dtype, device=log_probability.device)
+    noise_rate = _filled(noise_rate, log_probability)
     return torch.logaddexp(torch.log1p(-noise_rate) + log_probability, torch.log(noise_rate / n_classes))
 
 

@@ -53,6 +53,7 @@ def client():
         yield client
 
 
+@pytest.mark.posix
 @pytest.mark.fault
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(emoji, client, tmp_path):

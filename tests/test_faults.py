@@ -52,10 +52,11 @@ def models():
 
 
 def start(code, *arguments, **options):
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    # tests in the background of a shell ignore interrupts, and pass that on
+    heed = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", heed + textwrap.dedent(code), *map(str, arguments)]
     options.update(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    # tests in the background of a shell ignore interrupts, and would pass that on
-    return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
+    return subprocess.Popen(command, **options)
 
 
 def kill_after_line(process):
@@ -97,6 +98,7 @@ STOP_AT = """
 """
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("form", "moment"),
     [("skxma", "halfway"), ("skxma", "before the move"), ("skxma", "after the move"), ("joblib", "halfway")],
@@ -121,6 +123,7 @@ def test_a_save_that_is_killed_leaves_the_old_file_or_the_new_one(models, tmp_pa
     np.testing.assert_array_equal(load(target).predict_proba(X), new.predict_proba(X))
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_saves_killed_at_any_moment_leave_a_whole_file(models, tmp_path):
     *both, X = models
@@ -168,6 +171,7 @@ ENCODE_SLOWLY = """
 """
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_a_fit_that_is_killed_while_it_encodes_keeps_what_it_encoded(folder, tmp_path, monkeypatch, capsys):
     model, store = tmp_path / "model.skxma", EmbeddingStore(tmp_path / "store")
@@ -198,6 +202,7 @@ def count_forwarded(monkeypatch):
     return passed
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_a_command_that_is_interrupted_says_so_and_keeps_what_it_encoded(folder, tmp_path, monkeypatch):
     process = start(ENCODE_SLOWLY, folder, tmp_path / "m.skxma", tmp_path / "store")
@@ -237,6 +242,7 @@ BOTH_ENCODE = """
 """
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_two_processes_that_encode_into_one_store_leave_what_one_would(folder, tmp_path, monkeypatch):
     files = sorted(map(str, folder.rglob("*.png")))
@@ -269,6 +275,7 @@ FULL_DISK = """
 """
 
 
+@pytest.mark.posix
 def test_a_disk_that_fills_up_during_a_save_leaves_the_old_file(models, tmp_path):
     old, new, X = models
     joblib.dump(new, tmp_path / "new.joblib")
@@ -343,6 +350,7 @@ AS_NOBODY = """
 """
 
 
+@pytest.mark.posix
 def test_a_folder_that_may_not_be_written_is_named_and_its_store_still_read(models, tmp_path, open_folder):
     old, new, X = models
     joblib.dump(new, tmp_path / "new.joblib")

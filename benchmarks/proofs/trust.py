@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import device
 import mutation
 import soak
 from survivors import REASONS, unexplained
@@ -32,6 +33,7 @@ from survivors import REASONS, unexplained
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "proofs.md"
 SOAK = Path(__file__).parent / "soak.json"
+DEVICE = Path(__file__).parent / "device.json"
 LEAST_COVERAGE, LEAST_MUTANTS = 0.95, 0.90
 STATISTICS = "hypothesis-statistics-"
 INTRODUCTION = """\
@@ -39,7 +41,7 @@ INTRODUCTION = """\
 
 Everything that the tests try in order to break skxma, and the outcome. Written by `python
 benchmarks/proofs/trust.py --docs`, which runs them all; the mutants are run by `benchmarks/proofs/mutation.py`, the
-soak by `benchmarks/proofs/soak.py`.
+soak by `benchmarks/proofs/soak.py`, the device by `benchmarks/proofs/device.py`.
 
 {rows}
 
@@ -54,6 +56,10 @@ soak by `benchmarks/proofs/soak.py`.
   noticed when a test fails, or never ends.
 - **The soak**: two processes that share a store too small for them fit, predict, save, load, grow, shrink and search,
   each time on new images.
+- **The device** (`tests/test_on_device.py`): no GPU, but tensors that say that they are on one, compute on the CPU and
+  follow CUDA's rules: operands of two devices raise, a tensor of the device becomes no array, copies and waits are
+  counted. Values are those of the CPU. What only hardware shows is in `tests/test_gpu.py`, which runs where there is
+  one.
 """
 
 
@@ -172,12 +178,32 @@ def rows_of_soak() -> Iterator[str]:
     )
 
 
+def rows_of_device() -> Iterator[str]:
+    """The row of the simulated device."""
+    if not DEVICE.exists():
+        yield "| device | not measured: `python benchmarks/proofs/device.py --out benchmarks/proofs/device.json` |"
+        return
+    held = json.loads(DEVICE.read_text(encoding="utf-8"))
+    done, faults = held["operations"], held["faults"]
+    yield (
+        f"| device | {len(done)} operations in {sum(one['n_calls'] for one in done)} calls: "
+        f"{sum(one['n_mixed'] for one in done)} errors of two devices, "
+        f"{sum(one['n_conversions'] for one in done)} implicit conversions, "
+        f"**{sum(not device.is_within(one) for one in done)} beyond a bound**; {len(faults)} faults put in by hand, "
+        f"{sum(bool(one['noticed_by']) for one in faults)} noticed |"
+    )
+
+
 def page(rows: list[str], results: dict[str, Any]) -> str:
     """docs/proofs.md."""
     parts = [INTRODUCTION.format(rows="\n".join(rows))]
     if SOAK.exists():
         held = json.loads(SOAK.read_text())
         parts += ["## The soak\n", *soak.table(held["processes"], held["errors"]), ""]
+    if DEVICE.exists():
+        held = json.loads(DEVICE.read_text(encoding="utf-8"))
+        parts += ["## The device\n", *device.table(held["operations"]), ""]
+        parts += [*device.table_of_faults(held["faults"]), ""]
     if results:
         parts += ["## Mutants that survive\n", "| module | line | reason |", "|---|---|---|"]
         parts += [f"| `{reason.module}` | `{reason.text}` | {reason.why} |" for reason in REASONS]
@@ -197,7 +223,7 @@ def main() -> int:
             run_tests(folder)
         run = read_run(folder)
     results = mutation.load()
-    rows = ["| | |", "|---|---|", *rows_of_tests(run), *rows_of_mutants(results), *rows_of_soak()]
+    rows = ["| | |", "|---|---|", *rows_of_tests(run), *rows_of_mutants(results), *rows_of_soak(), *rows_of_device()]
     print("\n".join(rows))
     failed = [one.name for one in run.outcomes if one.outcome in ("failure", "error")]
     for name in failed:

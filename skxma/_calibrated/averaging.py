@@ -13,7 +13,7 @@ from skxma._calibrated.config import CalibrationConfig
 
 
 def choose_per_root(
-    objectives: Sequence[tuple[str, float]], n_left_out: int, config: CalibrationConfig
+    objectives: Sequence[tuple[str, float]], n_left_out: float, config: CalibrationConfig
 ) -> list[tuple[int, float]]:
     """Choose the metrics with the least objective, no more than `metrics_per_root` of each root, and weigh them.
 
@@ -21,8 +21,8 @@ def choose_per_root(
     ----------
     objectives : sequence of (str, float)
         Name of the root B and `Fusion.objective` of each metric.
-    n_left_out : int
-        Samples that judge the metrics, see :func:`pseudo_bma_weights`.
+    n_left_out : float
+        Independent samples that judge the metrics, see :func:`pseudo_bma_weights`.
     config : CalibrationConfig
 
     Returns
@@ -43,7 +43,9 @@ def choose_per_root(
     return list(zip(compress(chosen, kept), renormalized.tolist(), strict=True))
 
 
-def pseudo_bma_weights(objectives: Sequence[float], n_samples: int, evidence_per_sample: float) -> NDArray[np.float64]:
+def pseudo_bma_weights(
+    objectives: Sequence[float], n_samples: float, evidence_per_sample: float
+) -> NDArray[np.float64]:
     """Weights of several metrics in the mean of their logits, ``∝ exp(−0.3 n objective)``.
 
     The weights of pseudo-BMA (Yao et al., "Using stacking to average Bayesian predictive distributions", 2018), cooled
@@ -53,9 +55,9 @@ def pseudo_bma_weights(objectives: Sequence[float], n_samples: int, evidence_per
     ----------
     objectives : sequence of float
         `Fusion.objective` of each.
-    n_samples : int
-        Samples that were left out. The scores of singletons are simulated and cannot judge a metric: with no others
-        all metrics have the same weight.
+    n_samples : float
+        Independent samples that were left out. The scores of singletons are simulated and cannot judge a metric: with
+        no others all metrics have the same weight.
     evidence_per_sample : float
 
     Returns

@@ -144,7 +144,11 @@ def cross_fit_metrics(
 
 
 def cross_fitted_logits(
-    metrics: Sequence[CrossFittedMetric], folds: Integers, singleton: Tensor, config: CalibrationConfig
+    metrics: Sequence[CrossFittedMetric],
+    folds: Integers,
+    singleton: Tensor,
+    independence: Tensor,
+    config: CalibrationConfig,
 ) -> LeftOutLogits:
     """Left-out logits of all samples, each fold by the metrics that are best on the others.
 
@@ -153,14 +157,16 @@ def cross_fitted_logits(
     metrics : sequence of CrossFittedMetric
     folds : ndarray of shape (N,)
     singleton : bool Tensor of shape (N,)
+    independence : Tensor of shape (N,)
+        Part of an independent sample that each is.
     config : CalibrationConfig
     """
     mean = LeftOutLogits(*(torch.zeros_like(part) for part in metrics[0].left_out.parts))
-    judges = ~singleton.cpu().numpy()
+    judges = torch.where(singleton, 0.0, independence).double().cpu().numpy()
     for k, fold in enumerate(np.unique(folds)):
         out = torch.as_tensor(np.flatnonzero(folds == fold), device=singleton.device)
         candidates = [(one.root, float(one.objectives[k])) for one in metrics]
-        for index, weight in choose_per_root(candidates, int(judges[folds != fold].sum()), config):
+        for index, weight in choose_per_root(candidates, float(judges[folds != fold].sum()), config):
             for total, part in zip(mean.parts, metrics[index].left_out.parts, strict=True):
                 total[:, out] += weight * part[:, out]
     return mean

@@ -75,13 +75,6 @@ def image_scores(queries: QueryScores, support: MetricSupport, mass: Tensor, sca
     return F.fill_absent(scores, mass > 0, IMAGELESS_DEVIATIONS)
 
 
-def mass_without_self(support: MetricSupport, rows: Tensor, singleton: Tensor) -> Tensor:
-    """Mass of each class (n, C) without the sample that is the query; 0 for the own class of a singleton."""
-    labels = support.labels[rows]
-    rest = torch.where(singleton, 0.0, support.mass[labels] - support.weights[rows])
-    return support.mass.repeat(len(rows), 1).scatter_(1, labels[:, None], rest[:, None])
-
-
 def left_out_image_scores(
     support: MetricSupport,
     scatter_weight: float,
@@ -104,16 +97,16 @@ def left_out_image_scores(
     """
     rows = torch.arange(len(support.labels), device=support.labels.device) if rows is None else rows
     labels = support.labels[rows]
-    singleton = (torch.bincount(support.labels, minlength=len(support.mass))[labels] == 1) & config.leave_one_out
+    singleton = support.singleton[rows] & config.leave_one_out
     if scale is None:
         beta = config.beta_times_sigma / support.sigma if config.beta is None else config.beta
     else:
         beta = scale.beta
     parts, raw = [], []
-    for block in torch.arange(len(rows), device=rows.device).split(max(1, blocks.SCORE_ENTRIES // len(support.keys))):
+    entries = len(support.keys) * support.members.shape[1]
+    for block in torch.arange(len(rows), device=rows.device).split(max(1, blocks.SCORE_ENTRIES // entries)):
         if config.leave_one_out:
-            queries = leave_one_out_scores(support, scatter_weight, rows[block])
-            mass = mass_without_self(support, rows[block], singleton[block])
+            queries, mass = leave_one_out_scores(support, scatter_weight, rows[block])
         else:
             queries, mass = query_scores(support, support.keys[rows[block]]), support.mass
         parts.append(image_scores(queries, support, mass, ImageScale(beta, 1.0)))
@@ -162,7 +155,9 @@ def _simulate_own_class(
     return LeaveOneOutScores(IMAGE_EXPERTS, scores, own, weights, singleton)
 
 
-def ridge_img2txt(features: Tensor, targets: Tensor, weights: Tensor, ridge: float) -> tuple[Projection, Tensor]:
+def ridge_img2txt(
+    features: Tensor, targets: Tensor, weights: Tensor, ridge: float, members: Tensor | None = None
+) -> tuple[Projection, Tensor]:
     """Img2TxtNet in closed form: ``f + b + (f − mean f) A`` towards the text of the class.
 
     b is the mean of ``T_y − f`` over the samples, A the ridge regression of what is left; both are 0 where no sample
@@ -176,13 +171,15 @@ def ridge_img2txt(features: Tensor, targets: Tensor, weights: Tensor, ridge: flo
     weights : Tensor of shape (N,)
     ridge : float
         λ, added to the diagonal of the Gram matrix.
+    members : integer Tensor of shape (N, g), optional
+        See `MetricSupport`; without it each sample is left out alone.
 
     Returns
     -------
     net : Projection
     left_out : Tensor of shape (N, D)
-        L2-normalized outputs for the samples, each by the A of all others: with the leverage h of the hat matrix and
-        residuals y, that output is ``(fit − h y) / (1 − h)``.
+        L2-normalized outputs for the samples, each by the A of all others: with the block H of the hat matrix and the
+        residuals y of the samples that are left out, their outputs are ``y − (I − H)⁻¹ (y − fit)``.
     """
     x, y, v = features.double(), targets.double(), weights.double()[:, None]
     total = v.sum().clamp_min(F.EPS)
@@ -193,8 +190,21 @@ def ridge_img2txt(features: Tensor, targets: Tensor, weights: Tensor, ridge: flo
     gram.diagonal().add_(ridge)
     factor = torch.linalg.cholesky(gram)
     matrix = torch.cholesky_solve(centered.T @ (v * rest), factor)
-    leverage = v * (centered * torch.cholesky_solve(centered.T, factor).T).sum(1, keepdim=True)
-    held_out = (centered @ matrix - leverage * rest) / (1 - leverage)
+    fitted = centered @ matrix
+    error = rest - fitted
+    solved = torch.cholesky_solve(centered.T, factor)
+    if members is None or members.shape[1] == 1:
+        error = error / (1 - v * (centered * solved.T).sum(1, keepdim=True))
+    else:
+        present, index = members >= 0, members.clamp_min(0)
+        taken = torch.where(present, v[index, 0], 0.0)
+        hat = (centered[index] @ solved.T[index].mT) * taken[:, None, :]
+        identity = torch.eye(members.shape[1], dtype=x.dtype, device=x.device)
+        place = (index == torch.arange(len(x), device=x.device)[:, None]) & present
+        # the row of (I − H)⁻¹ that belongs to the sample itself
+        row = torch.linalg.solve((identity - hat).mT, place.to(x)[:, :, None])[..., 0]
+        error = (torch.where(present, row, 0.0)[:, None] @ error[index])[:, 0]
+    held_out = rest - error
     linear = torch.eye(x.shape[1], dtype=x.dtype, device=x.device) + matrix
     net = Projection(linear.float().cpu().numpy(), (shift - mean @ matrix).float().cpu().numpy())
     return net, F.normalize(x + shift + held_out).to(features.dtype)

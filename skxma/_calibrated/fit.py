@@ -103,7 +103,7 @@ def leave_support_out(
     fitted = LeftOutLogits.mean(parts, [one.averaging_weight for one in best])
     if folds is None:
         return LeftOutSupport(fitted, fitted, scores[0])
-    honest = cross_fitted_logits(selection.cross_fitted, folds, scores[0].singleton, config)
+    honest = cross_fitted_logits(selection.cross_fitted, folds, scores[0].singleton, support.independence, config)
     return LeftOutSupport(honest, fitted, scores[0])
 
 
@@ -125,7 +125,7 @@ def scale_factors(
     n, n_classes = left_out.honest.logits.shape[1:]
     if not config.moderated or n * n_classes > config.max_moderated_scores:
         return 1.0, 1.0
-    logits, labels, row_weights = rows_by_node(left_out.honest, support.labels, left_out.scores)
+    logits, labels, row_weights = rows_by_node(left_out.honest, support.labels, left_out.scores, support.independence)
     has_text = support.text_part is not None
     # without text the first expert is one of images too
     zero_shot, rest = logits if has_text else (torch.zeros_like(logits[0]), logits.sum(0))
@@ -160,12 +160,14 @@ def fit_residual(
     features = support.features
     n_seen = len(support.labels.unique())
     too_large = support.work > config.max_work
-    if not config.n_epochs or len(features) < config.min_residual_shots * n_seen or too_large:
+    if not config.n_epochs or float(support.independence.sum()) < config.min_residual_shots * n_seen or too_large:
         return None, []
     queries = F.normalize(CenteredBasis(weighted_mean(features, support.weights), None)(features))
     everyone = torch.arange(len(features), device=features.device)
     weights = loss_weights(support, scores, everyone, config)
-    residual, curve = choose_residual(queries, support.labels, weights, logits.to(queries.dtype), config)
+    residual, curve = choose_residual(
+        queries, support.labels, weights, logits.to(queries.dtype), config, support.groups
+    )
     return (None if residual is None else residual.float().cpu().numpy()), curve
 
 
@@ -228,7 +230,10 @@ def fit_calibrated(
     noise = posterior.float().cpu().numpy()
     judges = ~left_out.scores.singleton
     expected = ExpectedScore.from_left_out(
-        left_out.honest.logits.sum(0)[judges], support.labels[judges], support.weights[judges]
+        left_out.honest.logits.sum(0)[judges],
+        support.labels[judges],
+        (support.weights * support.independence)[judges],
+        support.members[judges, 0],
     )
     report = FitReport(model, hard.float().cpu().numpy(), noise, noise_rate, curve, predictions, expected)
     return _rename_classes(report, order)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.experts import LeaveOneOutScores
-from skxma.caches import Integers
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ class FusionParametrization:
         return replace(fusion, weights=weights, alpha=float(relative.mean()), fusion_ratio=ratio)
 
 
-def leave_one_out_correction(counts: Integers) -> float:
+def leave_one_out_correction(counts: NDArray[np.float64]) -> float:
     """Factor that corrects image-expert weights learned leave-one-out (n − 1 shots) for prediction with n shots.
 
     A class mean of n images misses the class by ``1 + 1/n`` times the variance within it, that of the n − 1 others by
@@ -196,7 +194,7 @@ def leave_one_out_correction(counts: Integers) -> float:
     Parameters
     ----------
     counts : ndarray of shape (C,)
-        Samples of each class.
+        Independent samples of each class.
     """
     n = counts[counts > 0].astype(float)
     factors = np.where(n > 1, n**2 / np.maximum(n**2 - 1, 1), 1.0)
@@ -230,7 +228,7 @@ def mean_log_likelihood(
     return (loss_weights * likelihood).sum() / loss_weights.sum()
 
 
-def weight_penalty(n_samples: int, n_classes: int, config: CalibrationConfig) -> float:
+def weight_penalty(n_samples: float, n_classes: int, config: CalibrationConfig) -> float:
     """Pull of the weights to their priors, relative to a mean loss over the samples.
 
     It counts as one sample, so that it fades as they grow many, but stays where there are few per class: the cache
@@ -238,7 +236,8 @@ def weight_penalty(n_samples: int, n_classes: int, config: CalibrationConfig) ->
 
     Parameters
     ----------
-    n_samples : int
+    n_samples : float
+        Independent samples.
     n_classes : int
         Classes with samples.
     config : CalibrationConfig
@@ -248,7 +247,7 @@ def weight_penalty(n_samples: int, n_classes: int, config: CalibrationConfig) ->
     return min(config.max_weight_penalty, max(by_samples, by_shots))
 
 
-def noise_penalty(n_samples: int, config: CalibrationConfig) -> float:
+def noise_penalty(n_samples: float, config: CalibrationConfig) -> float:
     """Pull of logit ε to its prior: that of half a sample, but never less than 0.01."""
     return max(config.min_noise_penalty, config.noise_penalty_samples / n_samples)
 
@@ -267,6 +266,8 @@ class FusionObjective:
     scores : LeaveOneOutScores
     labels : integer Tensor of shape (N,)
     loss_weights : Tensor of shape (N,)
+    independence : Tensor of shape (N,)
+        Part of an independent sample that each is.
     parametrization : FusionParametrization
     config : CalibrationConfig
     """
@@ -274,19 +275,24 @@ class FusionObjective:
     scores: LeaveOneOutScores
     labels: Tensor
     loss_weights: Tensor
+    independence: Tensor
     parametrization: FusionParametrization
     config: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     def take(self, rows: Tensor) -> FusionObjective:
         """Return the objective of some of the samples (n,)."""
         return replace(
-            self, scores=self.scores.take(rows), labels=self.labels[rows], loss_weights=self.loss_weights[rows]
+            self,
+            scores=self.scores.take(rows),
+            labels=self.labels[rows],
+            loss_weights=self.loss_weights[rows],
+            independence=self.independence[rows],
         )
 
-    @cached_property
-    def has_noise(self) -> bool:
-        """True unless all samples are singletons, whose labels count as right."""
-        return not bool(self.scores.singleton.all())
+    @property
+    def n_left_out(self) -> float:
+        """Number of independent samples whose class keeps others when they are left out."""
+        return float(self.independence[~self.scores.singleton].sum())
 
 
 def logit(probability: float) -> float:

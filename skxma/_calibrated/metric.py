@@ -85,6 +85,8 @@ class MetricSupport:
         Weighted class means of the keys; zero for a class without support.
     mass : Tensor of shape (C,)
         Sum of the weights of each class.
+    members : integer Tensor of shape (N, g)
+        Samples that are left out together with each, itself among them, filled up with −1.
     """
 
     keys: Tensor
@@ -92,12 +94,24 @@ class MetricSupport:
     weights: Tensor
     means: Tensor
     mass: Tensor
+    members: Tensor
 
     @classmethod
-    def from_keys(cls, keys: Tensor, labels: Tensor, weights: Tensor, n_classes: int) -> MetricSupport:
-        """Describe a support set whose keys (N, R) a metric has mapped."""
+    def from_keys(
+        cls, keys: Tensor, labels: Tensor, weights: Tensor, n_classes: int, members: Tensor | None = None
+    ) -> MetricSupport:
+        """Describe a support set whose keys (N, R) a metric has mapped; without `members` each is left out alone."""
         means, mass = class_means(keys, labels, weights, n_classes)
-        return cls(keys, labels, weights, means, mass)
+        if members is None:
+            members = torch.arange(len(labels), device=labels.device)[:, None]
+        return cls(keys, labels, weights, means, mass, members)
+
+    @cached_property
+    def singleton(self) -> Tensor:
+        """Mask (N,) of samples whose class has none but those that are left out together with them."""
+        shots = torch.bincount(self.labels, minlength=len(self.mass))
+        others = self.labels[self.members.clamp_min(0)] == self.labels[:, None]
+        return (others & (self.members >= 0)).sum(1) == shots[self.labels]
 
     @cached_property
     def squared_weights(self) -> Tensor:
@@ -243,63 +257,116 @@ def class_mean_scores(queries: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class LeftOutSamples:
-    """Support samples, each in the metric that is refitted without it.
+    """Support samples, each in the metric that is refitted without the g samples of its group.
 
     Attributes
     ----------
     keys : Tensor of shape (n, R)
         ``k_i``.
-    residual : Tensor of shape (n, R)
-        ``r_i = k_i − μ_y``; 0 for the only sample of its class.
-    kappa : Tensor of shape (n, 1)
-        ``κ_i`` of :func:`leave_each_out`.
-    along : Tensor of shape (n, 1)
-        ``k_i · r_i``.
+    classes : integer Tensor of shape (n, g)
+        Class of each sample of the group.
+    present : bool Tensor of shape (n, g)
+        False for what fills a smaller group up.
+    removed : Tensor of shape (n, g)
+        Mass that the group takes from the class of each of its samples.
+    gone : bool Tensor of shape (n, g)
+        True for samples whose class has no others.
+    residual : Tensor of shape (n, g, R)
+        ``r_j = k_j − μ_y``; 0 for the only sample of a class.
+    coupling : Tensor of shape (n, g, g)
+        ``K_i`` of :func:`leave_each_out`.
+    gram : Tensor of shape (n, g, g)
+        Inner products of the residuals.
+    along : Tensor of shape (n, g)
+        ``k_i · r_j``.
     norm : Tensor of shape (n, 1)
         Length of ``k_i`` under its metric.
-    mean_step : Tensor of shape (n, 1)
-        ``v / (W_y − v)``: the own mean without the sample is ``μ_y − mean_step · r_i``.
-    singleton : bool Tensor of shape (n,)
-        True for the only sample of its class.
+    mean_steps : Tensor of shape (n, g)
+        ``b_j``: a class mean without the group is ``μ − Σ_j b_j r_j``, the sum over the group's samples of the class.
     """
 
     keys: Tensor
+    classes: Tensor
+    present: Tensor
+    removed: Tensor
+    gone: Tensor
     residual: Tensor
-    kappa: Tensor
+    coupling: Tensor
+    gram: Tensor
     along: Tensor
     norm: Tensor
-    mean_step: Tensor
-    singleton: Tensor
+    mean_steps: Tensor
 
-    def inner_products(self, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Inner products with `others` (m, R) and their squared lengths, both (n, m), under each sample's metric."""
-        shadow = self.residual @ others.T
-        squared = others.square().sum(1) + self.kappa * shadow**2
-        return self.keys @ others.T + self.kappa * self.along * shadow, squared
+    def inner_products(self, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inner products with `others` (m, R) and their squared lengths, both (n, m), under each sample's metric.
+
+        The inner products of the residuals with them, (n, g, m), are returned too, under the metric of all samples.
+        """
+        n, g, _ = self.residual.shape
+        shadow = (self.residual.flatten(0, 1) @ others.T).view(n, g, len(others))
+        if g == 1:
+            kappa = self.coupling[:, 0]
+            squared = others.square().sum(1) + kappa * shadow[:, 0] ** 2
+            return self.keys @ others.T + kappa * self.along * shadow[:, 0], squared, shadow
+        dots = self.keys @ others.T + ((self.coupling @ self.along[:, :, None]).mT @ shadow)[:, 0]
+        squared = others.square().sum(1) + (shadow * (self.coupling @ shadow)).sum(1)
+        return dots, squared, shadow
+
+    def means_without(self, means: Tensor) -> tuple[Tensor, Tensor]:
+        """Inner products with the class means (C, R) without the group, and their squared lengths, both (n, C)."""
+        dots, squared, shadow = self.inner_products(means)
+        # inner products with the residuals, under each sample's metric
+        refitted = torch.eye(shadow.shape[1], dtype=shadow.dtype, device=shadow.device) + self.gram @ self.coupling
+        along = (refitted @ self.along[:, :, None])[..., 0]
+        index = self.classes[:, :, None]
+        of_own_mean = (refitted @ shadow).gather(2, index)[..., 0]
+        same = self.classes[:, :, None] == self.classes[:, None, :]
+        between = torch.where(same, refitted @ self.gram, 0.0)
+        step = self.mean_steps
+        dots = dots.scatter_add(1, self.classes, -step * along)
+        change = step * (between @ step[:, :, None])[..., 0] - 2 * step * of_own_mean
+        return dots, squared.scatter_add(1, self.classes, change).clamp_min(0)
 
 
 def leave_each_out(support: MetricSupport, scatter_weight: float, rows: Tensor) -> LeftOutSamples:
-    """Refit the metric without each of the rows (n,), in closed form.
+    """Refit the metric without the group of each of the rows (n,), in closed form.
 
-    With ``r_i = k_i − μ_y``, ``κ_i = a_i / (1 − a_i |r_i|²)`` and ``a_i = scatter_weight · v_i W_y / (W_y − v_i)``,
-    the inner product under the metric refitted without sample i is ``u·v + κ_i (u·r_i)(v·r_i)`` (Sherman–Morrison; the
-    mean of the features and the trace are held). Exact up to rounding.
+    With the residuals ``r_j = k_j − μ_y`` of the group as rows of R, and ``A = scatter_weight · (diag(v) + v vᵀ / w)``
+    the scatter that they make, w the mass that is left of their class (samples of different classes do not meet in A),
+    the inner product under the metric refitted without them is ``u·v + (R u)ᵀ K (R v)``, ``K = (I − A R Rᵀ)⁻¹ A``
+    (Woodbury; the mean of the features and the trace are held). Exact up to rounding. Of one sample it is
+    ``κ = a / (1 − a |r|²)``, ``a = scatter_weight · v W / (W − v)``.
     """
-    labels = support.labels[rows]
-    keys, v, mass = support.keys[rows], support.weights[rows], support.mass[labels]
-    rest = mass - v
-    singleton = rest <= SINGLETON_TOLERANCE * mass
-    rest = torch.where(singleton, 1.0, rest)
-    residual = torch.where(singleton[:, None], 0.0, keys - support.means[labels])
-    a = scatter_weight * v * mass / rest
-    kappa = (a / (1 - a * residual.square().sum(1)).clamp_min(EPS))[:, None]
-    along = (keys * residual).sum(1, keepdim=True)
-    norm = (keys.square().sum(1, keepdim=True) + kappa * along**2).sqrt().clamp_min(EPS)
-    return LeftOutSamples(keys, residual, kappa, along, norm, (v / rest)[:, None], singleton)
+    members = support.members[rows]
+    present, index = members >= 0, members.clamp_min(0)
+    keys, classes = support.keys[rows], support.labels[index]
+    v = torch.where(present, support.weights[index], 0.0)
+    same = (classes[:, :, None] == classes[:, None, :]) & present[:, :, None] & present[:, None, :]
+    removed = (same * v[:, None, :]).sum(2)
+    mass = support.mass[classes]
+    rest = mass - removed
+    gone = present & (rest <= SINGLETON_TOLERANCE * mass)
+    rest = torch.where(gone, 1.0, rest)
+    # a class that is left out whole has no mean without the group, and a single sample of it no scatter
+    counts = present & ~(gone & (same.sum(2) == 1))
+    residual = torch.where(counts[:, :, None], support.keys[index] - support.means[classes], 0.0)
+    joint = torch.where(same & ~gone[:, :, None], v[:, :, None] * v[:, None, :] / rest[:, None, :], 0.0)
+    scatter = scatter_weight * (torch.diag_embed(v) + joint)
+    gram = residual @ residual.mT
+    if members.shape[1] == 1:
+        coupling = scatter / (1 - scatter * gram).clamp_min(EPS)
+    else:
+        identity = torch.eye(members.shape[1], dtype=keys.dtype, device=keys.device)
+        coupling = torch.linalg.solve(identity - scatter @ gram, scatter)
+    along = (residual @ keys[:, :, None])[..., 0]
+    squared = keys.square().sum(1, keepdim=True) + (along * (coupling @ along[:, :, None])[..., 0]).sum(1, keepdim=True)
+    norm = squared.clamp_min(0).sqrt().clamp_min(EPS)
+    steps = torch.where(gone, 0.0, v / rest)
+    return LeftOutSamples(keys, classes, present, removed, gone, residual, coupling, gram, along, norm, steps)
 
 
 def complete_mean_length(squared: Tensor, support: MetricSupport, rows: Tensor) -> Tensor:
-    """Squared lengths (n, 1) that means without a left-out sample would be expected to have with it.
+    """Squared lengths (n, 1) that means without left-out samples would be expected to have with them.
 
     A weighted mean is ``s² Σw² / (Σw)²`` longer than the class's own, s² the scatter within a class, so the mean of
     n − 1 shots is longer than one of n. Left as it is, this makes the own class of a left-out sample look farther off
@@ -308,24 +375,28 @@ def complete_mean_length(squared: Tensor, support: MetricSupport, rows: Tensor) 
     Parameters
     ----------
     squared : Tensor of shape (n, 1)
-        Squared lengths of the own means without the sample.
+        Squared lengths of the own means without the sample and its group.
     support : MetricSupport
     rows : integer Tensor of shape (n,)
     """
-    labels, v = support.labels[rows], support.weights[rows]
+    labels, members = support.labels[rows], support.members[rows]
+    index = members.clamp_min(0)
+    of_class = (members >= 0) & (support.labels[index] == labels[:, None])
+    v = torch.where(of_class, support.weights[index], 0.0)
     mass, squares = support.mass[labels], support.squared_weights[labels]
-    without = (squares - v**2) / (mass - v).clamp_min(EPS) ** 2
+    rest = mass - v.sum(1)
+    without = (squares - v.square().sum(1)) / rest.clamp_min(EPS) ** 2
     excess = support.scatter * (without - squares / mass**2)
-    singleton = mass - v <= SINGLETON_TOLERANCE * mass
+    singleton = rest <= SINGLETON_TOLERANCE * mass
     excess = torch.where(singleton, 0.0, excess.clamp_min(0))[:, None]
     return torch.maximum(squared - excess, MIN_MEAN_LENGTH * squared)
 
 
-def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Tensor) -> QueryScores:
-    """Score support samples against the support set, each in the metric that is refitted without it.
+def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Tensor) -> tuple[QueryScores, Tensor]:
+    """Score support samples against the support set, each in the metric that is refitted without its group.
 
-    The own key retrieves nothing (`functional.HELD_OUT`). The own class of a singleton has score 0, which the caller
-    replaces.
+    The keys of the group retrieve nothing (`functional.HELD_OUT`). A class of which nothing is left has score 0, which
+    the caller replaces.
 
     Parameters
     ----------
@@ -334,22 +405,24 @@ def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Te
         See `Metric`.
     rows : integer Tensor of shape (n,)
         Support samples that are the queries.
-    """
-    out = leave_each_out(support, scatter_weight, rows)
-    dots, squared = out.inner_products(support.keys)
-    cosines = leave_self_out(dots / out.norm / squared.sqrt().clamp_min(EPS), rows)
 
-    dots, squared = out.inner_products(support.means)
-    # the own class's mean changes too, to the mean without the sample
-    labels = support.labels[rows]
-    own_mean = support.means[labels] - out.mean_step * out.residual
-    shadow = (out.residual * own_mean).sum(1, keepdim=True)
-    own_dot = (out.keys * own_mean).sum(1, keepdim=True) + out.kappa * out.along * shadow
-    own_squared = own_mean.square().sum(1, keepdim=True) + out.kappa * shadow**2
-    own_squared = complete_mean_length(own_squared, support, rows)
-    dots = dots.scatter(1, labels[:, None], own_dot)
-    squared = squared.scatter(1, labels[:, None], own_squared)
+    Returns
+    -------
+    scores : QueryScores
+    mass : Tensor of shape (n, C)
+        Mass of each class without the group.
+    """
+    out, labels = leave_each_out(support, scatter_weight, rows), support.labels[rows][:, None]
+    dots, squared, _ = out.inner_products(support.keys)
+    own_keys = torch.where(out.present, support.members[rows], rows[:, None])
+    cosines = leave_self_out(dots / out.norm / squared.sqrt().clamp_min(EPS), own_keys)
+
+    dots, squared = out.means_without(support.means)
+    squared = squared.scatter(1, labels, complete_mean_length(squared.gather(1, labels), support, rows))
     prototype = dots / out.norm / squared.sqrt().clamp_min(EPS)
-    own = torch.zeros_like(dots, dtype=torch.bool).scatter_(1, labels[:, None], True)
-    empty = own & out.singleton[:, None]
-    return QueryScores(cosines, prototype.masked_fill(empty, 0.0), (dots - squared / 2).masked_fill(empty, 0.0))
+    empty = torch.zeros_like(dots).scatter_add(1, out.classes, out.gone.to(dots)) > 0
+    # each of several samples of a class takes its own weight
+    taken = torch.where(out.present, support.weights[support.members[rows].clamp_min(0)], 0.0)
+    mass = support.mass.repeat(len(rows), 1).scatter_add_(1, out.classes, -taken).masked_fill(empty, 0.0)
+    scores = QueryScores(cosines, prototype.masked_fill(empty, 0.0), (dots - squared / 2).masked_fill(empty, 0.0))
+    return scores, mass

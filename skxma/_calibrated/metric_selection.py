@@ -41,7 +41,7 @@ from skxma._calibrated.metric import (
 )
 from skxma._calibrated.newton import fit_fusions
 from skxma._runtime import blocks
-from skxma._sampling import fusion_training_rows, stratified_folds
+from skxma._sampling import fusion_training_rows, group_members, stratified_folds
 from skxma._statistics import weighted_mean
 from skxma.caches import ImageCache, Integers, TextCache, to_tensors
 
@@ -57,6 +57,10 @@ class CalibrationSupport:
     ----------
     features : Tensor of shape (N, D)
     labels, weights : Tensor of shape (N,)
+    members : integer Tensor of shape (N, g)
+        Samples that are left out together with each, see `MetricSupport`.
+    independence : Tensor of shape (N,)
+        Part of an independent sample that each is: one over the size of its group.
     n_classes : int
     rows : integer Tensor of shape (n,)
         Samples from which the fusion is learned: all, or an equal part of each class of a large support set, because a
@@ -71,6 +75,8 @@ class CalibrationSupport:
     features: Tensor
     labels: Tensor
     weights: Tensor
+    members: Tensor
+    independence: Tensor
     n_classes: int
     rows: Tensor
     text_part: Tensor | None
@@ -78,10 +84,18 @@ class CalibrationSupport:
     plain: LeaveOneOutScores | None
 
     @property
-    def counts(self) -> Integers:
-        """Samples of each class (C,)."""
-        counts: Integers = torch.bincount(self.labels, minlength=self.n_classes).cpu().numpy()
-        return counts
+    def counts(self) -> NDArray[np.float64]:
+        """Independent samples of each class (C,)."""
+        counts = torch.bincount(self.labels, weights=self.independence, minlength=self.n_classes)
+        return counts.double().cpu().numpy()
+
+    @property
+    def groups(self) -> Integers | None:
+        """Number of the group of each sample (N,), or None where each stands for itself."""
+        if self.members.shape[1] == 1:
+            return None
+        first: Integers = self.members[:, 0].cpu().numpy()
+        return first
 
     @property
     def work(self) -> int:
@@ -91,8 +105,9 @@ class CalibrationSupport:
 
     @property
     def all_singletons(self) -> bool:
-        """True where no class has two samples."""
-        return len(self.labels.unique()) == len(self.labels)
+        """True where no class has two samples that can be left out one without the other."""
+        groups = torch.stack([self.labels, self.members[:, 0]], 1).unique(dim=0)
+        return len(self.labels.unique()) == len(groups)
 
 
 @dataclass(frozen=True)
@@ -146,19 +161,22 @@ def prepare_support(
     features, weights, labels = to_tensors(cache.keys, cache.weights, cache.labels, like=like)
     training_rows = fusion_training_rows(cache.labels, cache.n_classes, config.max_scores, config.max_pairs)
     rows = torch.as_tensor(training_rows, device=labels.device)
+    every = np.arange(len(cache.labels)) if cache.groups is None else cache.groups
+    members, independence = to_tensors(group_members(every), cache.independence, like=like)
+    samples = features, labels, weights, members, independence, cache.n_classes, rows
     if text is None:
         keys = CenteredBasis(weighted_mean(features, weights), None)(features)
-        seen = MetricSupport.from_keys(keys, labels, weights, cache.n_classes)
+        seen = MetricSupport.from_keys(keys, labels, weights, cache.n_classes, members)
         plain, _ = left_out_image_scores(seen, 0.0, replace(config, leave_one_out=True))
-        return CalibrationSupport(features, labels, weights, cache.n_classes, rows, None, None, plain)
+        return CalibrationSupport(*samples, None, None, plain)
     # samples of classes without text teach Img2Txt nothing
     net_weights = torch.where(text.any(1)[labels], weights, 0.0)
-    net, mapped = ridge_img2txt(features, text[labels], net_weights, config.ridge)
+    net, mapped = ridge_img2txt(features, text[labels], net_weights, config.ridge, members)
     means = modality_means(features, labels, weights, text)
     image_mean, text_mean = (mean.float().cpu().numpy() for mean in means)
     text_cache = TextCache(text.float().cpu().numpy(), net, modality_means=(image_mean, text_mean))
     text_part = text_scores(features, mapped, text, means)
-    return CalibrationSupport(features, labels, weights, cache.n_classes, rows, text_part, text_cache, None)
+    return CalibrationSupport(*samples, text_part, text_cache, None)
 
 
 def combine_scores(support: CalibrationSupport, image: LeaveOneOutScores, rows: Tensor) -> LeaveOneOutScores:
@@ -197,9 +215,12 @@ def cross_modal_hardness(scores: LeaveOneOutScores, labels: Tensor) -> Tensor:
 def loss_weights(
     support: CalibrationSupport, scores: LeaveOneOutScores, rows: Tensor, config: CalibrationConfig
 ) -> Tensor:
-    """Loss weight of each of the rows (n,): sample weight times ``1 + λ h_i``, h the hardness."""
+    """Loss weight of each of the rows (n,): sample weight over the size of its group, times ``1 + λ h_i``.
+
+    h is the hardness.
+    """
     hard = cross_modal_hardness(scores, support.labels[rows])
-    return support.weights[rows] * F.hard_sample_weights(hard, config.hard_sample_weight)
+    return support.weights[rows] * support.independence[rows] * F.hard_sample_weights(hard, config.hard_sample_weight)
 
 
 def expert_priors(sigma: float, has_text: bool, config: CalibrationConfig) -> tuple[list[float], int]:
@@ -215,7 +236,8 @@ def expert_priors(sigma: float, has_text: bool, config: CalibrationConfig) -> tu
 
 def score_metric(support: CalibrationSupport, metric: Metric, config: CalibrationConfig) -> ScoredMetric:
     """Score the support set in a metric, leave-one-out."""
-    seen = MetricSupport.from_keys(metric(support.features), support.labels, support.weights, support.n_classes)
+    samples = support.labels, support.weights, support.n_classes, support.members
+    seen = MetricSupport.from_keys(metric(support.features), *samples)
     rows = support.rows
     image, scale = left_out_image_scores(seen, metric.scatter_weight, config, rows)
     scores = combine_scores(support, image, rows)
@@ -225,7 +247,9 @@ def score_metric(support: CalibrationSupport, metric: Metric, config: Calibratio
         np.array(prior[:n_experts]), n_text, n_experts - n_text - 1, config.alpha, config.fusion_ratio
     )
     weights = loss_weights(support, scores, rows, config)
-    problem = FusionObjective(scores, support.labels[rows], weights, parametrization, config)
+    problem = FusionObjective(
+        scores, support.labels[rows], weights, support.independence[rows], parametrization, config
+    )
     return ScoredMetric(metric, seen, scale, problem)
 
 
@@ -257,7 +281,7 @@ def cross_fit_candidates(
     config: CalibrationConfig,
 ) -> list[CrossFittedMetric]:
     """Learn fusions without each fold, in the metrics whose objectives are near enough to the `least` of all so far."""
-    n_left_out = max(1, int((~candidates[0].scores.singleton).sum()))
+    n_left_out = max(1.0, candidates[0].problem.n_left_out)
     reach = -math.log(config.least_relative_weight) / (config.evidence_per_sample * n_left_out)
     near = [one for one in candidates if one.fusion.objective <= least + reach]
     if not near:
@@ -352,7 +376,7 @@ def cross_fit_folds(support: CalibrationSupport, config: CalibrationConfig) -> I
     n = len(support.labels)
     if n < 2 or n * support.n_classes > config.max_cross_fit_scores or len(support.rows) < n:
         return None
-    return stratified_folds(support.labels.cpu().numpy(), config.cross_fit_folds)
+    return stratified_folds(support.labels.cpu().numpy(), config.cross_fit_folds, support.groups)
 
 
 def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig) -> MetricSelection:
@@ -376,7 +400,7 @@ def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: C
             del best_of_root[config.metrics_per_root :]
         best += best_of_root
     objectives = [(one.metric.choice[0], one.fusion.objective) for one in best]
-    n_left_out = int((~best[0].scores.singleton).sum())
+    n_left_out = best[0].problem.n_left_out
     if support.work > config.max_work:
         config = replace(config, max_metrics=1)
     chosen = [replace(best[i], averaging_weight=w) for i, w in choose_per_root(objectives, n_left_out, config)]

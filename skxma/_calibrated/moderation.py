@@ -93,7 +93,9 @@ def moderation_factors(
     return float(factors[0]), max(float(factors[1]), least_rest)
 
 
-def rows_by_node(left_out: LeftOutLogits, labels: Tensor, scores: LeaveOneOutScores) -> tuple[Tensor, Tensor, Tensor]:
+def rows_by_node(
+    left_out: LeftOutLogits, labels: Tensor, scores: LeaveOneOutScores, independence: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Left-out logits with a row per node of the quadrature where the own class of any sample is simulated.
 
     Returns
@@ -101,12 +103,12 @@ def rows_by_node(left_out: LeftOutLogits, labels: Tensor, scores: LeaveOneOutSco
     logits : Tensor of shape (2, n, C)
     labels : integer Tensor of shape (n,)
     row_weights : Tensor of shape (n,)
-        Sums to the number of samples.
+        Sums to the number of independent samples.
     """
     if not bool(scores.singleton.any()):
-        return left_out.logits, labels, torch.ones_like(left_out.logits[0, :, 0])
+        return left_out.logits, labels, independence
     n_nodes = left_out.own.shape[2]
     logits = left_out.logits.repeat_interleave(n_nodes, 1)
     repeated = labels.repeat_interleave(n_nodes)
     logits.scatter_(2, repeated[None, :, None].expand(2, -1, 1), left_out.own.flatten(1)[:, :, None])
-    return logits, repeated, scores.node_weights.to(logits).repeat(len(labels))
+    return logits, repeated, (independence[:, None] * scores.node_weights).flatten()

@@ -161,6 +161,8 @@ class FusionBatch:
     own : Tensor of shape (M, N, J, Q)
     node_weights : Tensor of shape (Q,)
     labels : integer Tensor of shape (N,)
+    independence : Tensor of shape (N,)
+        Part of an independent sample that each is.
     fallible : bool Tensor of shape (N,)
         False for singletons, whose own scores are simulated as those of a right label.
     shares : Tensor of shape (M, N, K)
@@ -178,6 +180,7 @@ class FusionBatch:
     own: Tensor
     node_weights: Tensor
     labels: Tensor
+    independence: Tensor
     fallible: Tensor
     shares: Tensor
     prior: Tensor
@@ -197,17 +200,18 @@ class FusionBatch:
             # the nodes differ for singletons only
             nodes = torch.ones_like(nodes[:1])
         loss_weights = torch.stack([one.loss_weights for one in problems])
-        pull = weight_penalty(len(labels), len(labels.unique()), first.config)
+        n = float(first.independence.sum())
         return cls(
             torch.stack([one.scores.scores.transpose(0, 1) for one in problems]).to(like),
             torch.stack([one.scores.own[:, :, : len(nodes)].transpose(0, 1) for one in problems]).to(like),
             nodes.to(like),
             labels,
+            first.independence.to(like),
             ~singleton,
             normalized_shares(loss_weights[..., None].to(like)),
             like.new_tensor(np.stack([one.parametrization.prior for one in problems]))[:, None],
-            like.new_tensor([pull]),
-            like.new_tensor([noise_penalty(len(labels), first.config)]),
+            like.new_tensor([weight_penalty(n, len(labels.unique()), first.config)]),
+            like.new_tensor([noise_penalty(n, first.config)]),
             first.parametrization,
             first.config,
         )
@@ -230,6 +234,7 @@ class FusionBatch:
             scores=self.scores[:, rows],
             own=self.own[:, rows],
             labels=self.labels[rows],
+            independence=self.independence[rows],
             fallible=self.fallible[rows],
             shares=normalized_shares(self.shares[:, rows]),
         )
@@ -237,7 +242,7 @@ class FusionBatch:
     def without_each_fold(self, folds: Integers) -> FusionBatch:
         """Return the objectives of all samples but each of the K folds; `folds` (N,) has the fold of each sample."""
         kept = torch.as_tensor(folds[:, None] != np.unique(folds), device=self.labels.device)
-        n_kept = kept.sum(0).tolist()
+        n_kept = (self.independence @ kept.to(self.independence)).tolist()
         n_classes = [len(self.labels[mask].unique()) for mask in kept.T]
         pull = [weight_penalty(n, c, self.config) for n, c in zip(n_kept, n_classes, strict=True)]
         return replace(

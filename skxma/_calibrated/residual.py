@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from skxma._calibrated.config import CalibrationConfig
 from skxma._sampling import stratified_folds
+from skxma.caches import Integers
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -39,7 +41,7 @@ def train_residual(
     """
     residual = torch.zeros(offset.shape[1], features.shape[1], dtype=features.dtype, device=features.device)
     residual.requires_grad_(True)
-    curve: list[float] = []
+    curve: list[Tensor] = []
     # torch's and not scipy's: C × D parameters stay on the device
     optimizer = torch.optim.LBFGS(
         [residual], max_iter=n_epochs, max_eval=n_epochs, history_size=10, line_search_fn="strong_wolfe"
@@ -50,15 +52,21 @@ def train_residual(
         loss = negative_log_likelihood(offset + features @ residual.T, labels, weights)
         loss = loss + penalty * residual.square().sum()
         loss.backward()
-        curve.append(float(loss.detach()))
+        curve.append(loss.detach())
         return loss
 
     optimizer.step(closure)
-    return residual.detach(), curve
+    # read at the end, for each reading waits for the device
+    return residual.detach(), torch.stack(curve).tolist()
 
 
 def choose_residual(
-    features: Tensor, labels: Tensor, weights: Tensor, offset: Tensor, config: CalibrationConfig
+    features: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    offset: Tensor,
+    config: CalibrationConfig,
+    groups: Integers | None = None,
 ) -> tuple[Tensor | None, list[float]]:
     """Choose the penalty by cross-validation and train with it; None where no penalty lowers the held-out loss.
 
@@ -70,6 +78,8 @@ def choose_residual(
     labels, weights : Tensor of shape (N,)
     offset : Tensor of shape (N, C)
     config : CalibrationConfig
+    groups : ndarray of shape (N,), optional
+        Samples of one group share a fold.
 
     Returns
     -------
@@ -77,16 +87,17 @@ def choose_residual(
     curve : list of float
     """
     n, n_epochs = len(labels), config.n_epochs
-    folds = torch.as_tensor(stratified_folds(labels.cpu().numpy(), config.residual_folds), device=labels.device)
+    folds = stratified_folds(labels.cpu().numpy(), config.residual_folds, groups)
     best, least = None, float(negative_log_likelihood(offset, labels, weights))
     for penalty in config.residual_penalties:
         held_out = 0.0
         for fold in range(config.residual_folds):
-            out = folds == fold
-            if not bool(out.any()) or bool(out.all()):
+            sides = (np.flatnonzero(folds == fold), np.flatnonzero(folds != fold))
+            if not all(map(len, sides)):
                 continue
+            out, rest = (torch.as_tensor(rows, device=labels.device) for rows in sides)
             residual, _ = train_residual(
-                features[~out], labels[~out], weights[~out], offset[~out], penalty / n, n_epochs
+                features[rest], labels[rest], weights[rest], offset[rest], penalty / n, n_epochs
             )
             logits = offset[out] + features[out] @ residual.T
             loss = negative_log_likelihood(logits, labels[out], weights[out])

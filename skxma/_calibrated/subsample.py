@@ -94,7 +94,8 @@ def probable_label_errors(cache: ImageCache, posterior: Floats, config: Calibrat
     None with few shots per class, and none where the configuration keeps all.
     """
     counts = cache.shots
-    if not config.drop_wrong_labels or len(cache.labels) < config.min_shots_to_drop * (counts > 0).sum():
+    n_independent = cache.independent_shots.sum()
+    if not config.drop_wrong_labels or n_independent < config.min_shots_to_drop * (counts > 0).sum():
         return np.zeros(len(cache.labels), dtype=bool)
     wrong = posterior > config.max_label_noise
     dropped = np.bincount(cache.labels[wrong], minlength=cache.n_classes)

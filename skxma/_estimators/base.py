@@ -33,7 +33,7 @@ from skxma._estimators.embedding_input import (
 from skxma._estimators.pool_learning import KEPT_POOL, KEPT_POOL_PER_CLASS
 from skxma._estimators.sample_names import names_of, names_with, names_without
 from skxma._estimators.scoring import Scoring, score, settle_ties, softmax
-from skxma._estimators.support_set import SupportSet, check_one_label_each, sample_weights
+from skxma._estimators.support_set import SupportSet, check_one_label_each, sample_groups, sample_weights
 from skxma._estimators.task import Task, class_mean_directions
 from skxma._labels import (
     ClassTable,
@@ -140,7 +140,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
     def _logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalized embeddings (n, D)."""
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit on a few labeled images.
 
         Parameters
@@ -154,6 +154,10 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             `unlabeled_label` takes images marked with it as images without a label.
         sample_weight : array-like of shape (n_samples,), optional
             Weight 2 is the same as giving the sample twice, weight 0 the same as leaving it out.
+        groups : array-like of shape (n_samples,), optional
+            Names of groups of images that depend on one another: of one burst, one patient, or copies that augment
+            one image. What is left out to choose the weights and to judge the model is left out with its group. None
+            as a name is a group of one. Without `groups`, near-duplicates are such groups, with a warning.
 
         Returns
         -------
@@ -167,11 +171,11 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         skxma.errors.ImageError
             An image that cannot be read; the message names it.
         """
-        with self._first_task(X, y, sample_weight) as task:
+        with self._first_task(X, y, sample_weight, groups) as task:
             task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
         """Add samples, and classes that were not known before, to the support set.
 
         The result is that of `fit` on all samples together; nothing is forgotten and no image is encoded again.
@@ -188,6 +192,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             join as they appear.
         sample_weight : array-like of shape (n_samples,), optional
             As in `fit`.
+        groups : array-like of shape (n_samples,), optional
+            As in `fit`; a name that an earlier call used is the same group.
 
         Returns
         -------
@@ -195,7 +201,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             The fitted classifier.
         """
         prepare = self._grown_task if hasattr(self, "classes_") else self._first_task
-        with prepare(X, y, sample_weight, classes) as task:
+        with prepare(X, y, sample_weight, groups, classes) as task:
             task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
@@ -519,7 +525,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             return hub.upload(repo_id, path, card, private=private, message=commit_message)
 
     @contextmanager
-    def _first_task(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Iterator[Task]:
+    def _first_task(self, X: Any, y: Any, sample_weight: Any, groups: Any, classes: Any = None) -> Iterator[Task]:
         """The task of a fit on images, with `classes` announced; labels are settled before images are encoded."""
         fitted: dict[str, Any] = {}
         with FitTask.fit(self, X, y, sample_weight, 2, lambda: fitted) as whole:
@@ -534,6 +540,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
                 embedded = inputs.embed_support(X) if inputs.holds_embeddings(X) else None
                 check_one_label_each(X, y)
                 weights = sample_weights(sample_weight, num_samples(y))
+                names = sample_groups(groups, num_samples(y))
                 y, unlabeled = split_unlabeled(y, self.unlabeled_label)
                 announced = announced_classes(classes, y, unlabeled, self.unlabeled_label)
                 table = self._resolve_classes(y, weights, unlabeled, announced=announced)
@@ -545,23 +552,24 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
                     weights = np.where(unread, 0.0, weights)
                     table = self._resolve_classes(y, weights, unlabeled, announced=announced)
                     features = np.where(unread[:, None], np.float32(0), features)
-            support = SupportSet(features, table.classes[table.indices], weights, unlabeled)
+            support = SupportSet(features, table.classes[table.indices], weights, unlabeled, names)
             fitted.update(embedded.attributes, sample_names_=names_of(X))
             with self._task(inputs, support, table, fitted, whole) as task:
                 yield task
 
     @contextmanager
-    def _grown_task(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> Iterator[Task]:
+    def _grown_task(self, X: Any, y: Any, sample_weight: Any, groups: Any, classes: Any) -> Iterator[Task]:
         """The task of a fitted classifier's samples and further ones."""
         self._validate_params()
         self._check_parameters()
         check_one_label_each(X, y)
         weights = sample_weights(sample_weight, num_samples(y))
+        names = sample_groups(groups, num_samples(y))
         y, unlabeled = split_unlabeled(y, self.unlabeled_label, self.classes_[0])
         announced = announced_classes(classes, y, unlabeled, self.unlabeled_label, self.classes_)
         join_labels(self.classes_, y)
         inputs = EmbeddingInput.of(self)
-        fresh = SupportSet(inputs.embed_queries(X), y, weights, unlabeled)
+        fresh = SupportSet(inputs.embed_queries(X), y, weights, unlabeled, names)
         support = SupportSet.from_fitted(self).append(fresh).append(SupportSet.pool_of_fitted(self))
         table = self._resolve_classes(
             support.labels, support.weights, support.unlabeled, announced=announced, known=self.classes_
@@ -616,7 +624,10 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         n_features, n_classes = support.embeddings.shape[1], len(table.classes)
         text = inputs.embed_classes(table, self.templates, n_features)
         weights = support.labeled_weights
-        cache, position = ImageCache.build(support.embeddings, table.indices, n_classes, weights, text)
+        groups = support.with_near_duplicates(fitted.get("sample_names_")).group_numbers
+        cache, position = ImageCache.build(support.embeddings, table.indices, n_classes, weights, text, groups)
+        if support.groups is not None:
+            fitted["groups_"] = support.groups[weights > 0]
         small = len(cache.keys) * (n_features + n_classes) <= DOUBLE_ENTRIES
         fitted.update(
             classes_=table.classes,

@@ -15,6 +15,7 @@ from skxma._estimators.scoring import settle_ties
 from skxma._labels import composed, has_index, some
 from skxma._statistics import ClassPriorEstimator, class_shares
 from skxma.caches import ImageCache
+from skxma.embeddings import host_array
 
 BATCH = "batch"
 SUM_TOLERANCE = 0.01
@@ -88,7 +89,7 @@ def _of_mapping(given: Mapping[Any, Any], classes: NDArray[Any]) -> list[Any]:
 def _checked(given: Any, classes: NDArray[Any]) -> NDArray[np.float64]:
     """Shares (C,) that sum to 1."""
     try:
-        shares = np.asarray(given, dtype=np.float64)
+        shares = np.asarray(host_array(given), dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"class_prior must hold numbers, one share for each class; got {given!r}.") from None
     if shares.shape != classes.shape:

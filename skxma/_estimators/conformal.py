@@ -37,7 +37,7 @@ def cross_fit(clf: Any, task: Task) -> dict[str, Any]:
         The attributes `calibration_` and `fold_fits_`.
     """
     cache = task.cache
-    folds = np.unique(stratified_folds(cache.labels, N_FOLDS), return_inverse=True)[1]
+    folds = np.unique(stratified_folds(cache.labels, N_FOLDS, cache.groups), return_inverse=True)[1]
     scores, fits = np.empty(len(folds)), []
     for fold in range(folds.max() + 1):
         out = folds == fold
@@ -46,7 +46,7 @@ def cross_fit(clf: Any, task: Task) -> dict[str, Any]:
         model = clf._fitted_as(fitted)
         scores[out] = scores_by(model, cache.embeddings[out])[np.arange(out.sum()), cache.labels[out]]
         fits.append({name: value for name, value in fitted.items() if name not in UNREAD})
-    calibration = Calibration(scores, cache.labels, cache.weights.astype(np.float64), folds)
+    calibration = Calibration(scores, cache.labels, calibration_weights(cache), folds)
     return {"calibration_": calibration, "fold_fits_": fits}
 
 
@@ -60,10 +60,15 @@ def scores_by(model: Any, features: Floats) -> NDArray[np.float64]:
     return nonconformity(np.where(known, logits, -np.inf))
 
 
+def calibration_weights(cache: ImageCache) -> NDArray[np.float64]:
+    """Weights (N,) of the keys, in the unit of a new image, which has the mean weight; a group counts as one."""
+    return cache.weights / cache.weights.mean() * cache.independence
+
+
 def left_out_calibration(cache: ImageCache, left_out: LeftOutPredictions) -> Calibration:
     """Calibrate on the left-out predictions of a fit, which is one model for all samples of its cache."""
     rows = np.arange(len(cache.labels)) if left_out.rows is None else left_out.rows
-    labels, weights = cache.labels[rows], cache.weights[rows].astype(np.float64)
+    labels, weights = cache.labels[rows], calibration_weights(cache)[rows]
     return Calibration(own_nonconformity(left_out.logits, labels), labels, weights, np.zeros_like(labels))
 
 
@@ -86,11 +91,13 @@ def full_p_values(
     n_classes = cache.n_classes
     text = None if task.text is None else task.text_features
     weights = np.append(cache.weights, cache.weights.mean())
+    groups = None if cache.groups is None else np.append(cache.groups, cache.groups.max() + 1)
     p_values = np.empty((len(features), n_classes))
     for i, image in enumerate(features):
         rows = np.concatenate([cache.embeddings, image[None]])
         for c in range(n_classes):
-            extended, position = ImageCache.build(rows, np.append(cache.labels, c), n_classes, weights, text)
+            labels = np.append(cache.labels, c)
+            extended, position = ImageCache.build(rows, labels, n_classes, weights, text, groups)
             left_out = left_out_calibration(extended, refit(extended).left_out)
             counted = np.where(left_out.labels == c, left_out.weights, 0.0) if by_class else left_out.weights
             p_values[i, c] = full_p_value(left_out.scores, counted, position[-1])
@@ -121,24 +128,27 @@ def check_calibrated(clf: Any) -> None:
 
 def can_give(clf: Any, level: float) -> bool:
     """Tell whether a fitted classifier has sets of a level at the cost of a prediction."""
-    return hasattr(clf, "calibration_") and len(clf.calibration_.labels) >= samples_needed(level)
+    return hasattr(clf, "calibration_") and round(clf.calibration_.weights.sum()) >= samples_needed(level)
 
 
 def check_support(clf: Any, levels: list[float], class_conditional: bool) -> None:
     """Refuse levels at which the labeled samples of a fitted classifier are too few to leave a class out."""
     check_calibrated(clf)
-    held = clf.calibration_.labels if hasattr(clf, "calibration_") else clf.image_cache_.labels
+    shots = clf.image_cache_.independent_shots
+    if hasattr(clf, "calibration_"):
+        shots = np.bincount(clf.calibration_.labels, clf.calibration_.weights, minlength=len(clf.classes_))
+    n = round(shots.sum())
     level = max(levels)
     needed = samples_needed(level)
     if not class_conditional:
-        if len(held) < needed:
+        if n < needed:
             raise ValueError(
                 f"Sets of confidence level {level:g} need {needed} different labeled images or more, and this model "
-                f"has {len(held)}: with fewer, every set holds every class. Label more images, or ask for a level of "
-                f"at most {len(held) / (len(held) + 1):.3g}."
+                f"has {n}: with fewer, every set holds every class. Label more images, or ask for a level of "
+                f"at most {n / (n + 1):.3g}."
             )
         return
-    shots = np.bincount(held, minlength=len(clf.classes_))
+    shots = np.round(shots).astype(int)
     few = np.flatnonzero(shots < needed)
     if len(few):
         named = ", ".join(f"{clf.classes_[c]} ({shots[c]})" for c in few[:5]) + (", …" if len(few) > 5 else "")

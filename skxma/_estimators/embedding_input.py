@@ -15,12 +15,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import validate_data
-from torch import Tensor
 
 from skxma._labels import ClassTable, Name, no_names_message
 from skxma._runtime.device import resolve_device
 from skxma._runtime.warning import warn
-from skxma.embeddings import Embeddings, Floats, embedding_array, is_embeddings, unit_rows
+from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_rows
 from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._class_weights import class_weights, prompt_features
 from skxma.encoder._detached import DetachedEncoder
@@ -241,6 +240,7 @@ class EmbeddingInput:
         if not self.precomputed:
             # the columns of an encoder's frame have no names that anybody chose
             X = embedding_array(X)
+        X = host_array(X)
         made_by = X.fingerprint if isinstance(X, Embeddings) else None
         if np.ma.is_masked(X):
             # scikit-learn would go on with what is under the mask
@@ -332,9 +332,7 @@ def _why_not_pickled(encoder: Any) -> str | None:
 
 def _as_array(rows: Any) -> NDArray[Any]:
     """Encoded rows (n, D) as an array; tensors may be on any device and of any precision."""
-    if isinstance(rows, Tensor):
-        rows = rows.detach().float().cpu().numpy()
-    return np.asarray(rows)
+    return np.asarray(host_array(rows))
 
 
 def _first(items: NDArray[np.intp], most: int = 5) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skxma._runtime.device import explain_out_of_memory
 from skxma._runtime.threads import limit_torch_threads
-from skxma.caches import Floats, ImageCache
+from skxma.caches import Floats, ImageCache, reading_fitted_arrays
 
 TIE = 1e-12
 CHUNK_ENTRIES = 2**22
@@ -22,7 +22,8 @@ Scoring = Callable[[Tensor], Tensor]
 def chunks(embeddings: Floats, like: Tensor, width: int) -> Iterator[Tensor]:
     """Yield embeddings (n, D) as tensors in pieces that fit in memory together with an array (n, width)."""
     for piece in torch.as_tensor(embeddings).split(max(1, CHUNK_ENTRIES // max(width, embeddings.shape[1]))):
-        yield piece.to(device=like.device, dtype=like.dtype)
+        # converted there, for single precision is half the bytes
+        yield piece.to(like.device).to(like.dtype)
 
 
 def score(
@@ -54,10 +55,10 @@ def score(
     n_keys, dim = cache.keys.shape
     threads = limit_torch_threads(float(len(embeddings)) * dim * (n_keys + dim))
     told = explain_out_of_memory(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
-    with torch.inference_mode(), threads, told:
+    with torch.inference_mode(), reading_fitted_arrays(), threads, told:
         scorer = make_scorer(like)
         pieces = chunks(embeddings, like, max(width(), cache.n_classes))
-        return np.concatenate([scorer(piece).double().cpu().numpy() for piece in pieces])
+        return np.concatenate([scorer(piece).cpu().double().numpy() for piece in pieces])
 
 
 def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import column_or_1d
 
 from skxma._labels import join_labels, members
+from skxma._runtime.warning import warn
 from skxma._sklearn_compat import check_sample_weight, num_samples
+from skxma._statistics import near_duplicate_groups
 from skxma.caches import Floats, Integers
+from skxma.embeddings import host_array
+
+MOST_COMPARED = 2**14
+"""Labeled samples above which no near-duplicates are sought: then only a subsample is left out."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +32,22 @@ class SupportSet:
     weights : ndarray of shape (n,)
     unlabeled : bool ndarray of shape (n,) or None
         None where nothing marks samples without a label.
+    groups : ndarray of shape (n,) of str, or None
+        Names of the samples' groups, "" for a sample that stands for itself; None where all do.
     """
 
     embeddings: Floats
     labels: NDArray[Any]
     weights: NDArray[np.float64]
     unlabeled: NDArray[np.bool_] | None = None
+    groups: NDArray[np.str_] | None = None
 
     @classmethod
     def from_fitted(cls, clf: Any) -> SupportSet:
         """The samples that a fitted classifier keeps: the labeled ones in the order of the fit."""
         cache, held = clf.image_cache_, clf.sample_position_[clf.sample_position_ >= 0]
-        return cls(cache.embeddings[held], clf.classes_[cache.labels[held]], clf.sample_weight_)
+        labels = clf.classes_[cache.labels[held]]
+        return cls(cache.embeddings[held], labels, clf.sample_weight_, groups=getattr(clf, "groups_", None))
 
     @classmethod
     def pool_of_fitted(cls, clf: Any) -> SupportSet | None:
@@ -52,6 +63,44 @@ class SupportSet:
         """Weights (n,), 0 for samples without a label."""
         return self.weights if self.unlabeled is None else np.where(self.unlabeled, 0.0, self.weights)
 
+    @property
+    def group_numbers(self) -> Integers | None:
+        """Number of the group of each sample (n,), or None where each stands for itself."""
+        if self.groups is None:
+            return None
+        names, numbers = np.unique(self.groups, return_inverse=True)
+        alone = self.groups == ""
+        return np.where(alone, len(names) + np.arange(len(numbers)), numbers).astype(np.intp)
+
+    def with_near_duplicates(self, names: Any = None) -> SupportSet:
+        """Return these samples with near-duplicates as groups, with a warning; unchanged where groups were given.
+
+        Parameters
+        ----------
+        names : sequence of str or None, optional
+            Paths of the samples, for the warning.
+        """
+        labeled = np.flatnonzero(self.labeled_weights > 0)
+        if self.groups is not None or not 2 <= len(labeled) <= MOST_COMPARED:
+            return self
+        numbers = np.unique(self.labels[labeled], return_inverse=True)[1]
+        found = near_duplicate_groups(self.embeddings[labeled], numbers)
+        sizes = np.bincount(found)
+        if sizes.max() < 2:
+            return self
+        several = np.flatnonzero(sizes > 1)
+        first = labeled[np.flatnonzero(found == several[0])][:2]
+        shown = " and ".join(str(i) if names is None or names[i] is None else str(names[i]) for i in first)
+        warn(
+            f"{int(sizes[several].sum())} of {len(labeled)} images are near-duplicates of another of their class, such "
+            f"as {shown}. They are left out together when the model is judged. Pass groups= to say which images belong "
+            "together; groups=range(n_samples) for none."
+        )
+        groups = np.full(len(self.labels), "", dtype=f"<U{len(str(len(labeled))) + 10}")
+        together = np.isin(found, several)
+        groups[labeled[together]] = [f"duplicate {group}" for group in found[together]]
+        return replace(self, groups=groups)
+
     def append(self, other: SupportSet | None) -> SupportSet:
         """Return these samples followed by the others."""
         if other is None:
@@ -60,11 +109,16 @@ class SupportSet:
         if self.unlabeled is not None or other.unlabeled is not None:
             both = [np.zeros(len(s.labels), bool) if s.unlabeled is None else s.unlabeled for s in (self, other)]
             marks = np.concatenate(both)
+        groups = None
+        if self.groups is not None or other.groups is not None:
+            names = [np.full(len(s.labels), "") if s.groups is None else s.groups for s in (self, other)]
+            groups = np.concatenate(names)
         return SupportSet(
             np.concatenate([self.embeddings, other.embeddings]),
             join_labels(self.labels, other.labels),
             np.concatenate([self.weights, other.weights]),
             marks,
+            groups,
         )
 
     def is_of(self, classes: NDArray[Any]) -> NDArray[np.bool_]:
@@ -75,12 +129,14 @@ class SupportSet:
         """Return the samples of other classes than `dropped`, and all samples without a label."""
         kept = ~self.is_of(dropped)
         if self.unlabeled is None:
-            return SupportSet(self.embeddings[kept], self.labels[kept], self.weights[kept])
+            groups = None if self.groups is None else self.groups[kept]
+            return SupportSet(self.embeddings[kept], self.labels[kept], self.weights[kept], groups=groups)
         rows = kept | self.unlabeled
         # samples without a label must not hold one that is dropped
         remaining = self.labels[kept & (self.labeled_weights > 0)]
         labels = np.where(self.unlabeled, remaining[0], self.labels) if len(remaining) else self.labels
-        return SupportSet(self.embeddings[rows], labels[rows], self.weights[rows], self.unlabeled[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return SupportSet(self.embeddings[rows], labels[rows], self.weights[rows], self.unlabeled[rows], groups)
 
 
 def first_samples(position: Integers, n_keys: int) -> Integers:
@@ -106,6 +162,18 @@ def sample_weights(given: Any, n_samples: int) -> NDArray[np.float64]:
     if given is None:
         return np.ones(n_samples)
     weights: NDArray[np.float64] = check_sample_weight(
-        given, np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
+        host_array(given), np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
     )
     return weights
+
+
+def sample_groups(given: Any, n_samples: int) -> NDArray[np.str_] | None:
+    """Validated names of groups (n_samples,); None, NaN and "" stand for a sample of its own."""
+    if given is None:
+        return None
+    groups = column_or_1d(given, dtype=object)
+    if len(groups) != n_samples:
+        raise ValueError(
+            f"groups has {len(groups)} entries for {n_samples} samples. Give each sample its group's name, or None."
+        )
+    return np.array(["" if group is None or group != group else str(group) for group in groups], dtype=str)

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import check_array
 
 from skxma._estimators.embedding_input import EmbeddingInput
-from skxma.embeddings import Floats, unit_rows
+from skxma.embeddings import Floats, host_array, unit_rows
 
 VOCABULARY_TEMPLATE = "photo"
 
@@ -35,7 +35,7 @@ def embed_vocabulary(words: Any, inputs: EmbeddingInput, n_features: int) -> Flo
                 "vocabulary holds words, which encoder='precomputed' cannot encode; pass their embeddings."
             )
         return inputs.encode_names(list(words), VOCABULARY_TEMPLATE)
-    rows = check_array(words, dtype=[np.float64, np.float32], input_name="vocabulary")
+    rows = check_array(host_array(words), dtype=[np.float64, np.float32], input_name="vocabulary")
     if rows.shape[1] != n_features:
         raise ValueError(
             f"vocabulary has {rows.shape[1]} columns, the embeddings have {n_features}; "

@@ -31,7 +31,7 @@ RECORDS = by_name(
             "image_cache",
             1,
             ImageCache,
-            _same("keys", "labels", "weights", "n_classes", "weight_unit", "features"),
+            _same("keys", "labels", "weights", "n_classes", "weight_unit", "features", "groups"),
         ),
         Record(
             "text_cache",
@@ -153,6 +153,7 @@ _FITTED = _fitted(
     "encoder_fingerprint",
     "encoder_logit_scale",
     "fold_fits",
+    "groups",
     "image_cache",
     "n_features_in",
     "sample_names",

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+PATIENCE = (0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between attempts to replace a file that another program has open."""
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
@@ -63,7 +68,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        part.replace(target)
+        _replace(part, target)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(error.errno, f"{error.strerror or error}; no file was changed", str(target)) from error
@@ -71,6 +76,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def _replace(part: Path, target: Path) -> None:
+    """Rename a file over another; Windows refuses that as long as anybody, a virus scanner too, has it open."""
+    for wait in (*PATIENCE, None) if sys.platform == "win32" else (None,):
+        try:
+            part.replace(target)
+            return
+        except PermissionError:
+            if wait is None:
+                raise
+            time.sleep(wait)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Parameters
     ----------
     device : str or torch.device
-        "auto" is CUDA where there is one, else MPS, else the CPU.
+        "auto" is CUDA where there is one and this process can use it, else MPS, else the CPU.
 
     Returns
     -------
@@ -27,10 +27,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises
     ------
     ValueError
-        If the device is absent, or the name is not that of a device.
+        If the device is absent, or the name is not that of a device, or this process was forked from one that had
+        used CUDA.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
+        has_cuda = torch.cuda.is_available() and not _is_forked_from_cuda()
+        return torch.device("cuda" if has_cuda else "mps" if _has_mps() else "cpu")
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
@@ -40,6 +42,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         found = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
         raise ValueError(f"device={device!r} was asked for, but torch sees {found}; pass device='auto' or 'cpu'.")
+    if resolved.type == "cuda" and _is_forked_from_cuda():
+        raise ValueError(
+            f"device={device!r} was asked for in a process that was forked from one that had used CUDA, and CUDA works "
+            "in none such. Start processes by 'spawn' or 'forkserver', or let each load and fit after the fork "
+            "(gunicorn without --preload); or pass device='cpu'."
+        )
     if resolved.type == "mps" and not _has_mps():
         raise ValueError(f"device={device!r} was asked for, but torch sees no MPS; pass device='auto' or 'cpu'.")
     return resolved
@@ -67,6 +75,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         native = torch.cuda.get_device_capability(device) >= (8, 0) if torch.version.hip is None else True
         return "bf16" if native else "fp32"
     return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+
+
+def _is_forked_from_cuda() -> bool:
+    # torch answers through a private function alone
+    probe = getattr(torch.cuda, "_is_in_bad_fork", None)
+    return probe is not None and bool(probe())
 
 
 def _has_mps() -> bool:

@@ -48,8 +48,8 @@ class ClassStatistics:
 
     def experts(self, like: Tensor) -> PoolExperts:
         """Return the statistics as tensors with the device and dtype of `like`."""
-        center, projection, means = to_tensors(self.center, self.projection, self.means, like=like)
-        present = torch.as_tensor(self.present, device=like.device)
+        arrays = self.center, self.projection, self.means, self.present
+        center, projection, means, present = to_tensors(*arrays, like=like)
         return PoolExperts(center, projection, means, present, self.spreads)
 
 
@@ -94,7 +94,7 @@ class PoolExperts:
             dots = (1 + s) * dots - s * norms
         cosines = dots / (norms * lengths.clamp_min(0)).sqrt().clamp_min(F.EPS)
         scores = F.fill_absent(torch.stack([cosines, dots - lengths / 2]), present)
-        return scores / features.new_tensor(self.spreads)[:, None, None]
+        return torch.stack([score / spread for score, spread in zip(scores, self.spreads, strict=True)])
 
     def with_spreads(self, features: Tensor, own: Tensor) -> PoolExperts:
         """Return the experts with their spreads taken over pool images (n, D), each scored without itself."""
@@ -140,7 +140,7 @@ class SoftLabeledPool:
 
 def fuse_pool(weights: Any, logits: Tensor, scores: Tensor) -> Tensor:
     """``w₀ · logits + w₁ · cosine + w₂ · Gaussian`` (n, C) of logits (n, C) and scores (2, n, C)."""
-    w = torch.as_tensor(weights).to(logits)
+    (w,) = to_tensors(np.asarray(weights), like=logits)
     return w[0] * logits + torch.tensordot(w[1:], scores, dims=1)
 
 

@@ -182,9 +182,16 @@ def score_pool(report: FitReport, problem: PoolProblem, pool: Pool) -> tuple[Sof
     return SoftLabeledPool(features, logits, counts), as_floats(known)
 
 
+def independent_classes(cache: ImageCache) -> NDArray[np.bool_]:
+    """Mask (C,) of classes with images of more than one group."""
+    groups = np.arange(len(cache.labels)) if cache.groups is None else cache.groups
+    pairs = np.unique(np.stack([cache.labels, groups], 1), axis=0)
+    return np.bincount(pairs[:, 0], minlength=cache.n_classes) > 1
+
+
 def can_be_held_out(cache: ImageCache) -> NDArray[np.bool_]:
     """Mask (N,) of labeled images whose class keeps another; none unless two classes have such."""
-    several = (cache.shots > 1)[cache.labels]
+    several = independent_classes(cache)[cache.labels]
     return several if len(np.unique(cache.labels[several])) > 1 else np.zeros_like(several)
 
 
@@ -194,7 +201,8 @@ def held_out_folds(cache: ImageCache, held_out: NDArray[np.bool_], config: PoolC
     work = n * width * cache.n_classes
     folds = np.full(n, -1, dtype=np.intp)
     n_folds = config.n_folds if work <= config.max_work else config.n_folds_large
-    folds[held_out] = stratified_folds(cache.labels[held_out], n_folds)
+    groups = None if cache.groups is None else cache.groups[held_out]
+    folds[held_out] = stratified_folds(cache.labels[held_out], n_folds, groups)
     return folds
 
 

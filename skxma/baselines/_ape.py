@@ -310,9 +310,10 @@ class APETClassifier(BaseFewShotClassifier):
 
     def _logits(self, features: Tensor) -> Tensor:
         cache = self.image_cache_
-        known = cache.keys, cache.values, cache.labels, self.text_features_, self.channels_
-        learned = self.residual_, self.value_weights_
-        return self._refined(self.encoder_logit_scale_, features, *to_tensors(*learned, *known, like=features))
+        arrays = self.residual_, self.value_weights_, cache.keys, cache.labels, self.text_features_, self.channels_
+        residual, value_weights, keys, labels, text, channels = to_tensors(*arrays, like=features)
+        known = keys, cache.value_rows(features), labels, text, channels
+        return self._refined(self.encoder_logit_scale_, features, residual, value_weights, *known)
 
 
 def best_channels(rows: Tensor, text: Tensor, keep: float, similarity_weight: float) -> Tensor:

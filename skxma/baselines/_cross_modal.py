@@ -120,11 +120,11 @@ class CrossModalLinearProbe(BaseFewShotClassifier):
         weight = leaf(support.text, support.text)
         seed = draw_seed(self.random_state)
         n_texts = 0 if task.text is None else self.batch_size // 2
-        images = batches(len(support.labels), self.batch_size - n_texts, seed)
-        texts = text_batches(task.text, n_texts, seed)
+        images = batches(len(support.labels), self.batch_size - n_texts, seed, weight.device)
+        texts = text_batches(task.text, n_texts, seed, weight.device)
 
         def objective() -> Tensor:
-            rows, chosen = next(images).to(weight.device), next(texts).to(weight.device)
+            rows, chosen = next(images), next(texts)
             features = torch.cat([support.features[rows], support.text[chosen]])
             labels = torch.cat([support.labels[rows], chosen])
             weights = torch.cat([support.weights[rows], support.weights.new_ones(len(chosen))])
@@ -139,15 +139,15 @@ class CrossModalLinearProbe(BaseFewShotClassifier):
         return self.encoder_logit_scale_ * F.affinity(features, *to_tensors(self.coef_, like=features))
 
 
-def text_batches(text: Tensor | None, size: int, seed: int) -> Iterator[Tensor]:
+def text_batches(text: Tensor | None, size: int, seed: int, device: torch.device) -> Iterator[Tensor]:
     """Classes of one batch of texts after another, without end; empty ones without text.
 
     Classes are drawn in an order that depends on their texts alone, so that renaming them changes nothing.
     """
     if text is None:
-        yield from repeat(torch.empty(0, dtype=torch.long))
+        yield from repeat(torch.empty(0, dtype=torch.long, device=device))
         return
     rows = text.cpu().numpy()
     known = np.flatnonzero(rows.any(axis=1))
-    ordered = torch.as_tensor(known[np.lexsort(rows[known].T[::-1])])
-    yield from (ordered[batch] for batch in batches(len(ordered), size, seed))
+    ordered = torch.as_tensor(known[np.lexsort(rows[known].T[::-1])], device=device)
+    yield from (ordered[batch] for batch in batches(len(ordered), size, seed, device))

@@ -116,9 +116,9 @@ class LPPlusPlusClassifier(BaseFewShotClassifier):
             weight, bias = weight - step * speed, bias - step * bias_speed
             if (epoch + 1) % BLEND_EVERY == 0:
                 blend = blend - blend_step * blend_sum
-            curve.append(float(loss))
+            curve.append(loss)
         return {
-            "loss_curve_": curve,
+            "loss_curve_": torch.stack(curve).tolist(),
             "coef_": frozen(weight),
             "intercept_": frozen(bias),
             "blend_": frozen(blend),

@@ -119,6 +119,10 @@ class SelfTrainingProbe(BaseFewShotClassifier):
             fitted.update(coef_=inner.coef_, intercept_=inner.intercept_, n_iter_=int(inner.n_iter_.max()))
         return fitted
 
+    def _like(self) -> Tensor:
+        # scikit-learn computes on the CPU
+        return torch.empty(0, dtype=getattr(torch, self.compute_dtype_))
+
     def _logits(self, features: Tensor) -> Tensor:
         if self.coef_ is None:
             return logits_of(None, features, len(self.classes_))
@@ -240,6 +244,10 @@ class LabelSpreadingProbe(BaseFewShotClassifier):
             alpha=self.alpha,
             max_iter=self.max_iter,
         )
+
+    def _like(self) -> Tensor:
+        # scikit-learn computes on the CPU
+        return torch.empty(0, dtype=getattr(torch, self.compute_dtype_))
 
     def _logits(self, features: Tensor) -> Tensor:
         probe = self._probe(len(self.samples_))

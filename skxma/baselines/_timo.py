@@ -215,8 +215,8 @@ def guided_text(prompts: Tensor, given: Tensor, match: Tensor, gamma: float) -> 
 def choose_alpha(samples: Samples, gamma: float) -> float:
     """The weight of the text with the most right answers on left-out folds; among equals, that of least log loss."""
     folds = torch.as_tensor(stratified_folds(samples.labels.cpu().numpy(), N_FOLDS), device=samples.labels.device)
-    right = torch.zeros(len(ALPHAS), dtype=torch.float64)
-    loss = torch.zeros_like(right)
+    # right answers and log loss stay on the device until all are known, for each reading waits for it
+    sums = torch.zeros(2, len(ALPHAS), dtype=torch.float64, device=folds.device)
     for fold in folds.unique():
         left_out = folds == fold
         if bool(left_out.all()):
@@ -225,7 +225,8 @@ def choose_alpha(samples: Samples, gamma: float) -> float:
         labels, weights = samples.labels[left_out], samples.weights[left_out].double()
         for i, alpha in enumerate(ALPHAS):
             logits = (alpha * cosines + scores).double()
-            right[i] += float((weights * (logits.argmax(1) == labels)).sum())
-            loss[i] += float((weights * torch.nn.functional.cross_entropy(logits, labels, reduction="none")).sum())
-    best = min(range(len(ALPHAS)), key=lambda i: (-float(right[i]), float(loss[i])))
+            sums[0, i] += (weights * (logits.argmax(1) == labels)).sum()
+            sums[1, i] += (weights * torch.nn.functional.cross_entropy(logits, labels, reduction="none")).sum()
+    right, loss = sums.tolist()
+    best = min(range(len(ALPHAS)), key=lambda i: (-right[i], loss[i]))
     return ALPHAS[best]

@@ -204,6 +204,7 @@ class TipAdapterFClassifier(BaseFewShotClassifier):
         return {"loss_curve_": curve, "keys_": frozen(keys), "n_trained_": count([keys])}
 
     def _logits(self, features: Tensor) -> Tensor:
-        keys, values = to_tensors(self.keys_, self.image_cache_.values, like=features)
+        (keys,) = to_tensors(self.keys_, like=features)
+        values = self.image_cache_.value_rows(features)
         evidence = F.cache_evidence(F.affinity(features, keys), values, self.beta)
         return F.residual_logits(zero_shot_logits(self, features), evidence, self.alpha)

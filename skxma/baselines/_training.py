@@ -87,15 +87,21 @@ def minimize_by_steps(
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        curve.append(float(loss.detach()))
-    return curve
+        curve.append(loss.detach())
+    # read at the end, for each reading waits for the device
+    values: list[float] = torch.stack(curve).tolist() if curve else []
+    return values
 
 
-def batches(n: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Row numbers of one batch after another without end, all n in each pass, shuffled where a batch is not all."""
+def batches(n: int, size: int, seed: int, device: torch.device) -> Iterator[Tensor]:
+    """Row numbers of one batch after another without end, all n in each pass, shuffled where a batch is not all.
+
+    They are drawn on the CPU, so that the same seed gives the same batches everywhere.
+    """
     generator = torch.Generator().manual_seed(seed)
+    everyone = torch.arange(n, device=device)
     while True:
-        order = torch.randperm(n, generator=generator) if size < n else torch.arange(n)
+        order = torch.randperm(n, generator=generator).to(device) if size < n else everyone
         yield from torch.split(order, size)
 
 
@@ -121,11 +127,11 @@ def train(
     penalty : callable, optional
         Added to the loss of every batch.
     """
-    stream = batches(len(weights), plan.batch_size, seed)
+    stream = batches(len(weights), plan.batch_size, seed, weights.device)
     steps = steps_a_pass(len(weights), plan.batch_size)
 
     def objective() -> Tensor:
-        rows = next(stream).to(weights.device)
+        rows = next(stream)
         loss = (weights[rows] * losses(rows)).sum() / weights[rows].sum()
         return loss if penalty is None else loss + penalty()
 

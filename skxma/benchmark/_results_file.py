@@ -98,7 +98,7 @@ def append_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
         text.write("\n")
     values = [row.get(name) for name in COLUMNS]
     writer.writerow(["" if v is None else repr(v) if isinstance(v, float) else v for v in values])
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     try:
         os.write(handle, text.getvalue().encode())
         os.fsync(handle)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skxma._labels import Name
-from skxma.embeddings import Floats, unit_rows
+from skxma.embeddings import Floats, host_array, unit_rows
 from skxma.prompts import make_prompts
 
 
@@ -17,10 +17,9 @@ def class_weights(encoder: Any, names: Sequence[Name | None], templates: Any) ->
     known = [i for i, name in enumerate(names) if name is not None]
     given = [name for name in names if name is not None]
     if hasattr(encoder, "zero_shot_weights"):
-        rows = np.asarray(encoder.zero_shot_weights(given, templates))
+        rows = np.asarray(host_array(encoder.zero_shot_weights(given, templates)))
     else:
-        means = [unit_rows(np.asarray(encoder.encode_text(make_prompts(name, templates)))).mean(0) for name in given]
-        rows = np.stack(means)
+        rows = np.stack([_unit_texts(encoder, make_prompts(name, templates)).mean(0) for name in given])
     weights = np.zeros((len(names), rows.shape[1]), dtype=np.float32)
     weights[known] = unit_rows(rows)
     return weights
@@ -29,8 +28,13 @@ def class_weights(encoder: Any, names: Sequence[Name | None], templates: Any) ->
 def prompt_features(encoder: Any, names: Sequence[Name | None], templates: Any) -> Floats:
     """L2-normalized embeddings of each prompt of the classes (C, P, D); zero rows past a class's prompts."""
     prompts = [[] if name is None else make_prompts(name, templates) for name in names]
-    rows = unit_rows(np.asarray(encoder.encode_text([prompt for group in prompts for prompt in group])))
+    rows = _unit_texts(encoder, [prompt for group in prompts for prompt in group])
     given = np.arange(max(map(len, prompts))) < np.array([len(group) for group in prompts])[:, None]
     features = np.zeros((*given.shape, rows.shape[1]), dtype=np.float32)
     features[given] = rows
     return features
+
+
+def _unit_texts(encoder: Any, prompts: list[str]) -> Floats:
+    """L2-normalized embeddings (n, D) of prompts; an encoder may return tensors of any device."""
+    return unit_rows(np.asarray(host_array(encoder.encode_text(prompts))))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -21,7 +22,7 @@ from skxma.embeddings import Embeddings, unit_rows
 from skxma.encoder._augmentation import draw_seed, random_views
 from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._encoding_job import EncodingJob
-from skxma.encoder._loaded_model import LoadedModel
+from skxma.encoder._loaded_model import LoadedModel, PendingRows
 from skxma.encoder._model_cache import load
 from skxma.encoder._prefetch import prefetch, read_batches
 from skxma.encoder._text_encoding import _chunks
@@ -325,7 +326,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     def _n_threads(self) -> int:
         return int(self.n_threads or min(8, os.cpu_count() or 1))
 
-    def _forward_images(self, batch: torch.Tensor) -> NDArray[np.float32]:
+    def _forward_images(self, batch: torch.Tensor) -> PendingRows:
         """Pass images (b, 3, height, width) of uint8 through the model: the only way that leads there."""
         return self._load().embed_images(batch)
 
@@ -391,25 +392,37 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             on_error=on_error,
         )
         with Progress("encoding images", len(missing), self.verbose) as progress:
-            for keys, pixels in batches:
-                values = self._embed_views(pixels, loaded)
+            for keys, values in self._embed_batches(batches, loaded):
                 if store is not None:
                     store.put_many(keys, namespace, values)
                 run.fill(keys, values)
                 progress.advance(len(keys))
 
-    def _embed_views(self, pixels: NDArray[np.uint8], loaded: LoadedModel) -> NDArray[np.float32]:
-        """Embed images of shape (b, n_views, height, width, 3): the unit mean of each image's views."""
-        b, n_views = pixels.shape[:2]
-        rows = torch.from_numpy(pixels).flatten(0, 1).permute(0, 3, 1, 2)
-        features = self._in_batches(self._forward_images, rows, loaded)
-        if n_views == 1:
-            return features
-        return unit_rows(features.reshape(b, n_views, -1).mean(axis=1))
+    def _embed_batches(
+        self, batches: Iterable[tuple[list[bytes], NDArray[np.uint8]]], loaded: LoadedModel
+    ) -> Iterator[tuple[list[bytes], NDArray[np.float32]]]:
+        """Yield the keys and embeddings of batches; a CUDA device has the next batch before one is waited for."""
+        n_ahead = 1 if loaded.device.type == "cuda" else 0
+        started: deque[tuple[list[bytes], int, list[Any]]] = deque()
+        try:
+            for keys, pixels in batches:
+                started.append((keys, pixels.shape[1], self._start_views(pixels, loaded)))
+                while len(started) > n_ahead:
+                    yield _finish_views(*started.popleft())
+        except (Exception, KeyboardInterrupt):
+            # what the device has is worth keeping, whatever stopped the next batch
+            while started:
+                yield _finish_views(*started.popleft())
+            raise
+        while started:
+            yield _finish_views(*started.popleft())
 
-    def _in_batches(
-        self, forward: Callable[[Any], NDArray[np.float32]], rows: Any, loaded: LoadedModel
-    ) -> NDArray[np.float32]:
+    def _start_views(self, pixels: NDArray[np.uint8], loaded: LoadedModel) -> list[Any]:
+        """Start to embed images of shape (b, n_views, height, width, 3); returns the parts of the rows."""
+        rows = torch.from_numpy(pixels).flatten(0, 1).permute(0, 3, 1, 2)
+        return self._in_batches(self._forward_images, rows, loaded)
+
+    def _in_batches(self, forward: Callable[[Any], Any], rows: Any, loaded: LoadedModel) -> list[Any]:
         """Pass rows forward, a batch at a time; with batch_size="auto" the batch halves when memory runs out."""
         parts = []
         start = 0
@@ -427,7 +440,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
                     torch.cuda.empty_cache()
                 continue
             start += size
-        return np.concatenate(parts)
+        return parts
 
     def _out_of_memory(self, size: int, loaded: LoadedModel) -> OutOfMemoryError:
         """Message for a batch that does not fit in memory and may not shrink."""
@@ -454,7 +467,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         with Progress("encoding prompts", sum(len(unique[key]) for key in missing), self.verbose) as progress:
             for some in _chunks(missing, unique, self._batch_size(loaded)):
                 prompts = [prompt for key in some for prompt in unique[key]]
-                features = self._in_batches(self._forward_texts, prompts, loaded)
+                features = np.concatenate(self._in_batches(self._forward_texts, prompts, loaded))
                 ends = np.cumsum([len(unique[key]) for key in some])[:-1]
                 values = unit_rows(np.stack([part.mean(axis=0) for part in np.split(features, ends)]))
                 if store is not None:
@@ -471,3 +484,11 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
         return tags
+
+
+def _finish_views(keys: list[bytes], n_views: int, parts: list[Any]) -> tuple[list[bytes], NDArray[np.float32]]:
+    """Wait for the rows of a batch; returns its keys with the unit mean (b, D) of each image's views."""
+    features: NDArray[np.float32] = np.concatenate([np.asarray(part) for part in parts])
+    if n_views == 1:
+        return keys, features
+    return keys, unit_rows(features.reshape(len(keys), n_views, -1).mean(axis=1))

@@ -18,6 +18,31 @@ from skxma._runtime.warning import warn
 DRAFT_GAP = 3
 
 
+class PendingRows:
+    """Rows that a CUDA device may still be computing; they become an array when one is asked for.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, D)
+        On any device. A copy from CUDA is queued behind the computation at once, so that waiting for it does not mean
+        waiting for what is queued later.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self._done: Any = None
+        self._rows = rows
+        if rows.device.type == "cuda":
+            self._rows = rows.to("cpu", non_blocking=True)
+            self._done = torch.cuda.Event()
+            self._done.record(torch.cuda.current_stream(rows.device))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Wait for the rows."""
+        if self._done is not None:
+            self._done.synchronize()
+        return np.asarray(self._rows.cpu().numpy(), dtype=dtype)
+
+
 @dataclass
 class LoadedModel:
     """A frozen CLIP on its device, with all that is needed to feed it."""
@@ -38,6 +63,8 @@ class LoadedModel:
     channels_last: bool
     # Shrinks when the device runs out of memory, and stays so for whoever uses this model next.
     max_batch: int
+    # The stream of CUDA in which batches are copied, made with the first of them.
+    copies: Any = None
 
     def namespace(self, kind: str) -> str:
         """Return the store's namespace for one kind of this model's embeddings.
@@ -60,8 +87,10 @@ class LoadedModel:
         return None if self.dtype == torch.float32 else DRAFT_GAP * max(self.image_size)
 
     @torch.inference_mode()
-    def embed_images(self, pixels: Tensor) -> NDArray[np.float32]:
+    def embed_images(self, pixels: Tensor) -> PendingRows:
         """Return the L2-normalized features of a batch.
+
+        A CUDA device computes them after the call: the caller may copy the next batch meanwhile.
 
         Parameters
         ----------
@@ -70,14 +99,26 @@ class LoadedModel:
 
         Returns
         -------
-        features : ndarray of shape (b, n_features)
+        features : PendingRows of shape (b, n_features)
         """
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory()
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        batch = pixels.to(self.device, non_blocking=True).to(torch.float32, memory_format=layout)
+        batch = self._on_device(pixels).to(torch.float32, memory_format=layout)
         batch = standardize(batch, self.mean, self.std).to(self.dtype)
-        return _to_unit_rows(self.model.encode_image(batch))
+        return PendingRows(_unit_rows(self.model.encode_image(batch)))
+
+    def _on_device(self, pixels: Tensor) -> Tensor:
+        """Copy a batch to the device; to CUDA in a stream of its own, while the batch before is computed."""
+        if self.device.type != "cuda":
+            return pixels.to(self.device)
+        if self.copies is None:
+            self.copies = torch.cuda.Stream(self.device)
+        computes = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self.copies):
+            batch = pixels.pin_memory().to(self.device, non_blocking=True)
+        computes.wait_stream(self.copies)
+        # its memory may be used anew only after the computation
+        batch.record_stream(computes)
+        return batch
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -94,7 +135,8 @@ class LoadedModel:
         """
         tokens = self.tokenizer(list(texts))
         self._warn_of_cuts(texts, tokens)
-        return _to_unit_rows(self.model.encode_text(tokens.to(self.device)))
+        rows: NDArray[np.float32] = _unit_rows(self.model.encode_text(tokens.to(self.device))).cpu().numpy()
+        return rows
 
     def _warn_of_cuts(self, texts: Sequence[str], tokens: Tensor) -> None:
         """Warn of prompts that CLIP's own tokenizer cut; others pad in ways of their own."""
@@ -126,6 +168,5 @@ def standardize(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return batch.div_(255).sub_(mean).div_(std)
 
 
-def _to_unit_rows(features: Tensor) -> NDArray[np.float32]:
-    rows: NDArray[np.float32] = nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
-    return rows
+def _unit_rows(features: Tensor) -> Tensor:
+    return nn.functional.normalize(features.float(), dim=-1)

@@ -294,7 +294,7 @@ def _pixels_to_compare(
     items = _images_of_fit(clf) if images is None else check_images(images)
     if not len(items):
         pixels = _generated(loaded.image_size)
-        return pixels, loaded.embed_images(torch.from_numpy(pixels).permute(0, 3, 1, 2)), "generated images"
+        return pixels, np.asarray(loaded.embed_images(torch.from_numpy(pixels).permute(0, 3, 1, 2))), "generated images"
     items = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, N_COMPARED).astype(int))]
     embeddings = np.asarray(encoder.encode_image(items))
     read = partial(load_image, rescale_16bit=encoder.rescale_16bit)

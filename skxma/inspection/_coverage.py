@@ -95,7 +95,7 @@ class CoverageDisplay:
         if len(strangers):
             raise ValueError(f"y holds {strangers[0]!r}, which is none of the classes; leave such images out.")
         if levels is None:
-            n = len(estimator.image_cache_.labels)
+            n = round(estimator.image_cache_.independent_shots.sum())
             # of a level in reach, one minus it is at least the least p-value
             levels = [level for level in LEVELS if (1 - level) * (n + 1) > 1 - 1e-9]
         if axes is None:

@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 
 from skxma._fitted import CONFIDENCE_LEVEL
 from skxma._statistics import calibration_error
+from skxma.embeddings import host_array
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def evaluation(y: ArrayLike, answers: ArrayLike, probabilities: ArrayLike, class
     -------
     found : Evaluation
     """
-    y, answers, classes = np.asarray(y), np.asarray(answers), np.asarray(classes)
+    y, answers, classes = (np.asarray(host_array(given)) for given in (y, answers, classes))
     probabilities = np.asarray(probabilities, dtype=np.float64)
     labels = np.concatenate([classes, np.setdiff1d(answers, classes)])
     confusion = confusion_matrix(y, answers, labels=labels)

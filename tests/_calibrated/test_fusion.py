@@ -39,8 +39,13 @@ def make_scores(n=60, n_classes=4, useful=(1.0, 0.5, 1.0, 0.0), wrong=0, seed=0)
 
 
 def fit(scores, labels, config=CONFIG, **held):
-    weights, parametrization = torch.ones(len(labels)), FusionParametrization(PRIOR, 1, 2, **held)
-    return fit_fusion(FusionObjective(scores, labels, weights, parametrization, config))
+    return fit_fusion(objective_of(scores, labels, config, **held))
+
+
+def objective_of(scores, labels, config=CONFIG, weights=None, **held):
+    ones = torch.ones(len(labels))
+    parametrization = FusionParametrization(PRIOR, 1, 2, **held)
+    return FusionObjective(scores, labels, ones if weights is None else weights, ones, parametrization, config)
 
 
 def test_a_useless_expert_loses_its_weight_and_a_useful_one_gains():
@@ -149,7 +154,7 @@ def test_what_was_learned_stays_as_it_is():
     fusion = fit(scores, labels)
     answers = LeftOutPredictions.from_logits(torch.zeros(1, 2), torch.zeros(1, 1), torch.ones(1))
     report = FitReport(None, None, None, 0.0, [], answers)
-    problem = FusionObjective(scores, labels, torch.ones(len(labels)), FusionParametrization(PRIOR, 1, 2))
+    problem = objective_of(scores, labels)
     for one, name in (
         (fusion, "weights"),
         (problem.parametrization, "prior"),
@@ -180,14 +185,14 @@ def test_a_sample_of_little_loss_weight_has_little_influence():
     scores, labels = make_scores(n=200, useful=(2.0, 2.0, 2.0, 2.0), wrong=50)
     weights = torch.ones(200)
     weights[:50] = 1e-6
-    trusting = fit_fusion(FusionObjective(scores, labels, weights, FusionParametrization(PRIOR, 1, 2), CONFIG))
+    trusting = fit_fusion(objective_of(scores, labels, weights=weights))
     assert trusting.noise_rate < fit(scores, labels).noise_rate / 2
 
 
 def test_another_start_reaches_the_same_minimum():
     scores, labels = make_scores()
     a = fit(scores, labels)
-    problem = FusionObjective(scores, labels, torch.ones(len(labels)), FusionParametrization(PRIOR, 1, 2), CONFIG)
+    problem = objective_of(scores, labels)
     b = fit_fusion(problem, start=a.theta + 0.5)
     np.testing.assert_allclose(a.weights, b.weights, rtol=1e-2)
 
@@ -235,7 +240,7 @@ def test_the_missing_shot_counts_less_the_more_there_are():
 def test_rescaled_image_experts_shift_the_weights_and_the_scalars():
     scores, labels = make_scores()
     parametrization = FusionParametrization(PRIOR, 1, 2)
-    before = fit_fusion(FusionObjective(scores, labels, torch.ones(len(labels)), parametrization, CONFIG))
+    before = fit_fusion(objective_of(scores, labels))
     after = parametrization.rescale_image_experts(before, 4 / 3)
     np.testing.assert_allclose(after.weights[2:] / before.weights[2:], (4 / 3) ** 0.5)
     np.testing.assert_allclose(after.weights[:2] / before.weights[:2], (3 / 4) ** 0.5)
@@ -246,5 +251,5 @@ def test_rescaled_image_experts_shift_the_weights_and_the_scalars():
     shifted = two_texts.rescale_image_experts(before, 4)
     np.testing.assert_allclose(shifted.weights / before.weights, [0.5, 0.5, 0.5, 2])
     held = FusionParametrization(PRIOR, 1, 2, alpha=0.5)
-    fixed = fit_fusion(FusionObjective(scores, labels, torch.ones(len(labels)), held, CONFIG))
+    fixed = fit_fusion(objective_of(scores, labels, alpha=0.5))
     assert held.rescale_image_experts(fixed, 4 / 3) is fixed

@@ -52,7 +52,7 @@ def test_leave_one_out_equals_refitting_without_the_sample(weighted, with_words)
     (metric,) = candidate_metrics(features, labels, weights, 4, root, (rho,))
     support = MetricSupport.from_keys(metric(features), labels, weights, 4)
     rows = torch.arange(len(labels))
-    got = leave_one_out_scores(support, metric.scatter_weight, rows)
+    got, _ = leave_one_out_scores(support, metric.scatter_weight, rows)
 
     x = (features - metric.basis.mean) @ (torch.eye(7, dtype=torch.float64) if root is None else root)
     means, _ = class_means(x, labels, weights, 4)
@@ -94,7 +94,7 @@ def test_the_own_class_of_a_singleton_has_no_say():
     features, labels, weights = as_tensors(problem)
     (metric,) = candidate_metrics(features, labels, weights, 3, None, (0.3,))
     support = MetricSupport.from_keys(metric(features), labels, weights, 3)
-    seen = leave_one_out_scores(support, metric.scatter_weight, torch.tensor([0]))
+    seen, _ = leave_one_out_scores(support, metric.scatter_weight, torch.tensor([0]))
     assert seen.key_cosines[0, 0] == HELD_OUT
     assert seen.prototype[0, 0] == 0
     assert seen.gaussian[0, 0] == 0

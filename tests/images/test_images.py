@@ -146,6 +146,7 @@ def test_opened_images_stay_undecoded_and_closed_ones_are_read(mode_files, pixel
     assert (as_array(closed) == pixels).all()
 
 
+@pytest.mark.posix
 def test_files_are_closed(mode_files):
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)

@@ -225,6 +225,7 @@ WRITER = """
 """
 
 
+@pytest.mark.posix
 @pytest.mark.fault
 def test_a_killed_writer_loses_nothing_that_was_finished(tmp_path):
     for round_ in range(3):
@@ -279,6 +280,7 @@ def test_two_processes_fill_one_store(tmp_path):
     assert (store.get_many([b"left-7-3", b"right-7-3"], "a")[b"right-7-3"] == 7).all()
 
 
+@pytest.mark.posix
 @pytest.mark.fault
 def test_a_store_used_before_a_fork_is_used_after_it(tmp_path):
     if not hasattr(os, "fork"):
