@@ -264,9 +264,7 @@ def _sets(clf: Any) -> Section | None:
     folds = getattr(clf, "fold_fits_", None)
     if folds is not None:
         proved = proved_coverage(CONFIDENCE_LEVEL, n, len(folds))
-        lines.append(
-            f"At {CONFIDENCE_LEVEL:.0%}, {proved:.1%} of the sets are proved to hold the class of like images."
-        )
+        lines.append(f"At {CONFIDENCE_LEVEL:.0%}, {proved:.1%} of the sets are proved to hold it for like images.")
     return Section("Prediction sets", lines, [])
 
 

@@ -127,6 +127,17 @@ def test_a_pool_takes_part_in_cross_but_not_in_loo():
     assert coverage(crossed.predict_set(PROBLEM.X_test[1::2], 0.8), PROBLEM.y_test[1::2]) > 0.55
 
 
+def test_a_group_counts_as_one_image_and_shares_a_fold():
+    groups = np.arange(len(PROBLEM.y)) // 5 * 3 + np.minimum(np.arange(len(PROBLEM.y)) % 5, 2)
+    clf = GDAClassifier("precomputed", text_features=PROBLEM.text, conformal="cross")
+    clf.fit(PROBLEM.X, PROBLEM.y, groups=groups)
+    assert clf.calibration_.weights.sum() == pytest.approx(12)
+    folds = clf.calibration_.models[clf.sample_position_]
+    assert all(len(set(folds[groups == group])) == 1 for group in set(groups))
+    with pytest.raises(ValueError, match="this model has 12"):
+        clf.predict_set(PROBLEM.X_test, 0.95)
+
+
 def test_a_warm_start_does_not_leak_into_the_folds():
     warm = classifier("cross", warm_start=True).fit(PROBLEM.X, PROBLEM.y).fit(PROBLEM.X, PROBLEM.y)
     cold = classifier("cross").fit(PROBLEM.X, PROBLEM.y)
