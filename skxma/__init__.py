@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from skxma._estimators.search import XMAdapterSearchCV
     from skxma._estimators.xmadapter import XMAdapterClassifier
     from skxma.encoder._clip_encoder import CLIPEncoder
+    from skxma.encoder._library_encoders import SentenceTransformerEncoder, TimmEncoder, TransformersEncoder
     from skxma.persistence import load
     from skxma.store._sqlite import EmbeddingStore
 
@@ -16,12 +17,25 @@ if TYPE_CHECKING:
 _HOMES = {
     "CLIPEncoder": "encoder",
     "EmbeddingStore": "store",
+    "SentenceTransformerEncoder": "encoder",
+    "TimmEncoder": "encoder",
+    "TransformersEncoder": "encoder",
     "XMAdapterClassifier": "_estimators.xmadapter",
     "XMAdapterSearchCV": "_estimators.search",
     "load": "persistence",
 }
 
-__all__ = ["CLIPEncoder", "EmbeddingStore", "XMAdapterClassifier", "XMAdapterSearchCV", "__version__", "load"]
+__all__ = [
+    "CLIPEncoder",
+    "EmbeddingStore",
+    "SentenceTransformerEncoder",
+    "TimmEncoder",
+    "TransformersEncoder",
+    "XMAdapterClassifier",
+    "XMAdapterSearchCV",
+    "__version__",
+    "load",
+]
 
 if not TYPE_CHECKING:  # to a type checker a name that is not above is an error
 

@@ -33,7 +33,7 @@ SINGLETON_TOLERANCE = 1e-6
 """Share of a class's mass below which the rest of the class is rounding beside one sample that outweighs it."""
 
 
-NEAR_DUPLICATE, NEAR_DUPLICATE_IN_CLASS = 0.15, 0.25
+NEAR_DUPLICATE, NEAR_DUPLICATE_IN_CLASS = 0.1, 0.25
 """Distances of near-duplicates over the median of all pairs, and of the pairs of one class. Mirrored CIFAR images lie
 at .05 (encoder "photo") and .13 ("tiny") of the first median, brightened ones at .01, nearly all others above .16."""
 

@@ -90,7 +90,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
     learns_frequencies: ClassVar[bool] = False
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "encoder": [str, HasMethods(["encode_image", "encode_text"])],
+        "encoder": [str, HasMethods(["encode_image"])],
         "class_names": ["array-like", dict, None],
         "templates": [str, "array-like"],
         "text_features": ["array-like", dict, None],

@@ -21,7 +21,7 @@ from skxma._runtime.device import resolve_device
 from skxma._runtime.warning import warn
 from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_rows
 from skxma.encoder._bare_model import refuse_bare_model
-from skxma.encoder._class_weights import class_weights, prompt_features
+from skxma.encoder._class_weights import class_weights, has_text, prompt_features
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import EncoderMismatchError, ImageError
 from skxma.store._workers import warn_of_unshared_embeddings
@@ -91,6 +91,11 @@ class EmbeddingInput:
     def precomputed(self) -> bool:
         """True if X must hold embeddings."""
         return is_precomputed(self.encoder)
+
+    @property
+    def has_text(self) -> bool:
+        """True if names can be encoded."""
+        return not self.precomputed and has_text(self.make_encoder())
 
     @property
     def fingerprint(self) -> str:
@@ -208,7 +213,9 @@ class EmbeddingInput:
     def embed_classes(self, table: ClassTable, templates: Any, n_features: int) -> Floats | None:
         """L2-normalized text features (C, D) of the classes, zero rows for those without; None if no class has any."""
         text: NDArray[Any] | None = table.text
-        if text is None and not self.precomputed:
+        if text is None and not self.has_text:
+            self._refuse_unknown_classes(table)
+        elif text is None:
             if table.names is None:
                 warn(no_names_message(table.classes))
                 return None
@@ -223,6 +230,20 @@ class EmbeddingInput:
         rows = unit_rows(text if text.ndim == 2 else unit_rows(text).sum(1))
         return rows if rows.any() else None
 
+    def _refuse_unknown_classes(self, table: ClassTable) -> None:
+        """Refuse a class that the caller names and that has no image, where the encoder knows no texts."""
+        if self.precomputed or table.names is None or self.estimator.class_names is None:
+            return
+        absent = np.setdiff1d(np.arange(len(table.classes)), table.indices)
+        labels = table.classes.tolist()
+        unknown = [labels[i] for i in absent if table.names[i] is not None]
+        if unknown:
+            raise ValueError(
+                f"class_names names {len(unknown)} classes that have neither images nor a text, the first of them "
+                f"{unknown[0]!r}: the encoder encodes images alone. Give images of them, leave them out, or take an "
+                "encoder of images and texts."
+            )
+
     def embed_prompts(self, table: ClassTable, templates: Any) -> Floats | None:
         """L2-normalized text features (C, P, D) of each prompt of the classes, zero rows where there are fewer than P.
 
@@ -230,7 +251,7 @@ class EmbeddingInput:
         """
         if table.text is not None:
             return unit_rows(table.text if table.text.ndim == 3 else table.text[:, None])
-        if self.precomputed or table.names is None:
+        if table.names is None or not self.has_text:
             return None
         with torch.no_grad():
             return prompt_features(self.make_encoder(), table.names, templates)

@@ -48,8 +48,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     ----------
     encoder : str or object, default="ViT-B-32/laion2b_s34b_b79k"
         An open_clip "model/tag", "hf-hub:org/name", "local-dir:/path", "photo" (of packages, where there is no hub),
-        "tiny" (bundled, for first steps and tests), a `CLIPEncoder`, any object with ``encode_image`` and
-        ``encode_text``, or "precomputed": then X holds embeddings.
+        "tiny" (bundled, for first steps and tests), "timm:NAME", "transformers:NAME" or "sentence-transformers:NAME",
+        a `CLIPEncoder` or another of `skxma.encoder`, any object with ``encode_image`` and, if it knows texts,
+        ``encode_text``, or "precomputed": then X holds embeddings. Without texts the evidence is of images alone.
         Clones and copies share such an object; pickles of a fitted model hold it where it pickles to at most 1 MiB.
 
     class_names : mapping label -> name, sequence of names or None, default=None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from skxma._labels import without_index
-from skxma._persistence.names_on_disk import CLIP_ENCODER, ESTIMATORS, RECORDS
+from skxma._persistence.names_on_disk import ENCODERS, ESTIMATORS, RECORDS
 from skxma._persistence.packing import Arrays, Packer, Unpacker, fits
 from skxma._persistence.record import EstimatorRecord, find_record, type_on_disk
 from skxma._statistics import Calibration
@@ -163,28 +163,34 @@ def _unpack_parameters(record: EstimatorRecord, packed: dict[str, Any], unpacker
 
 
 def _pack_encoder(encoder: Any, packer: Packer) -> dict[str, Any]:
-    """Pack a name as it is, a `CLIPEncoder` as its parameters, and of anything else the name of its class."""
-    from skxma.encoder._clip_encoder import CLIPEncoder
-
+    """Pack a name as it is, an encoder of ours as its parameters, and of anything else the name of its class."""
     if isinstance(encoder, str):
         return {"name": encoder}
-    if type(encoder) is CLIPEncoder:
-        parameters = _pack_parameters(CLIP_ENCODER, encoder.get_params(deep=False), packer)
-        return {"type": type_on_disk(CLIP_ENCODER), "parameters": parameters}
+    record = next((record for record in ENCODERS.values() if _class_of(record) is type(encoder)), None)
+    if record is not None:
+        parameters = _pack_parameters(record, encoder.get_params(deep=False), packer)
+        return {"type": type_on_disk(record), "parameters": parameters}
     if isinstance(encoder, DetachedEncoder):
         return {"detached": encoder.name}
     return {"detached": f"{type(encoder).__module__}.{type(encoder).__qualname__}"}
 
 
 def _unpack_encoder(packed: dict[str, Any], unpacker: Unpacker) -> str | BaseEstimator | DetachedEncoder:
-    from skxma.encoder._clip_encoder import CLIPEncoder
-
     if "name" in packed:
         return str(packed["name"])
     if "type" in packed:
-        record = find_record({CLIP_ENCODER.name: CLIP_ENCODER}, packed["type"], "the encoder")
-        return CLIPEncoder(**_unpack_parameters(record, packed["parameters"], unpacker)).fit()
+        record = find_record(ENCODERS, packed["type"], "the encoder")
+        encoder: BaseEstimator = _class_of(record)(**_unpack_parameters(record, packed["parameters"], unpacker)).fit()
+        return encoder
     return DetachedEncoder(str(packed["detached"]))
+
+
+def _class_of(record: EstimatorRecord) -> type[Any]:
+    """The class of an encoder of ours."""
+    from skxma import encoder
+
+    cls: type[Any] = getattr(encoder, record.path.partition(":")[2])
+    return cls
 
 
 def _check_sizes(estimator: Any) -> None:

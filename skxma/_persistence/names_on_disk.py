@@ -108,25 +108,29 @@ RECORDS = by_name(
     ]
 )
 
-# An estimator as well, but one that only its parameters describe.
-CLIP_ENCODER = EstimatorRecord(
-    "clip_encoder",
-    1,
-    "skxma:CLIPEncoder",
-    _same(
-        "batch_size",
-        "cache_dir",
-        "device",
-        "local_files_only",
-        "memory",
-        "model",
-        "n_threads",
-        "on_error",
-        "precision",
-        "rescale_16bit",
-        "verbose",
-    ),
-    {},
+# Estimators as well, but ones that only their parameters describe.
+_ENCODER_PARAMETERS = _same(
+    "batch_size",
+    "cache_dir",
+    "device",
+    "local_files_only",
+    "memory",
+    "model",
+    "n_threads",
+    "on_error",
+    "precision",
+    "rescale_16bit",
+    "verbose",
+)
+ENCODERS = by_name(
+    [
+        EstimatorRecord("clip_encoder", 1, "skxma.encoder:CLIPEncoder", _ENCODER_PARAMETERS, {}),
+        EstimatorRecord("timm_encoder", 1, "skxma.encoder:TimmEncoder", _ENCODER_PARAMETERS, {}),
+        EstimatorRecord("transformers_encoder", 1, "skxma.encoder:TransformersEncoder", _ENCODER_PARAMETERS, {}),
+        EstimatorRecord(
+            "sentence_transformer_encoder", 1, "skxma.encoder:SentenceTransformerEncoder", _ENCODER_PARAMETERS, {}
+        ),
+    ]
 )
 
 # The encoder is packed apart from the other parameters.

@@ -62,7 +62,7 @@ class Encoders:
         future.result()
 
     def _loaded(self, encoder: Any) -> Future[None]:
-        key = (encoder.model, str(encoder.device), encoder.precision)
+        key = (type(encoder).__name__, encoder.model, str(encoder.device), encoder.precision)
         with self._lock:
             future = self._loading.get(key)
             if future is None or future.done():
@@ -116,6 +116,11 @@ class WatchedEncoder:
         return str(self._encoder.fingerprint)
 
     @property
+    def has_text(self) -> bool:
+        """The encoder's."""
+        return bool(self._encoder.has_text)
+
+    @property
     def logit_scale(self) -> float:
         """The encoder's."""
         return float(self._encoder.logit_scale)
@@ -135,6 +140,16 @@ class WatchedEncoder:
 
     def zero_shot_weights(self, class_names: Sequence[Any], templates: Any = "simple") -> NDArray[np.float32]:
         """Encode names of classes or words, a few at a time."""
+        from skxma._estimators.vocabulary import common_words
+        from skxma.encoder._kept_texts import kept_class_weights
+
+        if tuple(class_names) == common_words():
+            return kept_class_weights(
+                self._encoder, class_names, templates, lambda: self._weights_in_steps(class_names, templates)
+            )
+        return self._weights_in_steps(class_names, templates)
+
+    def _weights_in_steps(self, class_names: Sequence[Any], templates: Any) -> NDArray[np.float32]:
         encoder, n = self._encoder, len(class_names)
         if self._class_names.issuperset(class_names):
             encoder = type(encoder)(**{**encoder.get_params(), "memory": False})

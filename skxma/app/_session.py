@@ -225,7 +225,8 @@ class Session:
         ModelFileError
             It is no model, or one that can't classify images.
         """
-        from skxma import CLIPEncoder, load
+        from skxma import load
+        from skxma.encoder._library_encoders import named_encoder
 
         self._refuse_if_busy()
         try:
@@ -234,11 +235,12 @@ class Session:
             raise ModelFileError(str(error).replace(str(file), name)) from error
         if clf.encoder == "precomputed":
             raise ModelFileError(f"{name} was fitted on embeddings, and can't classify images.")
-        if not isinstance(clf.encoder, (str, CLIPEncoder)):
+        named = isinstance(clf.encoder, str)
+        if not named and named_encoder(clf.encoder) is None:
             raise ModelFileError(f"{name} was fitted with an encoder of its own, which is not in the file.")
         # the machine of the fit may have had other devices
         clf.set_params(device=self.device)
-        if isinstance(clf.encoder, CLIPEncoder):
+        if not named:
             clf.set_params(encoder__device=self.device)
         self.opened = Model(self.gallery.next_number(), clf, file=name)
         return self.opened

@@ -25,6 +25,7 @@ from skxma.benchmark._problem import (
     load_problem,
     make_encoder,
 )
+from skxma.encoder._class_weights import has_text
 
 IMAGENET, CLEAN = "imagenet", "clean"
 
@@ -112,7 +113,7 @@ def halves(problem: Problem) -> Iterator[Problem]:
     names, text = (_by_label(table, labels) for table in (problem.class_names, problem.text_features))
     if names is None and labels.dtype.kind in "UO":
         names = {label: str(label) for label in labels.tolist()}
-    if text is None and (names is None or not hasattr(problem.encoder, "encode_text")):
+    if text is None and (names is None or not has_text(problem.encoder)):
         raise ValueError(f"{problem.name} has no text, by which alone novel classes are known.")
     is_base = np.isin(problem.y, base)
     for half, tested in zip(HALVES, (is_base, ~is_base, np.ones_like(is_base)), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from skxma.store._kept import kept_files
 from skxma.store._resolve import default_folder
 from skxma.store._sqlite import EmbeddingStore
 
@@ -27,12 +28,20 @@ def run(arguments: argparse.Namespace) -> None:
     """Print what a store holds, or clear it and print what was removed."""
     store = EmbeddingStore(default_folder() if arguments.path is None else arguments.path)
     held = store.info()
+    kept = kept_files(store.file.parent)
+    kept_megabytes = sum(path.stat().st_size for path in kept) / 1e6
     if arguments.action == "clear":
         store.clear()
+        for path in kept:
+            path.unlink(missing_ok=True)
         print(f"removed {held['n_embeddings']} embeddings ({held['n_bytes'] / 1e6:.1f} MB) from {held['path']}")
+        if kept:
+            print(f"removed {len(kept)} files of what is computed once ({kept_megabytes:.1f} MB)")
         return
     print(f"file        {held['path']}")
     print(f"embeddings  {held['n_embeddings']}")
     print(f"size        {held['n_bytes'] / 1e6:.1f} MB of {held['max_bytes'] / 1e6:.0f} MB at most")
+    if kept:
+        print(f"once        {len(kept)} files of what every model needs, computed once ({kept_megabytes:.1f} MB)")
     for namespace, number in sorted(held["namespaces"].items()):
         print(f"  {number:8d}  {namespace}")

@@ -8,7 +8,7 @@ import sys
 
 from skxma.cli._info import left_out_line
 from skxma.cli._inputs import image_paths, read_labeled_images
-from skxma.cli._model_files import absolute, place_for, save
+from skxma.cli._model_files import absolute, memory_of, place_for, save
 from skxma.cli._streams import say
 from skxma.cli._words import read_names, templates_of
 
@@ -28,7 +28,7 @@ def run_fit(arguments: argparse.Namespace) -> None:
         absolute(arguments.encoder),
         class_names=names,
         templates=templates_of(arguments) or "simple",
-        memory=arguments.memory,
+        memory=memory_of(arguments),
         device=arguments.device,
         random_state=0,
         verbose=int(sys.stderr.isatty()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,9 +105,18 @@ def explained_for_command_line(path: str) -> Iterator[None]:
 
 def absolute(encoder: str) -> str:
     """Return the name of an encoder with the path of a local folder made absolute, so that it holds anywhere."""
-    if not encoder.startswith(LOCAL_FOLDER):
-        return encoder
-    return f"{LOCAL_FOLDER}{Path(encoder.removeprefix(LOCAL_FOLDER)).expanduser().absolute()}"
+    prefix, colon, place = encoder.partition(":")
+    folder = Path(place).expanduser()
+    # after the name of a library may stand that of a model, too
+    if encoder.startswith(LOCAL_FOLDER) or (colon and folder.is_dir() and _is_library(prefix)):
+        return f"{prefix}:{folder.absolute()}"
+    return encoder
+
+
+def _is_library(prefix: str) -> bool:
+    from skxma.encoder._model_names import LIBRARIES
+
+    return prefix in LIBRARIES
 
 
 def images_classifier(clf: Any, path: str) -> Any:
@@ -136,3 +146,10 @@ def _load_pickle(path: str) -> Any:
         return joblib.load(path)
     except Exception as error:
         raise ValueError(f"{path} is no model of skxma, or a damaged one ({type(error).__name__}: {error}).") from error
+
+
+def memory_of(arguments: argparse.Namespace) -> Any:
+    """Return where embeddings are kept: in this process alone with --no-memory, which None would leave open."""
+    from skxma.store._memory import default_memory_store
+
+    return default_memory_store() if arguments.memory is None else arguments.memory

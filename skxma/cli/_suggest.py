@@ -14,7 +14,7 @@ from typing import Any
 from skxma.benchmark._problem import DEFAULT_ENCODER
 from skxma.cli._help import positive_count
 from skxma.cli._inputs import image_paths
-from skxma.cli._model_files import absolute, explained_for_command_line, load
+from skxma.cli._model_files import absolute, explained_for_command_line, load, memory_of
 from skxma.cli._parsers import add_memory
 from skxma.cli._predict import answers, escape_bytes, skipping_unreadable
 from skxma.cli._streams import say
@@ -88,7 +88,7 @@ def classifier(arguments: argparse.Namespace) -> Any:
 
     encoder = absolute(arguments.encoder or DEFAULT_ENCODER)
     verbose = int(sys.stderr.isatty())
-    return XMAdapterClassifier(encoder, memory=arguments.memory, device=arguments.device or "auto", verbose=verbose)
+    return XMAdapterClassifier(encoder, memory=memory_of(arguments), device=arguments.device or "auto", verbose=verbose)
 
 
 def new_folder(path: str) -> Path:

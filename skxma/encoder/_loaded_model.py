@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from skxma._runtime.warning import warn
 
+# The factor of cosines for a model that states none: CLIP's.
+LOGIT_SCALE = 100.0
 # JPEGs decoded at three times the model's size or more move embeddings less than bf16 does.
 DRAFT_GAP = 3
 
@@ -49,14 +51,16 @@ class LoadedModel:
 
     model: Any
     geometry: Callable[[Image.Image], NDArray[np.uint8]]
-    tokenizer: Callable[[list[str]], Tensor]
+    # None for a model of images alone
+    tokenizer: Callable[[list[str]], Any] | None
     image_size: tuple[int, int]
     mean: Tensor
     std: Tensor
-    # open_clip's names: "resize_mode", "interpolation", "fill_color" and others
+    # of open_clip's models with its names: "resize_mode", "interpolation", "fill_color" and others
     preprocessing: dict[str, Any]
     fingerprint: str
     logit_scale: float
+    logit_bias: float
     n_features: int
     device: torch.device
     dtype: torch.dtype
@@ -80,6 +84,11 @@ class LoadedModel:
             With the fingerprint, which stands for preprocessing too, and the precision.
         """
         return f"{kind}|{self.fingerprint}|{str(self.dtype).removeprefix('torch.')}"
+
+    @property
+    def has_text(self) -> bool:
+        """True if the model has a text tower."""
+        return self.tokenizer is not None
 
     @property
     def min_short_side(self) -> int | None:
@@ -133,25 +142,32 @@ class LoadedModel:
         -------
         features : ndarray of shape (b, n_features)
         """
+        assert self.tokenizer is not None
         tokens = self.tokenizer(list(texts))
         self._warn_of_cuts(texts, tokens)
         rows: NDArray[np.float32] = _unit_rows(self.model.encode_text(tokens.to(self.device))).cpu().numpy()
         return rows
 
-    def _warn_of_cuts(self, texts: Sequence[str], tokens: Tensor) -> None:
-        """Warn of prompts that CLIP's own tokenizer cut; others pad in ways of their own."""
-        end = getattr(self.tokenizer, "eot_token_id", None)
-        encode = getattr(self.tokenizer, "encode", None)
-        if end is None or encode is None:
-            return
-        limit = tokens.shape[1]
-        full = (tokens[:, -1] == end).nonzero().flatten().tolist()
-        cut = [texts[i] for i in full if len(encode(texts[i])) + 2 > limit]
+    def _warn_of_cuts(self, texts: Sequence[str], tokens: Any) -> None:
+        """Warn of prompts that are longer than the model's context, where the tokenizer tells."""
+        find_cut = getattr(self.tokenizer, "find_cut", None)
+        limit, cut = _clip_cuts(self.tokenizer, texts, tokens) if find_cut is None else find_cut(texts)
         if cut:
             warn(
                 f"{len(cut)} prompts are longer than the {limit} tokens that the model reads; the rest of each is "
                 f"ignored, e.g. of {cut[0]!r:.200}. Shorten it, or pass several prompts."
             )
+
+
+def _clip_cuts(tokenizer: Any, texts: Sequence[str], tokens: Any) -> tuple[int, list[str]]:
+    """The context and the prompts that CLIP's own tokenizer cut; others pad in ways of their own."""
+    end = getattr(tokenizer, "eot_token_id", None)
+    encode = getattr(tokenizer, "encode", None)
+    if end is None or encode is None:
+        return 0, []
+    limit = tokens.shape[1]
+    full = (tokens[:, -1] == end).nonzero().flatten().tolist()
+    return limit, [texts[i] for i in full if len(encode(texts[i])) + 2 > limit]
 
 
 def standardize(batch: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 
 from skxma._runtime.forks import register_after_fork
 from skxma.encoder._loaded_model import LoadedModel
+from skxma.encoder._loading import prepare
 from skxma.encoder._model_names import find_source
-from skxma.encoder._open_clip import _prepare
 
 # Bounded, for each may take gigabytes: two hold a model and the one it is compared with.
 MAX_LOADED = 2
@@ -28,7 +28,8 @@ def load(
     Parameters
     ----------
     model : str
-        "name/tag" of open_clip's registry, "hf-hub:org/name", "local-dir:/path", "photo" or "tiny".
+        "name/tag" of open_clip's registry, "hf-hub:org/name", "local-dir:/path", "photo", "tiny", or a library's name
+        and a model of it, as `CLIPEncoder` takes them.
     device : torch.device
         Where it is to run.
     precision : {"fp32", "bf16", "fp16"}
@@ -51,12 +52,12 @@ def load(
         If the weights can't be had or don't fit.
     """
     source = find_source(model)
-    key = (source.identity or source.name, str(device), precision, cache_dir)
+    key = (source.library, source.identity or source.name, str(device), precision, cache_dir)
     with _loading:
         if key in _loaded:
             _loaded.move_to_end(key)
             return _loaded[key]
-        made = _prepare(source, device, precision, cache_dir, local_files_only)
+        made = prepare(source, device, precision, cache_dir, local_files_only)
         _loaded[key] = made
         while len(_loaded) > MAX_LOADED:
             _loaded.popitem(last=False)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
-from skxma.encoder._checkpoints import TINY_FOLDER, identify_folder
+from skxma.encoder import _timm
+from skxma.encoder._checkpoints import TINY_FOLDER, identify_files, identify_folder
 from skxma.encoder._open_clip import _open_clip
 from skxma.encoder._source import Source
-from skxma.errors import EncoderNotFoundError
+from skxma.errors import EncoderNotFoundError, WeightsError
+
+LIBRARIES = ("timm", "transformers", "sentence-transformers")
 
 
 def find_source(model: str) -> Source:
@@ -39,11 +42,50 @@ def find_source(model: str) -> Source:
         return Source(model, identity=identify_folder(Path(model.removeprefix("local-dir:")), model))
     if model.startswith("hf-hub:"):
         return Source(model, repo=model.removeprefix("hf-hub:"))
+    library = library_of(model)
+    if library is not None:
+        return _find_in_library(model, library, model.removeprefix(f"{library}:"))
     architecture, _, tag = model.partition("/")
     pretrained = _open_clip().pretrained
     if pretrained.get_pretrained_cfg(architecture, tag):
         return Source(model, architecture=architecture, tag=tag)
     raise EncoderNotFoundError(_suggest(model, architecture, tag))
+
+
+def library_of(model: str) -> str | None:
+    """Return the library that a model's name begins with; None for open_clip's.
+
+    Parameters
+    ----------
+    model : str
+        As in `find_source`.
+
+    Returns
+    -------
+    library : str or None
+        One of `LIBRARIES`.
+    """
+    prefix, colon, _ = model.partition(":")
+    return prefix if colon and prefix in LIBRARIES else None
+
+
+def _find_in_library(model: str, library: str, name: str) -> Source:
+    """Parse a name of timm, transformers or sentence-transformers: a folder, a repository, or timm's own."""
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return Source(model, identity=identify_files(folder), library=library)
+    looks_like_a_path = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
+    if looks_like_a_path:
+        raise WeightsError(f"The encoder {model!r}: no such folder: {str(folder)!r} (looked from {str(Path.cwd())!r}).")
+    if library == "timm" and "/" not in name:
+        _timm.check_name(model, name)
+        return Source(model, architecture=name, library=library)
+    if not name or name.count("/") != 1 or not all(name.split("/")):
+        raise EncoderNotFoundError(
+            f"The encoder {model!r} names neither a repository of the hub, {library}:organization/name, nor a folder "
+            f"that exists, {library}:/path/to/folder."
+        )
+    return Source(model, repo=name, library=library)
 
 
 def _suggest(model: str, architecture: str, tag: str) -> str:
@@ -71,5 +113,5 @@ def _suggest(model: str, architecture: str, tag: str) -> str:
     repo = f"hf-hub:{model}" if tag else "hf-hub:organization/name"
     return (
         f"The encoder {model!r} is unknown{hint} Other names: 'architecture/tag' of open_clip.list_pretrained(), "
-        f"{repo!r}, {where!r}, 'photo', 'tiny'."
+        f"{repo!r}, {where!r}, 'timm:NAME', 'transformers:NAME', 'sentence-transformers:NAME', 'photo', 'tiny'."
     )

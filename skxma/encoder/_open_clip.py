@@ -1,73 +1,67 @@
-"""The one module that speaks to open_clip: a model's name becomes a loaded, frozen, cached model."""
+"""The one module that speaks to open_clip: a model's name becomes a model with its preprocessing and tokenizer."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from skxma._runtime.device import PRECISIONS
 from skxma._runtime.optional import require
+from skxma.encoder._built_model import BuiltModel, bias_of, scale_of
 from skxma.encoder._checkpoints import CONFIG_NAME, fetch_checkpoint, fetch_file, fetch_folder
-from skxma.encoder._loaded_model import LoadedModel
+from skxma.encoder._loaded_model import LOGIT_SCALE
+from skxma.encoder._offline import loading_error
 from skxma.encoder._photo import make_photo
 from skxma.encoder._preprocessing import make_geometry
 from skxma.encoder._source import Source
 from skxma.encoder._torchvision_compat import ensure_importable
 from skxma.errors import MissingDependencyError, WeightsError
 
-_N_SAMPLED = 1024
-_N_STEM_CONVOLUTIONS = 4
-_FIRST_BATCH = {"cuda": 256, "mps": 64}
 
+def build(source: Source, cache_dir: str | None, local_files_only: bool) -> BuiltModel:
+    """Build a CLIP of open_clip, or one with its interface.
 
-def _prepare(
-    source: Source, device: torch.device, precision: str, cache_dir: str | None, local_files_only: bool
-) -> LoadedModel:
-    with _quiet_root_logger(), _hub_offline(local_files_only):
+    Parameters
+    ----------
+    source : Source
+    cache_dir : str or None
+        The hub's cache folder.
+    local_files_only : bool
+        Whether to refuse to download.
+
+    Returns
+    -------
+    built : BuiltModel
+
+    Raises
+    ------
+    WeightsError
+        If the weights can't be had or don't fit.
+    """
+    with _quiet_root_logger():
         model, tokenizer = _create(source, cache_dir, local_files_only)
         transforms = _open_clip().transform
         preprocessing = dict(model.visual.preprocess_cfg)
         transform = transforms.image_transform_v2(transforms.PreprocessCfg(**preprocessing), is_train=False)
-    model.eval().requires_grad_(False)
-    # read before the weights lose digits, so that it is one and the same for every device and precision
-    fingerprint = _fingerprint(model, preprocessing, tokenizer)
-    logit_scale = float(model.logit_scale.exp().reshape(-1)[0])
-    channels_last = _is_convolutional(model.visual)
-    dtype = PRECISIONS[precision]
-    model.to(device=device, dtype=dtype)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.float()  # its running statistics need their digits
-    if channels_last:
-        model.visual.to(memory_format=torch.channels_last)
     size = preprocessing["size"]
-    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    loaded = LoadedModel(
+    return BuiltModel(
         model=model,
-        geometry=make_geometry(transform, exact=dtype == torch.float32),
         tokenizer=tokenizer,
-        image_size=(height, width),
-        mean=torch.tensor(preprocessing["mean"], device=device).reshape(1, 3, 1, 1),
-        std=torch.tensor(preprocessing["std"], device=device).reshape(1, 3, 1, 1),
         preprocessing=preprocessing,
-        fingerprint=fingerprint,
-        logit_scale=logit_scale,
-        n_features=0,
-        device=device,
-        dtype=dtype,
-        channels_last=channels_last,
-        max_batch=_FIRST_BATCH.get(device.type, 32),
+        image_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+        mean=tuple(preprocessing["mean"]),
+        std=tuple(preprocessing["std"]),
+        make_geometry=partial(make_geometry, transform),
+        logit_scale=scale_of(model, LOGIT_SCALE),
+        logit_bias=bias_of(model),
+        recipe=getattr(model, "recipe", ()),
     )
-    loaded.n_features = loaded.embed_texts(["a"]).shape[1]
-    return loaded
 
 
 def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tuple[Any, Callable[[list[str]], Tensor]]:
@@ -111,11 +105,7 @@ def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tu
     except Exception as error:  # unlike keys or shapes, a damaged file, a configuration that builds no model
         if "transformers" in str(error):
             require("transformers", what=f"The encoder {source.name!r}")
-        raise WeightsError(
-            f"The encoder {source.name!r} could not be loaded: its weights are damaged or don't fit its configuration "
-            f"({type(error).__name__}: {error!s:.600}). Delete the files and fetch them anew, or correct the "
-            "configuration."
-        ) from error
+        raise loading_error(source.name, error) from error
     return model, tokenizer
 
 
@@ -155,45 +145,6 @@ def _quiet_root_logger() -> Iterator[None]:
         yield
     finally:
         logging.root.removeHandler(guard)
-
-
-@contextmanager
-def _hub_offline(local_files_only: bool) -> Iterator[None]:
-    """Keep open_clip's own look-ups (a text tower's configuration, a tokenizer) off the network."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or local_files_only
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _is_convolutional(visual: nn.Module) -> bool:
-    """Tell a convolutional trunk from a transformer, whose only convolutions are the few of its stem."""
-    return sum(isinstance(module, nn.Conv2d) for module in visual.modules()) > _N_STEM_CONVOLUTIONS
-
-
-def _fingerprint(model: nn.Module, preprocessing: dict[str, Any], tokenizer: object) -> str:
-    """Digest what decides the embeddings: the family, the weights (a sample of each), preprocessing and tokenizer."""
-    about = {
-        "family": type(model).__name__,
-        "quick_gelu": any(type(module).__name__ == "QuickGELU" for module in model.modules()),
-        "preprocessing": {key: _plain(value) for key, value in preprocessing.items()},
-        "tokenizer": [type(tokenizer).__name__, getattr(tokenizer, "context_length", None)],
-    }
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, values in sorted(model.state_dict().items()):
-        flat = values.reshape(-1)
-        sample = flat[:: max(1, flat.numel() // _N_SAMPLED)][:_N_SAMPLED]
-        digest.update(f"{name}{tuple(values.shape)}".encode())
-        digest.update(sample.to(torch.float32).numpy().astype("<f4").tobytes())
-    return f"clip-{digest.hexdigest()[:32]}"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, (tuple, list)) else value
 
 
 def _open_clip() -> Any:

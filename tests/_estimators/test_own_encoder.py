@@ -203,3 +203,14 @@ def test_tensors_of_any_kind_are_taken(emoji):
     found, wanted = (classifier(encoder).fit(X, y) for encoder in (Tensors(), Own()))
     # bfloat16 has three digits
     np.testing.assert_allclose(found.zero_shot(X), wanted.zero_shot(X), atol=0.1)
+
+
+def test_an_object_that_encodes_images_alone_serves_a_classifier():
+    class ImagesAlone:
+        def encode_image(self, images):
+            return np.stack([np.asarray(image, dtype=np.float32).mean(axis=(0, 1)) for image in images])
+
+    red, blue = (np.full((8, 8, 3), color, dtype=np.uint8) for color in ((200, 10, 10), (10, 10, 200)))
+    clf = XMAdapterClassifier(ImagesAlone()).fit([red, blue], ["red", "blue"])
+    assert clf.predict([blue, red]).tolist() == ["blue", "red"]
+    np.testing.assert_allclose(clf.zero_shot([red]).sum(), 1)

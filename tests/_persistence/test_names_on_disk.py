@@ -11,11 +11,11 @@ import pytest
 from problems import make_problem
 
 import skxma
-from skxma import CLIPEncoder, XMAdapterClassifier, baselines
+from skxma import XMAdapterClassifier, baselines, encoder
 from skxma._calibrated.model import CalibratedModel
 from skxma._paper.model import PaperModel
 from skxma._persistence import format_1, model_file, names_on_disk
-from skxma._persistence.names_on_disk import CLIP_ENCODER, ESTIMATORS, RECORDS
+from skxma._persistence.names_on_disk import ENCODERS, ESTIMATORS, RECORDS
 from skxma._persistence.packing import Unpacker
 from skxma._persistence.record import type_on_disk
 from skxma._semi_supervised.model import PooledModel
@@ -28,7 +28,8 @@ PUBLIC = [XMAdapterClassifier, *(getattr(baselines, name) for name in baselines.
 
 
 def estimator_class(record):
-    return {cls.__name__: cls for cls in [*PUBLIC, CLIPEncoder]}[record.path.partition(":")[2]]
+    classes = [*PUBLIC, *(getattr(encoder, record.path.partition(":")[2]) for record in ENCODERS.values())]
+    return {cls.__name__: cls for cls in classes}[record.path.partition(":")[2]]
 
 
 def dataclasses_of(*hints):
@@ -58,7 +59,7 @@ def test_every_field_of_a_record_has_a_name_on_disk(record):
     assert sorted(record.fields.values()) == sorted(field.name for field in fields(record.cls) if field.init)
 
 
-@pytest.mark.parametrize("record", [CLIP_ENCODER, *ESTIMATORS.values()], ids=lambda record: record.name)
+@pytest.mark.parametrize("record", [*ENCODERS.values(), *ESTIMATORS.values()], ids=lambda record: record.name)
 def test_every_parameter_of_an_estimator_has_a_name_on_disk(record):
     parameters = set(estimator_class(record)._get_param_names()) - {"encoder"}
     assert sorted(record.parameters.values()) == sorted(parameters)

@@ -136,11 +136,11 @@ def test_transformers_are_asked_for_before_weights_are_read(hide, monkeypatch, t
 def optional_packages():
     """What no plain installation brings, by the extras for users."""
     extras = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    for extra in ("plot", "secure", "app", "dask", "onnx", "photo"):
+    for extra in ("plot", "secure", "app", "dask", "onnx", "photo", "transformers", "sentence-transformers"):
         names = (re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra])
         # an extra may ask for a later release of what every installation has
         yield from ((name, extra) for name in names if name != "torch")
-    yield from ((name, None) for name in ("transformers", "pandas", "werkzeug"))
+    yield from ((name, None) for name in ("pandas", "werkzeug"))
 
 
 @pytest.mark.skipif(not PROJECT.is_file(), reason="the repository is not beside the tests")

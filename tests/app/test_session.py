@@ -6,6 +6,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from small_models import write_timm
 from uploads import EMOJI, LONG_NAME, files
 
 import skxma.app._gallery as gallery_module
@@ -78,6 +79,18 @@ def test_an_answer_comes_with_its_evidence(session):
     assert answer.retrieved[0].image_affinity > answer.retrieved[-1].image_affinity
     assert answer.is_unknown is False
     assert asked.known_as is None
+
+
+def test_an_encoder_of_images_alone_serves_the_page(tmp_path):
+    session = fill(Session(f"timm:{write_timm(tmp_path)}"))
+    try:
+        fitted = fit(session)
+        assert fitted.classifier.model_.text_cache is None
+        assert {score.label for score in ask(session).answer.scores} == {"fox", "bear", "poodle"}
+        (tmp_path / "saved.skxma").write_bytes(session.saved_model())
+        assert session.open_model("saved.skxma", tmp_path / "saved.skxma").classifier.encoder == f"timm:{tmp_path}"
+    finally:
+        session.close()
 
 
 def test_an_image_like_none_of_the_classes_is_recognized(session):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_models import write_timm
 
 from skxma import EmbeddingStore
 from skxma.cli._predict import write
@@ -326,3 +327,13 @@ def test_the_cache_is_shown_and_cleared(tmp_path, capsys):
     assert main(["cache", "clear", "--path", str(tmp_path)]) == 0
     assert "removed 2 embeddings" in capsys.readouterr().out
     assert store.info()["n_embeddings"] == 0
+
+
+def test_an_encoder_of_another_library_is_fitted_and_saved_by_its_name(folder, tmp_path, monkeypatch, capsys):
+    encoder, target = f"timm:{write_timm(tmp_path / 'timm')}", str(tmp_path / "m.skxma")
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", str(folder / "pics"), "--model", target, "--encoder", "timm:./timm"]) == 0
+    assert main(["info", target]) == 0
+    assert f"{encoder} (clip-" in capsys.readouterr().out
+    assert main(["fit", str(folder / "pics"), "--model", target, "--encoder", "timm:resnet5o", "--force"]) == 1
+    assert "did you mean timm:resnet50" in capsys.readouterr().err

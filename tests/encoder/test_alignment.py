@@ -34,3 +34,9 @@ def test_the_scale_is_small_where_texts_are_noise(linear_world):
     vectors, texts, _ = linear_world
     noise = np.random.default_rng(2).standard_normal(texts.shape).astype(np.float32)
     assert align(vectors, noise, 10).scale < align(vectors, texts, 10).scale
+
+
+def test_directions_have_a_sign_of_their_own(linear_world):
+    vectors, texts, _ = linear_world
+    directions = align(vectors, texts, 10).directions
+    assert (directions[np.abs(directions).argmax(axis=0), np.arange(10)] > 0).all()

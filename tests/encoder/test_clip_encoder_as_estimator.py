@@ -66,8 +66,8 @@ def test_changed_weights_are_loaded_anew(tmp_path):
 def test_threads_load_once_and_agree(random_model, image_files, monkeypatch):
     clear_models()
     prepared = []
-    prepare = _model_cache._prepare
-    monkeypatch.setattr(_model_cache, "_prepare", lambda *args: prepared.append(args) or prepare(*args))
+    prepare = _model_cache.prepare
+    monkeypatch.setattr(_model_cache, "prepare", lambda *args: prepared.append(args) or prepare(*args))
     encoder = CLIPEncoder(random_model, precision="fp32", memory=False)
     results: dict[int, np.ndarray] = {}
 

@@ -5,7 +5,8 @@ import pytest
 from sklearn.datasets import load_sample_images
 
 from skxma import XMAdapterClassifier
-from skxma.encoder import _photo
+from skxma.encoder import _photo, clear_models
+from skxma.encoder._alignment import Alignment
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.errors import EncoderNotFoundError, MissingDependencyError, WeightsError
 
@@ -70,3 +71,23 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_a_misspelled_name_is_corrected():
     with pytest.raises(EncoderNotFoundError, match="did you mean 'photo'"):
         CLIPEncoder("photos").encode_text(["a cat"])
+
+
+def test_its_fingerprint_is_that_of_the_packages_and_the_recipe(encoder, monkeypatch):
+    before = encoder.fingerprint
+    clear_models()
+    assert encoder.fingerprint == before
+    model = encoder._load().model
+    arrays = {name: getattr(model, name).numpy() for name in ("to_text", "class_texts", "text_mean", "directions")}
+    clear_models()
+    monkeypatch.setattr(_photo, "_align_once", lambda *_: Alignment(**arrays, scale=10.0))
+    monkeypatch.setattr(_photo, "_RECIPE", "another")
+    assert encoder.fingerprint != before
+    clear_models()
+
+
+def test_the_alignment_is_made_once_per_machine(encoder, monkeypatch):
+    before = np.asarray(encoder.encode_text(["a cat"]))
+    clear_models()
+    monkeypatch.setattr(_photo, "align", lambda *_: pytest.fail("aligned again"))
+    np.testing.assert_array_equal(encoder.encode_text(["a cat"]), before)
