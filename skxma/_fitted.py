@@ -88,6 +88,9 @@ class LeftOutPredictions:
         Open-set scores of the N' samples in use, at the nodes where the own class is simulated.
     node_weights : ndarray of shape (Q,)
     logits : ndarray of shape (N, C)
+        Of some samples only where `rows` is given.
+    rows : ndarray of shape (n,) or None
+        The samples whose logits there are; None for all.
     """
 
     label: Integers
@@ -95,6 +98,7 @@ class LeftOutPredictions:
     open_set: Floats
     node_weights: Floats
     logits: Floats
+    rows: Integers | None = None
 
     @classmethod
     def from_logits(cls, logits: Tensor, open_set: Tensor, node_weights: Tensor) -> LeftOutPredictions:

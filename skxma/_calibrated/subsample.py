@@ -82,7 +82,9 @@ def extend_to_all(
         model=replace(model, image_cache=cache),
         hardness=predictions.hardness,
         label_noise=predictions.label_noise,
-        left_out=replace(left_out, label=predictions.label, probability=predictions.probability),
+        left_out=replace(
+            left_out, label=predictions.label, probability=predictions.probability, rows=np.flatnonzero(chosen)
+        ),
     )
 
 

@@ -6,7 +6,7 @@ import copy
 import os
 import tempfile
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
@@ -21,6 +21,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skxma._estimators import conformal as sets
 from skxma._estimators.class_prior import ClassPrior, base_frequencies
 from skxma._estimators.embedding_input import (
     PRECOMPUTED,
@@ -33,7 +34,7 @@ from skxma._estimators.pool_learning import KEPT_POOL, KEPT_POOL_PER_CLASS
 from skxma._estimators.sample_names import names_of, names_with, names_without
 from skxma._estimators.scoring import Scoring, score, settle_ties, softmax
 from skxma._estimators.support_set import SupportSet, check_one_label_each, sample_groups, sample_weights
-from skxma._estimators.task import Task
+from skxma._estimators.task import Task, class_mean_directions
 from skxma._labels import (
     ClassTable,
     announced_classes,
@@ -53,9 +54,9 @@ from skxma._runtime.doc_links import doc_link_parameters, doc_link_template
 from skxma._runtime.threads import limit_blas_threads, limit_torch_threads
 from skxma._semi_supervised.pool import Pool
 from skxma._sklearn_compat import CallbackSupportMixin, HasMethods, Interval, StrOptions, num_samples
-from skxma._statistics import class_means, zero_shot_cosines
+from skxma._statistics import Calibration, prediction_sets, zero_shot_cosines
 from skxma.caches import Floats, ImageCache
-from skxma.embeddings import unit_rows
+from skxma.inspection._model_report import ModelReport, model_report
 
 DOUBLE_ENTRIES = 2**16
 FIT_PASSES = 1000
@@ -80,6 +81,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
     image_cache_: ImageCache
     text_features_: Floats
     encoder_logit_scale_: float
+    calibration_: Calibration
+    fold_fits_: list[dict[str, Any]]
     compute_dtype_: str
     n_features_in_: int
     encoder_fingerprint_: str | None
@@ -92,6 +95,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         "templates": [str, "array-like"],
         "text_features": ["array-like", dict, None],
         "n_views": [Interval(Integral, 1, None, closed="left")],
+        "conformal": [StrOptions({"cross"}), None],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", *PRECISIONS})],
         "memory": "no_validation",
@@ -109,6 +113,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         templates: Any = "simple",
         text_features: Any = None,
         n_views: int = 1,
+        conformal: str | None = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -120,6 +125,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         self.templates = templates
         self.text_features = text_features
         self.n_views = n_views
+        self.conformal = conformal
         self.device = device
         self.precision = precision
         self.memory = memory
@@ -166,7 +172,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             An image that cannot be read; the message names it.
         """
         with self._first_task(X, y, sample_weight, groups) as task:
-            task.fitted.update(self._fit_support(task))
+            task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -196,7 +202,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """
         prepare = self._grown_task if hasattr(self, "classes_") else self._first_task
         with prepare(X, y, sample_weight, groups, classes) as task:
-            task.fitted.update(self._fit_support(task))
+            task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
     def drop(self, classes: Any) -> Self:
@@ -220,7 +226,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             A class that the model does not know, or too few that would stay.
         """
         with self._reduced_task(classes) as task:
-            task.fitted.update(self._fit_support(task))
+            task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
     def predict(self, X: Any, class_prior: Any = None) -> NDArray[Any]:
@@ -298,6 +304,80 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         prior = self._class_prior(class_prior)
         return softmax(self._apply_prior(self._predict_logits(X), prior))
 
+    def predict_set(
+        self,
+        X: Any,
+        confidence_level: Any = 0.9,
+        *,
+        allow_empty: bool = False,
+        class_conditional: bool = False,
+    ) -> NDArray[np.bool_]:
+        """Sets of classes, which hold the right class with a given confidence.
+
+        Where the labeled images and the new one are drawn alike (exchangeable), the set of a new image misses its class
+        in a share of at most ``1 - confidence_level`` of all draws with ``conformal="full"``; of at most twice that and
+        a little with "cross", and in practice of that; with "loo" nothing is proved for so few images. It is a promise
+        for the mean over images and support sets: not for each class, unless `class_conditional`, and not for images of
+        another kind.
+
+        Parameters
+        ----------
+        X : sequence of images, or array-like of shape (n_samples, n_features)
+            As in `fit`.
+        confidence_level : float or array-like of shape (n_levels,), default=0.9
+            In (0, 1).
+        allow_empty : bool, default=False
+            Whether a set may be empty, which tells that an image is like none of the classes. With False such a set
+            gets the likeliest class; the sets then hold the right class more often.
+        class_conditional : bool, default=False
+            Whether the level is to hold among the images of each class. Every class then needs the labeled images that
+            the level needs: 9 for 0.9, 19 for 0.95.
+
+        Returns
+        -------
+        sets : bool ndarray of shape (n_samples, n_classes), or (n_samples, n_classes, n_levels) for several levels
+            In the order of `classes_`. A class without labeled images may be in a set, but the level holds for images
+            of the other classes alone.
+
+        Raises
+        ------
+        ValueError
+            A level that so few labeled images cannot give, with the number that it needs; or a model that keeps
+            nothing to calibrate sets by.
+        """
+        check_is_fitted(self)
+        levels = sets.check_levels(confidence_level)
+        sets.check_support(self, levels, class_conditional)
+        p_values = self.predict_p(X, class_conditional=class_conditional)
+        found = prediction_sets(p_values, levels, allow_empty)
+        return found[:, :, 0] if np.ndim(confidence_level) == 0 else found
+
+    def predict_p(self, X: Any, *, class_conditional: bool = False) -> NDArray[np.float64]:
+        """Conformal p-value of each class: the share of labeled images that fit their class no better.
+
+        The set of a level holds the classes whose p-value exceeds one minus the level.
+
+        Parameters
+        ----------
+        X : sequence of images, or array-like of shape (n_samples, n_features)
+            As in `fit`.
+        class_conditional : bool, default=False
+            Whether a class is compared with its own labeled images alone.
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`; at least ``1 / (N + 1)`` for N labeled images.
+
+        Raises
+        ------
+        ValueError
+            A model that keeps nothing to calibrate sets by.
+        """
+        check_is_fitted(self)
+        sets.check_calibrated(self)
+        return self._p_values(self._embed(X), class_conditional)
+
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Logits of each class.
 
@@ -346,6 +426,28 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         embeddings : ndarray of shape (n_samples, n_features), float32
         """
         return self._embed(X)
+
+    def report(self, images: Any = None, *, suggested: Sequence[str] = ()) -> ModelReport:
+        """One page about the fitted model that can be acted on.
+
+        The accuracy to expect with its interval, calibration, classes that are confused, doubtful labels,
+        near-duplicates, outliers, classes with too few images, and what to label next, all from the support images
+        alone.
+
+        Parameters
+        ----------
+        images : sequence of images, optional
+            What was given to `fit`, for the page to show. By default the files whose paths the model has kept in
+            `sample_names_`, where they are still there.
+        suggested : sequence of str, default=()
+            Paths of images without labels that are worth one, as :func:`skxma.active.suggest` finds them.
+
+        Returns
+        -------
+        report : ModelReport
+            ``print(report)``, or ``report.save("birds.html")``.
+        """
+        return model_report(self, images, suggested)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted classifier to a file that `skxma.load` reads: arrays and JSON, nothing that can be run.
@@ -481,6 +583,16 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             yield task
 
     @contextmanager
+    def _kept_task(self) -> Iterator[Task]:
+        """The task of a fitted classifier's labeled samples."""
+        support = SupportSet.from_fitted(self)
+        table = self._resolve_classes(support.labels, support.weights, None, known=self.classes_)
+        if hasattr(self, "dropped_classes_"):
+            table = table.without(self.dropped_classes_)
+        with self._task(EmbeddingInput.of(self), support, table, {}, FitTask()) as task:
+            yield task
+
+    @contextmanager
     def _reduced_task(self, classes: Any) -> Iterator[Task]:
         """The task of a fitted classifier's samples without those of some classes."""
         check_is_fitted(self)
@@ -569,6 +681,11 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
                 callback_task=learning,
             )
 
+    def _cross_fit(self, task: Task) -> dict[str, Any]:
+        """The fitted attributes of sets that are calibrated by folds, or none."""
+        # a warm start would know the samples that are left out
+        return sets.cross_fit(_without_fitted(self), task) if self.conformal == "cross" else {}
+
     def _set_fitted(self, fitted: dict[str, Any]) -> Self:
         """Replace all fitted attributes, in one assignment: an interrupt finds the old ones or the new ones."""
         self.__dict__ = {**vars(_without_fitted(self)), **fitted}
@@ -629,6 +746,20 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """Class frequencies (C,) for which the logits hold."""
         return base_frequencies(self.image_cache_, self.learns_frequencies)
 
+    def _p_values(self, features: Floats, class_conditional: bool) -> NDArray[np.float64]:
+        """Conformal p-values (n, C) of embeddings (n, D)."""
+        scores = [sets.scores_by(model, features) for model in self._left_out_models()]
+        return self.calibration_.p_values(scores, class_conditional)
+
+    def _fitted_as(self, fitted: dict[str, Any]) -> Self:
+        """A classifier with these parameters and some fitted attributes."""
+        made: Self = _with_attributes(self, {**vars(_without_fitted(self)), **fitted})
+        return made
+
+    def _left_out_models(self) -> list[Any]:
+        """The models by which the calibration scores were made: that of each fold."""
+        return [self._fitted_as(fold) for fold in self.fold_fits_]
+
     def _score(self, X: Any, make_scorer: Callable[[Tensor], Scoring]) -> NDArray[np.float64]:
         """Scores (n, k) of new images as float64."""
         features = self._embed(X)
@@ -685,9 +816,3 @@ def _without_fitted(estimator: Any) -> Any:
     """A shallow copy that is not fitted."""
     fitted = [name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")]
     return _with_attributes(estimator, {name: value for name, value in vars(estimator).items() if name not in fitted})
-
-
-def class_mean_directions(cache: ImageCache) -> Floats:
-    """L2-normalized class means (C, D), which stand for the text where there is none."""
-    keys, labels, weights = map(torch.as_tensor, (cache.keys, cache.labels, cache.weights))
-    return unit_rows(class_means(keys, labels, weights, cache.n_classes)[0].numpy())

@@ -43,6 +43,7 @@ class CalibratedEvidence:
     learns_from_pool: bool = True
 
     name: ClassVar[str] = "calibrated"
+    leaves_out: ClassVar[bool] = True
     learns_frequencies: ClassVar[bool] = False
     unread: ClassVar[tuple[str, ...]] = ("text_dim", "learning_rate", "weight_decay", "batch_size")
 
@@ -99,6 +100,7 @@ class PaperEvidence:
     indexed: bool
 
     name: ClassVar[str] = "paper"
+    leaves_out: ClassVar[bool] = False
     unread: ClassVar[tuple[str, ...]] = ("vocabulary",)
     learns_from_pool: ClassVar[bool] = False
     learns_frequencies: ClassVar[bool] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from skxma._estimators.embedding_input import EmbeddingInput
 from skxma._estimators.support_set import SupportSet
 from skxma._runtime.callbacks import FitTask
 from skxma._semi_supervised.pool import Pool
+from skxma._statistics import class_means
 from skxma.caches import Floats, ImageCache, Integers
+from skxma.embeddings import unit_rows
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,38 @@ class Task:
     def per_sample(self, of_keys: NDArray[Any]) -> NDArray[Any]:
         """Values of the keys (N,) for the samples (n_samples,); 0 for a sample that became no key."""
         return np.where(self.position >= 0, of_keys[np.maximum(self.position, 0)], of_keys.dtype.type(0))
+
+    def without(self, left_out: NDArray[np.bool_]) -> Task:
+        """The task without the samples of some keys (N,); their classes stay, and no callback watches it."""
+        cache = self.cache.keep(~left_out)
+        place = np.where(left_out, -1, np.cumsum(~left_out) - 1)
+        position = np.where(self.position >= 0, place[np.maximum(self.position, 0)], -1)
+        support = replace(self.support, weights=np.where(position < 0, 0.0, self.support.labeled_weights))
+        if support.unlabeled is not None:
+            support = replace(support, weights=np.where(support.unlabeled, self.support.weights, support.weights))
+        text_features = class_mean_directions(cache) if self.text is None else self.text_features
+        fitted = {
+            **self.fitted,
+            "image_cache_": cache,
+            "sample_position_": position,
+            "sample_weight_": support.weights[position >= 0],
+            "text_features_": text_features,
+        }
+        return replace(
+            self,
+            cache=cache,
+            text_features=text_features,
+            support=support,
+            position=position,
+            fitted=fitted,
+            callback_task=FitTask(),
+        )
+
+
+def class_mean_directions(cache: ImageCache) -> Floats:
+    """L2-normalized class means (C, D), which stand for the text where there is none."""
+    keys, labels, weights = map(torch.as_tensor, (cache.keys, cache.labels, cache.weights))
+    return unit_rows(class_means(keys, labels, weights, cache.n_classes)[0].numpy())
 
 
 def draw_seed(random_state: Any) -> int:

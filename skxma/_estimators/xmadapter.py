@@ -15,6 +15,7 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.class_prior import base_frequencies
+from skxma._estimators.conformal import full_p_values, left_out_calibration
 from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvidence
 from skxma._estimators.pool_learning import fit_pool, label_pool
 from skxma._estimators.rejection import RejectionRule
@@ -106,6 +107,13 @@ class XMAdapterClassifier(BaseFewShotClassifier):
 
     n_views : int, default=1
         Number of augmented views of each support image; their mean embedding is its key.
+
+    conformal : {"loo", "cross", "full"} or None, default="loo"
+        Calibration of the sets of `predict_set`. "loo" takes the left-out predictions that every fit makes: it costs
+        nothing, and nothing is proved for it. "cross" fits once more for each of five folds; a set of level 1 − α is
+        then proved to miss its class in no more than 2α of all draws and a little, and in practice α. "full" fits once
+        per image and class when sets are asked for, and is exact: no more than α. None keeps nothing. Read by
+        `predict_set` and `predict_p` only; ``evidence="paper"`` needs "cross".
 
     retrieval : {"auto", "exact", "top"}, default="auto"
         Keys that a prediction reads. "exact" reads all; "top" reads those nearest to the query, a sample of the others,
@@ -233,6 +241,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
         "retrieval": [StrOptions({"auto", "exact", "top"})],
+        "conformal": [StrOptions({"loo", "cross", "full"}), None],
         "random_state": ["random_state"],
         "false_rejection_rate": [Interval(Real, 0, 1, closed="neither"), None],
         "unknown_label": [str, Integral, Real, None],
@@ -257,6 +266,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         hard_sample_weight: float = 0.3,
         n_epochs: int = 20,
         n_views: int = 1,
+        conformal: str | None = "loo",
         retrieval: str = "auto",
         warm_start: bool = False,
         text_dim: int | None = None,
@@ -275,6 +285,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             templates=templates,
             text_features=text_features,
             n_views=n_views,
+            conformal=conformal,
             device=device,
             precision=precision,
             memory=memory,
@@ -397,6 +408,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             "noise_rate_": report.noise_rate,
             "loss_curve_": report.loss_curve,
         }
+        if self.conformal == "loo" and evidence.leaves_out:
+            fitted["calibration_"] = left_out_calibration(task.cache, report.left_out)
         if task.support.unlabeled is not None:
             soft_labels, n_used = label_pool(task, model, pool)
             label[task.support.unlabeled] = task.classes[soft_labels.argmax(1)]
@@ -407,6 +420,21 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     def _evidence(self, task: Task) -> CalibratedEvidence | PaperEvidence:
         return EVIDENCES[self.evidence].of(self, task)
 
+    def _p_values(self, features: Floats, class_conditional: bool) -> NDArray[np.float64]:
+        if self.conformal != "full":
+            return super()._p_values(features, class_conditional)
+        with self._kept_task() as task:
+            evidence = self._evidence(task)
+            assert isinstance(evidence, CalibratedEvidence)
+            return full_p_values(task, evidence.refit(task), features, class_conditional)
+
+    def _left_out_models(self) -> list[Any]:
+        if hasattr(self, "fold_fits_"):
+            return super()._left_out_models()
+        # the left-out scores know nothing of a pool
+        model = self.model_.without_pool()
+        return [self._fitted_as({**vars(self), "model_": model, "image_cache_": model.image_cache})]
+
     def _base_frequencies(self) -> NDArray[np.float64]:
         return base_frequencies(self.image_cache_, EVIDENCES[self.evidence].learns_frequencies)
 
@@ -414,6 +442,11 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         return self.n_epochs if self.evidence == "paper" else 0
 
     def _check_parameters(self) -> None:
+        if self.conformal == "full" and self.evidence == "paper":
+            raise ValueError(
+                "conformal='full' compares left-out scores, and evidence='paper' sees every sample; pass "
+                "conformal='cross'."
+            )
         defaults = inspect.signature(type(self)).parameters
         unread = []
         for name in EVIDENCES[self.evidence].unread:

@@ -13,6 +13,7 @@ from skxma._labels import without_index
 from skxma._persistence.names_on_disk import ENCODERS, ESTIMATORS, RECORDS
 from skxma._persistence.packing import Arrays, Packer, Unpacker, fits
 from skxma._persistence.record import EstimatorRecord, find_record, type_on_disk
+from skxma._statistics import Calibration
 from skxma.caches import Floats, ImageCache
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import ModelFileError
@@ -21,6 +22,8 @@ from skxma.errors import ModelFileError
 PLACES = ("memory", "cache_dir")
 # Parameters that may be pandas' objects, whose index holds labels.
 LABELED = ("class_names", "text_features")
+# Fitted attributes that hold those of further fits.
+FOLDS = "fold_fits"
 
 
 def pack_estimator(estimator: Any) -> tuple[dict[str, Any], Arrays]:
@@ -59,7 +62,7 @@ def pack_estimator(estimator: Any) -> tuple[dict[str, Any], Arrays]:
         "estimator": type_on_disk(record),
         "encoder": _pack_encoder(parameters.pop("encoder"), packer),
         "parameters": _pack_parameters(record, parameters, packer),
-        "fitted": {on_disk[attribute]: packer.pack(value, attribute) for attribute, value in fitted.items()},
+        "fitted": _pack_fitted(record, fitted, packer),
     }
     return state, packer.arrays
 
@@ -102,10 +105,30 @@ def unpack_estimator(cls: type[Any], record: EstimatorRecord, state: dict[str, A
     for name, packed in state["fitted"].items():
         # a later release adds attributes, which predictions of this one do not read
         if name in record.fitted:
-            setattr(estimator, record.fitted[name], unpacker.unpack(packed, name))
+            setattr(estimator, record.fitted[name], _unpack_fitted(record, name, packed, unpacker))
     estimator._validate_params()
     _check_sizes(estimator)
     return estimator
+
+
+def _pack_fitted(record: EstimatorRecord, fitted: dict[str, Any], packer: Packer) -> dict[str, Any]:
+    """Fitted attributes by their names on disk; those of the folds are of the same record."""
+    on_disk = {attribute: name for name, attribute in record.fitted.items()}
+    return {
+        on_disk[attribute]: [_pack_fitted(record, fold, packer) for fold in value]
+        if on_disk[attribute] == FOLDS
+        else packer.pack(value, attribute)
+        for attribute, value in fitted.items()
+    }
+
+
+def _unpack_fitted(record: EstimatorRecord, name: str, packed: Any, unpacker: Unpacker) -> Any:
+    if name != FOLDS:
+        return unpacker.unpack(packed, name)
+    return [
+        {record.fitted[one]: unpacker.unpack(value, one) for one, value in fold.items() if one in record.fitted}
+        for fold in packed
+    ]
 
 
 def _record_of(cls: type[Any]) -> EstimatorRecord:
@@ -184,3 +207,18 @@ def _check_sizes(estimator: Any) -> None:
             raise ModelFileError("The keys, labels and classes of its cache do not fit together.")
     if text.shape != (len(classes), width):
         raise ModelFileError("Its text features are not one row per class.")
+    calibration = getattr(estimator, "calibration_", None)
+    if calibration is not None:
+        n_models = len(getattr(estimator, "fold_fits_", [None]))
+        _check_calibration(calibration, len(classes), n_models)
+
+
+def _check_calibration(calibration: Any, n_classes: int, n_models: int) -> None:
+    """Refuse left-out scores that name classes or models which there are not."""
+    if not fits(calibration, Calibration):
+        raise ModelFileError("Its calibration is not what it should be.")
+    shapes = {part.shape for part in (calibration.scores, calibration.labels, calibration.weights, calibration.models)}
+    ranges = (calibration.labels, n_classes), (calibration.models, n_models)
+    known = all(not len(part) or 0 <= part.min() <= part.max() < n for part, n in ranges)
+    if len(shapes) > 1 or calibration.scores.ndim != 1 or not known:
+        raise ModelFileError("The scores, labels and models of its calibration do not fit together.")

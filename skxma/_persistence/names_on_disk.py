@@ -13,6 +13,7 @@ from skxma._persistence.record import EstimatorRecord, Record, by_name
 from skxma._semi_supervised.class_statistics import ClassStatistics
 from skxma._semi_supervised.model import PooledModel
 from skxma._semi_supervised.pool import Pool
+from skxma._statistics import Calibration
 from skxma.caches import ImageCache, Projection, TextCache
 
 
@@ -103,6 +104,7 @@ RECORDS = by_name(
             },
         ),
         Record("unlabeled_pool", 1, Pool, _same("keys", "weights")),
+        Record("calibration", 1, Calibration, _same("scores", "labels", "weights", "models")),
     ]
 )
 
@@ -134,6 +136,7 @@ ENCODERS = by_name(
 # The encoder is packed apart from the other parameters.
 _PARAMETERS = _same(
     "class_names",
+    "conformal",
     "device",
     "memory",
     "n_views",
@@ -146,12 +149,14 @@ _PARAMETERS = _same(
 _TRAINING = _same("batch_size", "learning_rate", "n_epochs")
 _UNLABELED = _same("unlabeled_label")
 _FITTED = _fitted(
+    "calibration",
     "class_names",
     "classes",
     "compute_dtype",
     "dropped_classes",
     "encoder_fingerprint",
     "encoder_logit_scale",
+    "fold_fits",
     "groups",
     "image_cache",
     "n_features_in",

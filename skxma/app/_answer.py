@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from skxma._estimators.conformal import can_give
+from skxma._fitted import CONFIDENCE_LEVEL
+
 N_RETRIEVED = 5
 
 
@@ -47,12 +50,16 @@ class Answer:
     is_unknown : bool or None
         Whether the query is like none of the classes; None where the model can't tell.
     scores : list of ClassScore
+    certain : list of str or None
+        The classes that hold the right one with a probability of `CONFIDENCE_LEVEL`, the most probable first; None
+        where the model has too few images to tell.
     retrieved : list of Retrieved
         None of a model that retrieves nothing.
     """
 
     is_unknown: bool | None
     scores: list[ClassScore]
+    certain: list[str] | None
     retrieved: list[Retrieved]
 
 
@@ -68,13 +75,19 @@ def classify(clf: Any, image: Any) -> Answer:
     # encoded once for all questions
     features = clf.encode([image])
     final = clf.predict_proba(features)[0]
+    order = final.argsort()[::-1]
+    certain = None
+    if can_give(clf, CONFIDENCE_LEVEL):
+        held = clf.predict_set(features, CONFIDENCE_LEVEL)[0]
+        certain = [str(clf.classes_[c]) for c in order if held[c]]
     zero_shot = clf.zero_shot(features)[0] if reads_names(clf) else [None] * len(final)
     return Answer(
         bool(clf.open_set_score(features)[0] > clf.reject_threshold_) if can_reject(clf) else None,
         [
             ClassScore(str(clf.classes_[c]), None if zero_shot[c] is None else float(zero_shot[c]), float(final[c]))
-            for c in final.argsort()[::-1]
+            for c in order
         ],
+        certain,
         retrieve(clf, features) if hasattr(clf, "kneighbors") else [],
     )
 

@@ -17,6 +17,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from skxma._fitted import CONFIDENCE_LEVEL
 from skxma.app._answer import can_reject, shots
 from skxma.app._gallery import ChangedError
 from skxma.app._job import Job
@@ -375,6 +376,8 @@ def described_answer(asked: Asked) -> dict[str, Any]:
         "is_unknown": asked.answer.is_unknown,
         "known_as": asked.known_as,
         "scores": [asdict(score) for score in asked.answer.scores],
+        "certain": asked.answer.certain,
+        "confidence_level": CONFIDENCE_LEVEL,
         "retrieved": retrieved,
         "warnings": asked.warnings,
     }

@@ -52,7 +52,7 @@ class APEClassifier(BaseFewShotClassifier):
     similarity_weight : float in [0, 1], default=0.7
         The w of the formula.
 
-    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+    encoder, class_names, templates, text_features, n_views, conformal, device, precision, memory, random_state, verbose
         As in :class:`~skxma.XMAdapterClassifier`.
 
     Attributes
@@ -99,6 +99,7 @@ class APEClassifier(BaseFewShotClassifier):
         templates: Any = "simple",
         text_features: Any = None,
         n_views: int = 1,
+        conformal: str | None = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -111,6 +112,7 @@ class APEClassifier(BaseFewShotClassifier):
             templates=templates,
             text_features=text_features,
             n_views=n_views,
+            conformal=conformal,
             device=device,
             precision=precision,
             memory=memory,
@@ -180,7 +182,7 @@ class APETClassifier(BaseFewShotClassifier):
     batch_size : int, default=256
         Images in a step.
 
-    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+    encoder, class_names, templates, text_features, n_views, conformal, device, precision, memory, random_state, verbose
         As in :class:`~skxma.XMAdapterClassifier`.
 
     Attributes
@@ -231,6 +233,7 @@ class APETClassifier(BaseFewShotClassifier):
         templates: Any = "simple",
         text_features: Any = None,
         n_views: int = 1,
+        conformal: str | None = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -243,6 +246,7 @@ class APETClassifier(BaseFewShotClassifier):
             templates=templates,
             text_features=text_features,
             n_views=n_views,
+            conformal=conformal,
             device=device,
             precision=precision,
             memory=memory,

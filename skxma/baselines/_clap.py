@@ -40,7 +40,7 @@ class CLAPClassifier(BaseFewShotClassifier):
     batch_size : int, default=256
         Images in a step.
 
-    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+    encoder, class_names, templates, text_features, n_views, conformal, device, precision, memory, random_state, verbose
         As in :class:`~skxma.XMAdapterClassifier`.
 
     Attributes
@@ -82,6 +82,7 @@ class CLAPClassifier(BaseFewShotClassifier):
         templates: Any = "simple",
         text_features: Any = None,
         n_views: int = 1,
+        conformal: str | None = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -94,6 +95,7 @@ class CLAPClassifier(BaseFewShotClassifier):
             templates=templates,
             text_features=text_features,
             n_views=n_views,
+            conformal=conformal,
             device=device,
             precision=precision,
             memory=memory,

@@ -52,7 +52,7 @@ class MultiModalAdapterClassifier(BaseFewShotClassifier):
     batch_size : int, default=256
         Images in a step.
 
-    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+    encoder, class_names, templates, text_features, n_views, conformal, device, precision, memory, random_state, verbose
         As in :class:`~skxma.XMAdapterClassifier`.
 
     Attributes
@@ -94,6 +94,7 @@ class MultiModalAdapterClassifier(BaseFewShotClassifier):
         templates: Any = "simple",
         text_features: Any = None,
         n_views: int = 1,
+        conformal: str | None = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -106,6 +107,7 @@ class MultiModalAdapterClassifier(BaseFewShotClassifier):
             templates=templates,
             text_features=text_features,
             n_views=n_views,
+            conformal=conformal,
             device=device,
             precision=precision,
             memory=memory,

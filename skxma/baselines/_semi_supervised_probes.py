@@ -39,7 +39,7 @@ class SelfTrainingProbe(BaseFewShotClassifier):
     unlabeled_label : str, int, NaN or None, default=None
         As in :class:`~skxma.XMAdapterClassifier`.
 
-    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+    encoder, class_names, templates, text_features, n_views, conformal, device, precision, memory, random_state, verbose
         As in :class:`~skxma.XMAdapterClassifier`.
 
     Attributes
@@ -74,6 +74,7 @@ class SelfTrainingProbe(BaseFewShotClassifier):
         templates: Any = "simple",
         text_features: Any = None,
         n_views: int = 1,
+        conformal: str | None = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -86,6 +87,7 @@ class SelfTrainingProbe(BaseFewShotClassifier):
             templates=templates,
             text_features=text_features,
             n_views=n_views,
+            conformal=conformal,
             device=device,
             precision=precision,
             memory=memory,
@@ -152,7 +154,7 @@ class LabelSpreadingProbe(BaseFewShotClassifier):
     unlabeled_label : str, int, NaN or None, default=None
         As in :class:`~skxma.XMAdapterClassifier`.
 
-    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+    encoder, class_names, templates, text_features, n_views, conformal, device, precision, memory, random_state, verbose
         As in :class:`~skxma.XMAdapterClassifier`.
 
     Attributes
@@ -192,6 +194,7 @@ class LabelSpreadingProbe(BaseFewShotClassifier):
         templates: Any = "simple",
         text_features: Any = None,
         n_views: int = 1,
+        conformal: str | None = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -204,6 +207,7 @@ class LabelSpreadingProbe(BaseFewShotClassifier):
             templates=templates,
             text_features=text_features,
             n_views=n_views,
+            conformal=conformal,
             device=device,
             precision=precision,
             memory=memory,

@@ -49,7 +49,7 @@ class StatAClassifier(BaseFewShotClassifier):
     unlabeled_label : str, int, NaN or None, default=None
         As in :class:`~skxma.XMAdapterClassifier`.
 
-    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+    encoder, class_names, templates, text_features, n_views, conformal, device, precision, memory, random_state, verbose
         As in :class:`~skxma.XMAdapterClassifier`.
 
     Attributes
@@ -87,6 +87,7 @@ class StatAClassifier(BaseFewShotClassifier):
         templates: Any = "simple",
         text_features: Any = None,
         n_views: int = 1,
+        conformal: str | None = None,
         device: Any = "auto",
         precision: str = "auto",
         memory: Any = None,
@@ -99,6 +100,7 @@ class StatAClassifier(BaseFewShotClassifier):
             templates=templates,
             text_features=text_features,
             n_views=n_views,
+            conformal=conformal,
             device=device,
             precision=precision,
             memory=memory,

@@ -18,7 +18,7 @@ class ZeroShotClassifier(BaseFewShotClassifier):
 
     Parameters
     ----------
-    encoder, class_names, templates, text_features, n_views, device, precision, memory, random_state, verbose
+    encoder, class_names, templates, text_features, n_views, conformal, device, precision, memory, random_state, verbose
         As in :class:`~skxma.XMAdapterClassifier`.
 
     References

@@ -47,14 +47,23 @@ def add_parsers(commands: Any) -> None:
     predict = commands.add_parser(
         "predict",
         help="classify images with a saved model",
-        description="Print the most probable classes of each image. Images that cannot be read are named on stderr "
+        description="Print the most probable classes of each image, or with --set as many as are needed to be sure. "
+        "Images that cannot be read are named on stderr "
         "and the others answered; the status is 1. A model in .joblib is a pickle: open only those you trust.",
         epilog="examples: skxma predict birds.skxma new/*.jpg --top 3 --format csv    "
-        "find new -name '*.jpg' | skxma predict birds.skxma -",
+        "find new -name '*.jpg' | skxma predict birds.skxma -    skxma predict birds.skxma new --set 0.9",
     )
     predict.add_argument("model", metavar="MODEL", help="what `skxma fit` saved")
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="images, folders of them, or - for a list on stdin")
-    predict.add_argument("--top", type=positive_count, default=1, metavar="N", help="classes per image (default: 1)")
+    answers = predict.add_mutually_exclusive_group()
+    answers.add_argument("--top", type=positive_count, default=1, metavar="N", help="classes per image (default: 1)")
+    answers.add_argument(
+        "--set",
+        dest="confidence_level",
+        type=float,
+        metavar="LEVEL",
+        help="the classes that hold the right one with this confidence, such as 0.9",
+    )
     predict.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
     predict.add_argument(
         "--class-prior",

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from skxma.cli._words import read_object
 def run_predict(arguments: argparse.Namespace) -> int:
     """Print the answers of a saved model; 1 where an image could not be read."""
     clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+    if arguments.confidence_level is not None:
+        check_sets(arguments, clf)
     how = {} if arguments.class_prior is None else {"class_prior": class_prior(arguments, clf)}
     asked = image_paths(arguments.images)
     if not asked:
         raise ValueError(f"no images in {' '.join(arguments.images)}.")
+    if arguments.confidence_level is not None:
+        return print_sets(arguments, clf, asked)
     with explained_for_command_line(arguments.model):
         readable, probabilities = answers(clf, asked, **how)
     rows = [
@@ -34,6 +39,69 @@ def run_predict(arguments: argparse.Namespace) -> int:
     ]
     write(rows, arguments.format)
     return int(len(readable) < len(asked))
+
+
+@dataclass(frozen=True)
+class SetOfClasses:
+    """The set of an image: labels and their probabilities, the most probable first."""
+
+    path: str
+    answers: list[tuple[str, float]]
+
+    @property
+    def words(self) -> str:
+        """The set as a reader would say it."""
+        return " or ".join(label for label, _ in self.answers)
+
+
+def check_sets(arguments: argparse.Namespace, clf: Any) -> None:
+    """Refuse --set where the model has no sets, and a --class-prior beside it."""
+    from skxma._estimators.conformal import check_levels, check_support
+
+    if not hasattr(clf, "predict_set"):
+        raise ValueError(f"{arguments.model} holds a {type(clf).__name__}, which takes no --set.")
+    if arguments.class_prior is not None:
+        raise ValueError("--set holds for images drawn as those of the fit, and takes no --class-prior.")
+    check_support(clf, check_levels(arguments.confidence_level), class_conditional=False)
+
+
+def print_sets(arguments: argparse.Namespace, clf: Any, asked: Sequence[str]) -> int:
+    """Print the set of each image; 1 where one could not be read."""
+
+    def compute(paths: list[str]) -> tuple[Any, Any]:
+        features = clf.encode(paths)
+        return clf.predict_set(features, arguments.confidence_level), clf.predict_proba(features)
+
+    with explained_for_command_line(arguments.model):
+        readable, found = skipping_unreadable(compute, asked)
+    rows = [
+        SetOfClasses(path, [(str(clf.classes_[c]), float(p[c])) for c in p.argsort()[::-1] if held[c]])
+        for path, held, p in zip(readable, *(found or ([], [])), strict=True)
+    ]
+    write_sets(rows, arguments.format, arguments.confidence_level)
+    return int(len(readable) < len(asked))
+
+
+def write_sets(rows: Sequence[SetOfClasses], form: str, level: float) -> None:
+    """Print sets as a table with a line per image, CSV with a row per class, or JSON."""
+    if form == "json":
+        content = [
+            {
+                "path": row.path,
+                "confidence_level": level,
+                "set": [{"class": c, "probability": round(p, 6)} for c, p in row.answers],
+            }
+            for row in rows
+        ]
+        print(escape_bytes(json.dumps(content, ensure_ascii=False, indent=1)))
+    elif form == "csv":
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(["path", "class", "probability", "confidence_level"])
+        table.writerows((row.path, c, f"{p:.6f}", level) for row in rows for c, p in row.answers)
+    else:
+        width = max((width_of(row.path) for row in rows), default=0)
+        for row in rows:
+            print(f"{padded(row.path, width)}  {row.words}")
 
 
 def class_prior(arguments: argparse.Namespace, clf: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from skxma import __version__
 from skxma._runtime.progress import progress_in_logs
-from skxma.cli import _app, _benchmark, _cache, _completion, _evaluate, _export, _info, _parsers, _suggest
+from skxma.cli import _app, _benchmark, _cache, _completion, _evaluate, _export, _info, _parsers, _report, _suggest
 from skxma.cli._help import Parser
 from skxma.cli._streams import drop_unwritten, flush_output, replace_missing_streams, say, write_any_text
 from skxma.errors import ImageError, SkxmaError
@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     _parsers.add_parsers(commands)
     _evaluate.add_parser(commands)
     _info.add_parser(commands)
+    _report.add_parser(commands)
     _suggest.add_parser(commands)
     _export.add_parser(commands)
     _app.add_parser(commands)

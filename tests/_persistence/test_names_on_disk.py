@@ -20,6 +20,7 @@ from skxma._persistence.packing import Unpacker
 from skxma._persistence.record import type_on_disk
 from skxma._semi_supervised.model import PooledModel
 from skxma._semi_supervised.pool import Pool
+from skxma._statistics import Calibration
 from skxma.benchmark import METHODS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -49,7 +50,8 @@ def dataclasses_of(*hints):
 
 
 def test_every_class_that_a_model_consists_of_has_a_name_on_disk():
-    assert {record.cls for record in RECORDS.values()} == dataclasses_of(CalibratedModel, PaperModel, PooledModel, Pool)
+    parts = CalibratedModel, PaperModel, PooledModel, Pool, Calibration
+    assert {record.cls for record in RECORDS.values()} == dataclasses_of(*parts)
 
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=lambda record: record.name)
@@ -93,6 +95,7 @@ def test_no_name_of_a_class_is_in_a_file(path):
 def test_names_on_disk_stay_as_files_have_them():
     """Change this list for a new record alone: a name that was written once is read for ever."""
     assert {type_on_disk(record): sorted(record.fields) for record in RECORDS.values()} == {
+        "calibration/1": ["labels", "models", "scores", "weights"],
         "calibrated_evidence/1": [
             "alpha",
             "bases",
@@ -138,7 +141,7 @@ def test_names_on_disk_stay_as_files_have_them():
 
 
 def test_every_name_of_format_1_has_one_of_today():
-    assert set(format_1._RECORDS.values()) == {type_on_disk(record) for record in RECORDS.values()}
+    assert set(format_1._RECORDS.values()) == {type_on_disk(record) for record in RECORDS.values()} - {"calibration/1"}
     younger = {"rla/1", "stat-a/1", "timo/1"}
     assert set(format_1._ESTIMATORS.values()) == {type_on_disk(record) for record in ESTIMATORS.values()} - younger
     for old, renamed in format_1._FIELDS.items():

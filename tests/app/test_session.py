@@ -49,6 +49,20 @@ def contents(session):
     return [(column.name, [image.number for image in column.images]) for column in session.gallery.columns]
 
 
+def test_an_answer_comes_with_the_classes_that_hold_the_right_one(session):
+    model = fit(fill(session))
+    (query,) = files("fox", slice(4, 5))
+    held = model.classifier.predict_set([query], 0.9)[0]
+    certain = ask(session).answer.certain
+    assert set(certain) == set(model.classifier.classes_[held])
+    assert certain[0] == "fox"
+
+
+def test_too_few_images_for_a_set(session):
+    fit(fill(session, slice(2)))
+    assert ask(session).answer.certain is None
+
+
 def test_an_answer_comes_with_its_evidence(session):
     fitted = fit(fill(session))
     (query,) = files("fox", slice(4, 5))

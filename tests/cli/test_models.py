@@ -51,6 +51,41 @@ def test_images_without_labels_are_learned_from(folder, capsys):
     Path(target).unlink()
 
 
+def test_sets_as_a_table_csv_and_json(folder, capsys):
+    words = ["predict", str(folder / "m.skxma"), str(folder / "new"), "--set", "0.9"]
+    assert main([*words, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [image["confidence_level"] for image in found] == [0.9] * 3
+    assert all(1 <= len(image["set"]) <= 3 for image in found)
+    for image in found:
+        probabilities = [one["probability"] for one in image["set"]]
+        assert probabilities == sorted(probabilities, reverse=True)
+    assert main([*words, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["path"], row["class"]) for row in rows] == [
+        (image["path"], one["class"]) for image in found for one in image["set"]
+    ]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-1].strip() for line in lines] == [
+        " or ".join(one["class"] for one in image["set"]) for image in found
+    ]
+
+
+@pytest.mark.bad_input
+def test_sets_of_levels_that_the_images_cannot_give(folder, capsys):
+    words = ["predict", str(folder / "m.skxma"), str(folder / "new"), "--set"]
+    assert main([*words, "0.95"]) == 1
+    assert "need 19 different labeled images or more, and this model has 12" in capsys.readouterr().err
+    assert main([*words, "90"]) == 1
+    assert "between 0 and 1" in capsys.readouterr().err
+    assert main([*words, "0.9", "--class-prior", "batch"]) == 1
+    assert "takes no --class-prior" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*words, "0.9", "--top", "2"])
+    capsys.readouterr()
+
+
 def test_class_frequencies_in_place_in_a_file_or_of_the_batch(folder, tmp_path, capsys):
     known = [json.loads(run_predict(folder, capsys))[0]["answers"][i]["class"] for i in range(3)]
     assert sorted(known) == sorted(path.name for path in (folder / "pics").iterdir())

@@ -362,6 +362,11 @@ function showAnswer() {
   $("#answer .unknown").hidden = !answer.is_unknown;
   $("#answer .unknown").textContent =
     `The image is less like the classes than their own images are. If it must be one of them: ${best.label}, ${percent(best.final)}.`;
+  const isSet = answer.certain !== null && !answer.is_unknown && answer.known_as === null;
+  $("#answer .certain").hidden = !isSet;
+  $("#answer .certain").textContent = isSet
+    ? `${answer.certain.join(" or ")}, ${Math.round(100 * answer.confidence_level)} % sure, for images like yours.`
+    : "";
   const notes = [
     answer.known_as === null ? "" : `This image is one of those that the model was fitted on (${answer.known_as}), so the answer proves little.`,
     state.model.change ? "This is the answer of the model from before your changes." : "",

@@ -1,0 +1,195 @@
+"""Prediction sets of the estimators."""
+
+import copy
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+from problems import make_problem
+from sklearn.base import clone
+
+import skxma
+from skxma import XMAdapterClassifier
+from skxma.baselines import GDAClassifier, TipAdapterClassifier, ZeroShotClassifier
+
+PROBLEM = make_problem(n_classes=4, shots=5, n_test=25, seed=3)
+
+
+def classifier(conformal, text=PROBLEM.text, **parameters):
+    return XMAdapterClassifier(
+        "precomputed", text_features=text, vocabulary=None, conformal=conformal, n_epochs=0, **parameters
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return {how: classifier(how).fit(PROBLEM.X, PROBLEM.y) for how in ("loo", "cross")}
+
+
+def coverage(sets, y=PROBLEM.y_test):
+    return sets[np.arange(len(y)), y].mean()
+
+
+@pytest.mark.parametrize("how", ["loo", "cross"])
+def test_sets_hold_the_class_and_grow_with_the_level(fitted, how):
+    levels = [0.5, 0.8, 0.95]
+    sets = fitted[how].predict_set(PROBLEM.X_test, levels)
+    assert sets.shape == (100, 4, 3)
+    assert sets.dtype == bool
+    assert (sets[:, :, :-1] <= sets[:, :, 1:]).all()
+    # 3 standard deviations of the coverage by one support set of 20 and 100 test images
+    assert all(coverage(sets[:, :, i]) > level - 0.25 for i, level in enumerate(levels))
+    assert sets[:, :, 1].sum(1).mean() < 2.5
+    np.testing.assert_array_equal(fitted[how].predict_set(PROBLEM.X_test, 0.8), sets[:, :, 1])
+
+
+def test_full_conformal_leaves_out_of_the_fit_with_the_new_image():
+    small = make_problem(n_classes=2, shots=3, seed=1)
+    clf = classifier("full", text=small.text).fit(small.X, small.y)
+    new, label = small.X_test[:1], 0
+    p_values = clf.predict_p(new)
+    with_it = classifier("loo", text=small.text).fit(np.vstack([small.X, new]), np.append(small.y, label))
+    scores = with_it.calibration_.scores
+    expected = (scores >= scores[with_it.sample_position_[-1]]).mean()
+    assert p_values[0, label] == pytest.approx(expected)
+    # exchangeable: the order of the samples plays no part
+    shuffled = classifier("full", text=small.text).fit(small.X[::-1], small.y[::-1])
+    np.testing.assert_array_equal(shuffled.predict_set(new, 0.8)[0], p_values[0] > 0.2)
+
+
+@pytest.mark.parametrize("rival", [GDAClassifier, TipAdapterClassifier, ZeroShotClassifier])
+def test_rivals_are_calibrated_by_the_same_code(rival):
+    clf = rival("precomputed", text_features=PROBLEM.text, conformal="cross").fit(PROBLEM.X, PROBLEM.y)
+    assert coverage(clf.predict_set(PROBLEM.X_test, 0.8)) > 0.55
+    for fold, fit in enumerate(clf.fold_fits_):
+        assert len(fit["image_cache_"].keys) == (clf.calibration_.models != fold).sum()
+
+
+def test_folds_have_not_seen_what_they_score():
+    """A classifier that knows its samples by heart is not fooled by them."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 8)), rng.integers(0, 2, 40)
+    clf = TipAdapterClassifier("precomputed", beta=50.0, alpha=500.0, conformal="cross").fit(X, y)
+    assert clf.score(X, y) == 1
+    new, y_new = rng.standard_normal((200, 8)), rng.integers(0, 2, 200)
+    assert coverage(clf.predict_set(new, 0.9), y_new) > 0.8
+
+
+@pytest.mark.parametrize("how", ["loo", "cross"])
+def test_saved_models_answer_with_the_same_sets(fitted, how, tmp_path):
+    clf = fitted[how]
+    clf.save(tmp_path / "clf.skxma")
+    joblib.dump(clf, tmp_path / "clf.joblib")
+    expected = clf.predict_p(PROBLEM.X_test)
+    for loaded in (skxma.load(tmp_path / "clf.skxma"), joblib.load(tmp_path / "clf.joblib"), copy.deepcopy(clf)):
+        np.testing.assert_array_equal(loaded.predict_p(PROBLEM.X_test), expected)
+        assert loaded.conformal == how
+
+
+def test_a_saved_model_grows_by_little(tmp_path):
+    sizes = []
+    for how in ("loo", None):
+        classifier(how).fit(PROBLEM.X, PROBLEM.y).save(tmp_path / "clf.skxma")
+        sizes.append((tmp_path / "clf.skxma").stat().st_size)
+    assert sizes[0] <= 1.5 * sizes[1]
+
+
+def test_growing_and_dropping_recalibrate():
+    half = np.arange(len(PROBLEM.y)) % 5 < 3
+    rival = GDAClassifier("precomputed", text_features=PROBLEM.text, conformal="cross")
+    for clf in (classifier("loo"), rival):
+        grown = clone(clf).fit(PROBLEM.X[half], PROBLEM.y[half]).partial_fit(PROBLEM.X[~half], PROBLEM.y[~half])
+        whole = clf.fit(PROBLEM.X, PROBLEM.y)
+        np.testing.assert_allclose(grown.predict_p(PROBLEM.X_test), whole.predict_p(PROBLEM.X_test))
+        assert whole.drop([3]).predict_p(PROBLEM.X_test).shape == (100, 3)
+        assert len(whole.calibration_.scores) == 15
+
+
+def test_sample_weights_count():
+    weights = np.where(PROBLEM.y == 0, 2.0, 1.0)
+    weighted = classifier("loo").fit(PROBLEM.X, PROBLEM.y, weights)
+    twice = classifier("loo").fit(
+        np.vstack([PROBLEM.X, PROBLEM.X[PROBLEM.y == 0]]), np.append(PROBLEM.y, np.zeros(5, dtype=int))
+    )
+    np.testing.assert_allclose(weighted.predict_p(PROBLEM.X_test), twice.predict_p(PROBLEM.X_test))
+    assert weighted.calibration_.weights.max() == pytest.approx(2 * weighted.calibration_.weights.min())
+
+
+@pytest.mark.slow
+def test_a_pool_takes_part_in_cross_but_not_in_loo():
+    X = np.vstack([PROBLEM.X, PROBLEM.X_test[::2]])
+    y = np.append(PROBLEM.y, np.full(50, -1))
+    plain = classifier("loo").fit(PROBLEM.X, PROBLEM.y)
+    pooled = classifier("loo", unlabeled_label=-1).fit(X, y)
+    np.testing.assert_allclose(pooled.predict_p(PROBLEM.X_test), plain.predict_p(PROBLEM.X_test))
+    crossed = classifier("cross", unlabeled_label=-1).fit(X, y)
+    assert coverage(crossed.predict_set(PROBLEM.X_test[1::2], 0.8), PROBLEM.y_test[1::2]) > 0.55
+
+
+def test_a_group_counts_as_one_image_and_shares_a_fold():
+    groups = np.arange(len(PROBLEM.y)) // 5 * 3 + np.minimum(np.arange(len(PROBLEM.y)) % 5, 2)
+    clf = GDAClassifier("precomputed", text_features=PROBLEM.text, conformal="cross")
+    clf.fit(PROBLEM.X, PROBLEM.y, groups=groups)
+    assert clf.calibration_.weights.sum() == pytest.approx(12)
+    folds = clf.calibration_.models[clf.sample_position_]
+    assert all(len(set(folds[groups == group])) == 1 for group in set(groups))
+    with pytest.raises(ValueError, match="this model has 12"):
+        clf.predict_set(PROBLEM.X_test, 0.95)
+
+
+def test_a_warm_start_does_not_leak_into_the_folds():
+    warm = classifier("cross", warm_start=True).fit(PROBLEM.X, PROBLEM.y).fit(PROBLEM.X, PROBLEM.y)
+    cold = classifier("cross").fit(PROBLEM.X, PROBLEM.y)
+    np.testing.assert_array_equal(warm.calibration_.scores, cold.calibration_.scores)
+
+
+def test_classes_without_text_and_with_one_image():
+    one_each = np.arange(len(PROBLEM.y)) % 5 == 0
+    for how in ("loo", "cross"):
+        clf = classifier(how, text=None).fit(PROBLEM.X[one_each], PROBLEM.y[one_each])
+        assert np.isfinite(clf.predict_p(PROBLEM.X_test)).all()
+
+
+def test_a_class_without_images_may_be_in_a_set():
+    known = PROBLEM.y < 3
+    clf = classifier("loo").fit(PROBLEM.X[known], PROBLEM.y[known])
+    assert clf.predict_set(PROBLEM.X_test, 0.9).shape == (100, 4)
+    with pytest.raises(ValueError, match=r"3 \(0\)"):
+        clf.predict_set(PROBLEM.X_test, 0.5, class_conditional=True)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("level", [0, 1, 1.5, [], [[0.9]], [0.5, np.nan]])
+def test_levels_lie_between_0_and_1(fitted, level):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        fitted["loo"].predict_set(PROBLEM.X_test, level)
+
+
+@pytest.mark.bad_input
+def test_levels_that_the_samples_cannot_give(fitted):
+    with pytest.raises(ValueError, match="99 different labeled images or more, and this model has 20"):
+        fitted["loo"].predict_set(PROBLEM.X_test, [0.8, 0.99])
+    with pytest.raises(ValueError, match=r"need 9 .* in every class"):
+        fitted["cross"].predict_set(PROBLEM.X_test, 0.9, class_conditional=True)
+    sets = fitted["loo"].predict_set(PROBLEM.X_test, 0.8, class_conditional=True)
+    assert coverage(sets) > 0.6
+
+
+@pytest.mark.bad_input
+def test_models_that_keep_nothing_to_calibrate_by():
+    with pytest.raises(ValueError, match="conformal='cross'"):
+        classifier(None).fit(PROBLEM.X, PROBLEM.y).predict_set(PROBLEM.X_test)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        paper = classifier("loo", evidence="paper").fit(PROBLEM.X, PROBLEM.y)
+    with pytest.raises(ValueError, match="evidence='paper' sees every sample"):
+        paper.predict_p(PROBLEM.X_test)
+    with pytest.raises(ValueError, match="conformal='full'"):
+        classifier("full", evidence="paper").fit(PROBLEM.X, PROBLEM.y)
+
+
+def test_the_parameter_is_cloned_and_validated():
+    assert clone(classifier("cross")).conformal == "cross"
+    with pytest.raises(ValueError, match="conformal"):
+        GDAClassifier("precomputed", conformal="loo").fit(PROBLEM.X, PROBLEM.y)

@@ -1,0 +1,131 @@
+"""Conformal p-values and sets as mathematics."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from skxma._statistics import (
+    Calibration,
+    full_p_value,
+    nonconformity,
+    own_nonconformity,
+    prediction_sets,
+    proved_coverage,
+    samples_needed,
+)
+
+
+def calibration(scores, labels=None, weights=None, models=None):
+    n = len(scores)
+    zeros = np.zeros(n, dtype=np.intp)
+    return Calibration(
+        np.asarray(scores, dtype=float),
+        zeros if labels is None else np.asarray(labels),
+        np.ones(n) if weights is None else np.asarray(weights, dtype=float),
+        zeros if models is None else np.asarray(models),
+    )
+
+
+def test_a_p_value_is_the_share_of_scores_at_least_as_large():
+    p_values = calibration([1.0, 2.0, 2.0, 3.0]).p_values([np.array([[0.0, 2.0, 4.0, np.inf]])])
+    np.testing.assert_allclose(p_values, [[1, 4 / 5, 1 / 5, 1 / 5]])
+
+
+def test_weight_2_is_the_same_as_two_samples():
+    heavy = calibration([1.0, 3.0], weights=[1, 2]).p_values([np.array([[2.0]])])
+    np.testing.assert_allclose(heavy, calibration([1.0, 3.0, 3.0]).p_values([np.array([[2.0]])]))
+
+
+def test_every_sample_is_compared_in_the_model_that_has_not_seen_it():
+    of_models = calibration([1.0, 5.0], models=[0, 1])
+    np.testing.assert_allclose(of_models.p_values([np.array([[2.0]]), np.array([[4.0]])]), [[2 / 3]])
+    np.testing.assert_allclose(of_models.p_values([np.array([[0.5]]), np.array([[6.0]])]), [[2 / 3]])
+
+
+def test_by_class_a_class_is_compared_with_its_own_samples():
+    found = calibration([1.0, 2.0, 9.0], labels=[0, 0, 1]).p_values([np.array([[1.5, 1.5, 1.5]])], by_class=True)
+    np.testing.assert_allclose(found, [[2 / 3, 1.0, 1.0]])
+
+
+@pytest.mark.property
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=30), st.integers(1, 4), st.integers(0, 10**6))
+def test_the_sets_are_those_of_cv_plus(scores, n_models, seed):
+    rng = np.random.default_rng(seed)
+    models = rng.integers(0, n_models, len(scores))
+    new = [rng.choice([*scores, 0.3, 7.0], size=(3, 2)) for _ in range(n_models)]
+    p_values = calibration(scores, models=models).p_values(new)
+    for level in (0.5, 0.8, 0.9):
+        sets = prediction_sets(p_values, [level], allow_empty=True)[:, :, 0]
+        below = sum((np.asarray(s) < new[k]).astype(int) for s, k in zip(scores, models, strict=True))
+        np.testing.assert_array_equal(sets, below < level * (len(scores) + 1) - 1e-6)
+
+
+@pytest.mark.property
+@given(st.integers(0, 10**6))
+def test_sets_grow_with_the_level_and_hold_the_likeliest_class(seed):
+    p_values = np.random.default_rng(seed).uniform(size=(5, 4))
+    free, full = (prediction_sets(p_values, [0.3, 0.6, 0.9], allow) for allow in (True, False))
+    assert (free[:, :, :-1] <= free[:, :, 1:]).all()
+    assert (free <= full).all()
+    assert full[np.arange(5), p_values.argmax(1)].all()
+    np.testing.assert_array_equal(full.sum(1), np.maximum(free.sum(1), 1))
+
+
+@pytest.mark.parametrize(("level", "needed"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)])
+def test_a_level_needs_so_many_samples_to_leave_a_class_out(level, needed):
+    assert samples_needed(level) == needed
+    far = [np.array([[np.inf]])]
+    assert not prediction_sets(calibration(np.zeros(needed)).p_values(far), [level], allow_empty=True).any()
+    assert prediction_sets(calibration(np.zeros(needed - 1)).p_values(far), [level], allow_empty=True).all()
+
+
+def test_the_bound_of_cross_conformal_sets():
+    assert proved_coverage(0.9, 100, 5) == pytest.approx(0.8 - min(1.6 / 21, 0.95 / 6))
+    assert proved_coverage(0.5, 10, 2) == 0.0
+
+
+def test_nonconformity_orders_classes_as_their_probabilities():
+    logits = np.array([[1.0, 3.0, -np.inf], [800.0, 0.0, 700.0]])
+    np.testing.assert_array_equal(nonconformity(logits).argsort(1), [[1, 0, 2], [0, 2, 1]])
+    np.testing.assert_allclose(own_nonconformity(logits, np.array([1, 1])), [np.log1p(np.exp(-2)), 800.0])
+
+
+def distance_to_class_mean(X, labels):
+    """Score of each sample by the mean of the others of its class; symmetric in the samples."""
+    same = (labels[:, None] == labels) & ~np.eye(len(labels), dtype=bool)
+    return np.linalg.norm(X - (same @ X) / np.maximum(same.sum(1), 1)[:, None], axis=1)
+
+
+@pytest.mark.property
+@pytest.mark.parametrize("level", [0.8, 0.9])
+def test_full_conformal_prediction_is_exact_for_exchangeable_samples(level):
+    # 9 labeled and a new one: both levels are multiples of 1/10, where coverage is exactly the level
+    n_draws, n = 2000, 10
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (n_draws, n))
+    X = rng.standard_normal((n_draws, n, 2)) + 2 * labels[:, :, None]
+    hits = 0
+    for samples, own in zip(X, labels, strict=True):
+        hits += full_p_value(distance_to_class_mean(samples, own), np.ones(n), n - 1) > 1 - level + 1e-9
+    low, high = binom.ppf([0.0005, 0.9995], n_draws, level)
+    assert low <= hits <= high
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+def test_p_values_of_a_split_are_those_of_crepes(by_class):
+    crepes = pytest.importorskip("crepes")
+    rng = np.random.default_rng(0)
+    scores, labels = rng.exponential(size=90).round(1), rng.integers(0, 3, 90)
+    new = rng.exponential(size=(40, 3)).round(1)
+    reference = crepes.ConformalClassifier()
+    if by_class:
+        columns = []
+        for c in range(3):
+            reference.fit(scores[labels == c])
+            columns.append(reference.predict_p(new[:, [c]], smoothing=False))
+        expected = np.hstack(columns)
+    else:
+        expected = reference.fit(scores).predict_p(new, smoothing=False)
+    np.testing.assert_allclose(calibration(scores, labels).p_values([new], by_class), expected)
