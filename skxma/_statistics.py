@@ -33,10 +33,10 @@ SINGLETON_TOLERANCE = 1e-6
 """Share of a class's mass below which the rest of the class is rounding beside one sample that outweighs it."""
 
 
-NEAR_DUPLICATE, NEAR_DUPLICATE_IN_CLASS = 0.03, 0.25
+NEAR_DUPLICATE, NEAR_DUPLICATE_IN_CLASS = 0.015, 0.25
 """Distances of near-duplicates over the median of all pairs, and of the pairs of one class. Of the first median CIFAR
-images of one class lie at .16 and more (encoders "tiny" and "photo"), the same emoji of two designers at .03 to .1 and
-brightened copies at .01. Mirrored copies lie at .05 ("photo") and .13, where distance alone does not tell them."""
+images of one class lie at .16 and more (encoders "tiny" and "photo"), nearly all emoji of two designers above .04 and
+brightened copies at .006 to .014. Mirrored copies lie at .05 ("photo") and .13, where distance alone does not tell them."""
 
 EQUAL_DISTANCE = 1e-6
 """Distance below which two embeddings differ by rounding alone."""

@@ -110,7 +110,7 @@ def test_names_on_disk_stay_as_files_have_them():
         ],
         "centered_basis/1": ["basis", "mean"],
         "class_statistics/1": ["center", "means", "present", "projection", "spreads"],
-        "image_cache/1": ["features", "keys", "labels", "n_classes", "weight_unit", "weights"],
+        "image_cache/1": ["features", "groups", "keys", "labels", "n_classes", "weight_unit", "weights"],
         "key_clusters/1": ["order", "starts"],
         "metric_component/1": [
             "averaging_weight",
@@ -151,7 +151,8 @@ def test_every_name_of_format_1_has_one_of_today():
 def renamed(record):
     """The record of a class that holds the same under other names."""
     hints = get_type_hints(record.cls)
-    cls = make_dataclass("Renamed", [(f"other_{name}", hints[name]) for name in record.fields.values()])
+    members = [(f"other_{name}", hints[name], field(default=None)) for name in record.fields.values()]
+    cls = make_dataclass("Renamed", members)
     return replace(record, cls=cls, fields={name: f"other_{attribute}" for name, attribute in record.fields.items()})
 
 
