@@ -35,8 +35,8 @@ SINGLETON_TOLERANCE = 1e-6
 
 NEAR_DUPLICATE, NEAR_DUPLICATE_IN_CLASS = 0.015, 0.25
 """Distances of near-duplicates over the median of all pairs, and of the pairs of one class. Of the first median CIFAR
-images of one class lie at .16 and more (encoders "tiny" and "photo"), nearly all emoji of two designers above .04 and
-brightened copies at .006 to .014. Mirrored copies lie at .05 ("photo") and .13, where distance alone does not tell them."""
+images of one class lie at .16 and more (encoders "tiny" and "photo"), nearly all emoji of two designers above .04,
+brightened copies at .006 to .014. Mirrored copies lie at .05 ("photo") and .13, where distance alone cannot tell."""
 
 EQUAL_DISTANCE = 1e-6
 """Distance below which two embeddings differ by rounding alone."""

@@ -15,7 +15,7 @@ from skxma import XMAdapterClassifier
 def with_copies(problem):
     """Every image with a copy that differs a little, their labels and groups."""
     rng = np.random.default_rng(0)
-    near = unit(problem.X + 0.02 * rng.standard_normal(problem.X.shape))
+    near = unit(problem.X + 0.01 * rng.standard_normal(problem.X.shape))
     return np.concatenate([problem.X, near]), np.tile(problem.y, 2), np.tile(np.arange(len(problem.y)), 2)
 
 

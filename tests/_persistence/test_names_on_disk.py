@@ -2,7 +2,7 @@
 
 import json
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, make_dataclass, replace
+from dataclasses import field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -56,7 +56,7 @@ def test_every_class_that_a_model_consists_of_has_a_name_on_disk():
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=lambda record: record.name)
 def test_every_field_of_a_record_has_a_name_on_disk(record):
-    assert sorted(record.fields.values()) == sorted(field.name for field in fields(record.cls) if field.init)
+    assert sorted(record.fields.values()) == sorted(one.name for one in fields(record.cls) if one.init)
 
 
 @pytest.mark.parametrize("record", [*ENCODERS.values(), *ESTIMATORS.values()], ids=lambda record: record.name)
