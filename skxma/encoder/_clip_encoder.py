@@ -299,7 +299,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
     @property
     def logit_bias(self) -> float:
-        """What a sigmoid model adds to the scaled cosines; 0 for others.
+        """Number that a sigmoid model adds to the scaled cosines; 0 for others.
 
         It is the same for all classes, so that probabilities of classes do not depend on it.
         """

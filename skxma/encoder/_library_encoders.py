@@ -189,7 +189,7 @@ class LibraryEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, Transform
 
     @property
     def logit_bias(self) -> float:
-        """What a sigmoid model adds to the scaled cosines; 0 for others."""
+        """Number that a sigmoid model adds to the scaled cosines; 0 for others."""
         return self.by_name().logit_bias
 
     @property

@@ -30,7 +30,7 @@ class Tokens(dict[str, Any]):
 
 
 class Tokenizer:
-    """What a model of sentence-transformers makes of texts, with the interface of open_clip's tokenizers.
+    """Tokenizer of a model of sentence-transformers, with the interface of open_clip's tokenizers.
 
     Parameters
     ----------

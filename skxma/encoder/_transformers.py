@@ -98,7 +98,7 @@ class TransformersModel(nn.Module):
 
     @property
     def recipe(self) -> tuple[str, ...]:
-        """How an image tower's states become an embedding."""
+        """Step from an image tower's states to an embedding."""
         return () if is_contrastive(self.network) else ("pooler" if self._reads_pooler else "first token",)
 
     @property
@@ -292,7 +292,7 @@ def _geometry(name: str, processor: Any) -> tuple[Geometry, int, int]:
 
 
 def _mean_and_std(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What pixels from 0 to 1 are shifted and divided by."""
+    """Mean and deviation by which pixels from 0 to 1 are shifted and divided."""
     unit = 255 * processor.rescale_factor if processor.do_rescale else 255.0
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ((0.0,) * 3, (1.0,) * 3)
     return tuple(float(value) / unit for value in mean), tuple(float(value) / unit for value in std)
@@ -323,7 +323,7 @@ def _activations(config: Any) -> list[str]:
 
 
 def _settings(processor: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
-    """What decides the pixels, by names that stay from release to release."""
+    """Settings that decide the pixels, by names that stay from release to release."""
     stated = processor.to_dict()
     return {
         "mean": mean,

@@ -1,4 +1,4 @@
-"""How often prediction sets hold the class, and how large they are."""
+"""Coverage of prediction sets, and their sizes."""
 
 from __future__ import annotations
 
