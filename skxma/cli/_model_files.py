@@ -13,6 +13,7 @@ from skxma._runtime.atomic import atomic_write, check_writable
 OURS, PICKLE = ".skxma", ".joblib"
 OTHER_PICKLES = (".pkl", ".pickle")
 LOCAL_FOLDER = "local-dir:"
+HUB = "hf-hub:"
 
 
 def place_for(path: str, force: bool = False) -> Path:
@@ -55,13 +56,14 @@ def load(path: str, *, encoder: str | None = None, device: str | None = None, me
     Parameters
     ----------
     path : str
+        A file, or "hf-hub:organization/name" for a model of the Hugging Face hub.
     encoder, device : str, optional
         In the place of what the model names.
     memory : optional
         Where embeddings are kept.
     """
     file = Path(path)
-    if not file.is_file():
+    if not file.is_file() and not path.startswith(HUB):
         raise FileNotFoundError(f"There is no model {path}; `skxma fit DIR --model {path}` makes one.")
     if file.suffix.lower() in OTHER_PICKLES:
         raise ValueError(

@@ -15,6 +15,7 @@ from problems import make_problem
 import skxma
 from skxma import XMAdapterClassifier
 from skxma.baselines import TipAdapterClassifier
+from skxma.cli import main
 from skxma.datasets import load_emoji
 
 huggingface_hub = pytest.importorskip("huggingface_hub", minversion="1.0")
@@ -166,6 +167,13 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub, clf):
     assert again.sample_names_ is None
     assert clf.sample_names_ is not None
     assert hub.repos[REPO]["model.skxma"][8:9] == b"{", "not a pickle, but the header of safetensors"
+
+
+def test_commands_take_a_model_of_the_hub(hub, clf, capsys):
+    clf.push_to_hub(REPO)
+    image = str(load_emoji(as_paths=True).images[0])
+    assert main(["predict", f"hf-hub:{REPO}", image]) == 0
+    assert str(clf.predict([image])[0]) in capsys.readouterr().out
 
 
 def test_the_card_says_what_a_reader_must_know(hub, clf):
