@@ -346,7 +346,7 @@ def leave_each_out(support: MetricSupport, scatter_weight: float, rows: Tensor) 
     mass = support.mass[classes]
     rest = mass - removed
     gone = present & (rest <= SINGLETON_TOLERANCE * mass)
-    rest = torch.where(gone, 1.0, rest)
+    rest = torch.where(present & ~gone, rest, 1.0)
     # a class that is left out whole has no mean without the group, and a single sample of it no scatter
     counts = present & ~(gone & (same.sum(2) == 1))
     residual = torch.where(counts[:, :, None], support.keys[index] - support.means[classes], 0.0)

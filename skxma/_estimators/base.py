@@ -105,6 +105,9 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
     _doc_link_template = doc_link_template
     _doc_link_url_param_generator = doc_link_parameters
 
+    # images that belong together are left out together by a fit as by the splits, wherever scikit-learn routes metadata
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"groups": True}
+
     def __init__(
         self,
         encoder: Any = "ViT-B-32/laion2b_s34b_b79k",

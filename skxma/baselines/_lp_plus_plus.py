@@ -118,7 +118,7 @@ class LPPlusPlusClassifier(BaseFewShotClassifier):
                 blend = blend - blend_step * blend_sum
             curve.append(loss)
         return {
-            "loss_curve_": torch.stack(curve).tolist(),
+            "loss_curve_": torch.stack(curve).tolist() if curve else [],
             "coef_": frozen(weight),
             "intercept_": frozen(bias),
             "blend_": frozen(blend),

@@ -20,7 +20,7 @@ pd = pytest.importorskip("pandas")
 
 RNG = np.random.default_rng(0)
 CENTERS = np.linalg.qr(RNG.normal(size=(8, 8)))[0]
-X = np.repeat(CENTERS[:3], 4, axis=0) + RNG.normal(0, 0.05, (12, 8))
+X = np.repeat(CENTERS[:3], 4, axis=0) + RNG.normal(0, 0.2, (12, 8))
 WORDS = ["cat"] * 4 + ["dog"] * 4 + ["owl"] * 4
 NUMBERS = [0] * 4 + [1] * 4 + [2] * 4
 COMPOSED, DECOMPOSED = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")

@@ -252,8 +252,8 @@ def in_cache(name, value):
             "the encoder is a 'clip_encoder/2', which a later release wrote",
         ),
         (
-            lambda state, arrays: state.update(encoder={"type": "timm_encoder/1", "parameters": {}}),
-            "the encoder is a 'timm_encoder/1', which skxma .* does not know",
+            lambda state, arrays: state.update(encoder={"type": "other_encoder/1", "parameters": {}}),
+            "the encoder is a 'other_encoder/1', which skxma .* does not know",
         ),
     ],
 )

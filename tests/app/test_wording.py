@@ -129,7 +129,8 @@ def test_a_name_that_is_too_long_is_named(names, start):
 def test_missing_weights_are_worded_without_the_commands_of_a_terminal():
     from skxma.encoder._checkpoints import _describe
 
-    words = words_of(WeightsError(_describe("a/b", ["w.bin"], "the hub can't be reached from this machine: no route")))
+    reason = "the hub can't be reached from this machine: no route"
+    words = words_of(WeightsError(_describe("a/b", ["w.bin"], "local-dir:DIR", reason)))
     assert words.startswith("Could not get w.bin of 'a/b': the hub can't be reached from this machine: no route.")
     assert "hf download" not in words
     assert words.count("local-dir:") == 1
