@@ -106,7 +106,7 @@ def split_p_values(clf, problem, calibration_rows, test):
 
 def judge(p_values, y, n, arguments):
     """Coverage and size of each level, None where n calibration images are too few."""
-    sets = prediction_sets(p_values, arguments.levels, arguments.allow_empty)
+    sets = prediction_sets(p_values, arguments.levels, None if arguments.allow_empty else p_values.argmax(1))
     own = np.searchsorted(np.unique(y), y)
     hits = sets[np.arange(len(y)), own]
     return [

@@ -354,6 +354,18 @@ class Calibration:
         total = np.bincount(self.labels, weights, minlength=n_classes) if by_class else weights.sum()
         return (1 + at_least) / (1 + total)
 
+    def largest_score(self, level: float) -> float:
+        """Largest nonconformity of a class in the sets of a level, where one model gives them.
+
+        Infinite where the samples are so few that every class is in every set.
+        """
+        alpha = 1 - level + P_VALUE_ROUNDING
+        total = 1 + self.weights.sum()
+        if 1 / total > alpha:
+            return math.inf
+        kept = self.scores[(1 + weight_at_least(self.scores, self.weights, self.scores)) / total > alpha]
+        return float(kept.max()) if len(kept) else -math.inf
+
 
 def weight_at_least(calibration: Doubles, weights: Doubles, scores: Doubles) -> Doubles:
     """Weight of the calibration scores (N,) that are at least as large as each score (any shape)."""
@@ -391,21 +403,21 @@ def full_p_value(scores: ArrayLike, weights: ArrayLike, new: int) -> float:
     return float(weights[scores >= scores[new]].sum() / weights.sum())
 
 
-def prediction_sets(p_values: Doubles, levels: Sequence[float], allow_empty: bool) -> Masks:
+def prediction_sets(p_values: Doubles, levels: Sequence[float], likeliest: NDArray[np.intp] | None = None) -> Masks:
     """Sets (n, C, n_levels): the classes whose p-value exceeds one minus the level.
 
     Parameters
     ----------
     p_values : ndarray of shape (n, C)
     levels : sequence of float
-    allow_empty : bool
-        With False, an empty set gets the classes of the largest p-value.
+    likeliest : ndarray of shape (n,), optional
+        Class that an empty set gets; by default sets may be empty.
     """
     alphas = 1 - np.asarray(levels, dtype=np.float64)
     sets: Masks = p_values[:, :, None] > alphas + P_VALUE_ROUNDING
-    if not allow_empty:
-        best = p_values == p_values.max(axis=1, keepdims=True)
-        sets |= best[:, :, None] & ~sets.any(axis=1, keepdims=True)
+    if likeliest is not None:
+        rows = np.arange(len(sets))
+        sets[rows, likeliest] |= ~sets.any(axis=1)
     return sets
 
 

@@ -17,6 +17,16 @@ from skxma._statistics import (
 )
 
 
+def test_the_largest_score_in_a_set_is_that_of_the_p_values():
+    rng = np.random.default_rng(0)
+    found = calibration(rng.exponential(size=30), weights=rng.uniform(0.5, 2, 30))
+    scores = np.concatenate([found.scores, rng.exponential(size=200)])[:, None]
+    for level in (0.1, 0.5, 0.8, 0.9):
+        sets = prediction_sets(found.p_values([scores]), [level])[:, 0, 0]
+        np.testing.assert_array_equal(sets, scores[:, 0] <= found.largest_score(level))
+    assert found.largest_score(0.99) == np.inf
+
+
 def calibration(scores, labels=None, weights=None, models=None):
     n = len(scores)
     zeros = np.zeros(n, dtype=np.intp)
@@ -57,7 +67,7 @@ def test_the_sets_are_those_of_cv_plus(scores, n_models, seed):
     new = [rng.choice([*scores, 0.3, 7.0], size=(3, 2)) for _ in range(n_models)]
     p_values = calibration(scores, models=models).p_values(new)
     for level in (0.5, 0.8, 0.9):
-        sets = prediction_sets(p_values, [level], allow_empty=True)[:, :, 0]
+        sets = prediction_sets(p_values, [level])[:, :, 0]
         below = sum((np.asarray(s) < new[k]).astype(int) for s, k in zip(scores, models, strict=True))
         np.testing.assert_array_equal(sets, below < level * (len(scores) + 1) - 1e-6)
 
@@ -66,7 +76,7 @@ def test_the_sets_are_those_of_cv_plus(scores, n_models, seed):
 @given(st.integers(0, 10**6))
 def test_sets_grow_with_the_level_and_hold_the_likeliest_class(seed):
     p_values = np.random.default_rng(seed).uniform(size=(5, 4))
-    free, full = (prediction_sets(p_values, [0.3, 0.6, 0.9], allow) for allow in (True, False))
+    free, full = (prediction_sets(p_values, [0.3, 0.6, 0.9], likeliest) for likeliest in (None, p_values.argmax(1)))
     assert (free[:, :, :-1] <= free[:, :, 1:]).all()
     assert (free <= full).all()
     assert full[np.arange(5), p_values.argmax(1)].all()
@@ -77,8 +87,8 @@ def test_sets_grow_with_the_level_and_hold_the_likeliest_class(seed):
 def test_a_level_needs_so_many_samples_to_leave_a_class_out(level, needed):
     assert samples_needed(level) == needed
     far = [np.array([[np.inf]])]
-    assert not prediction_sets(calibration(np.zeros(needed)).p_values(far), [level], allow_empty=True).any()
-    assert prediction_sets(calibration(np.zeros(needed - 1)).p_values(far), [level], allow_empty=True).all()
+    assert not prediction_sets(calibration(np.zeros(needed)).p_values(far), [level]).any()
+    assert prediction_sets(calibration(np.zeros(needed - 1)).p_values(far), [level]).all()
 
 
 def test_the_bound_of_cross_conformal_sets():

@@ -54,7 +54,7 @@ from skxma._runtime.doc_links import doc_link_parameters, doc_link_template
 from skxma._runtime.threads import limit_blas_threads, limit_torch_threads
 from skxma._semi_supervised.pool import Pool
 from skxma._sklearn_compat import CallbackSupportMixin, HasMethods, Interval, StrOptions, num_samples
-from skxma._statistics import Calibration, prediction_sets, zero_shot_cosines
+from skxma._statistics import P_VALUE_ROUNDING, Calibration, prediction_sets, zero_shot_cosines
 from skxma.caches import Floats, ImageCache
 from skxma.inspection._model_report import ModelReport, model_report
 
@@ -351,8 +351,16 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         check_is_fitted(self)
         levels = sets.check_levels(confidence_level)
         sets.check_support(self, levels, class_conditional)
-        p_values = self.predict_p(X, class_conditional=class_conditional)
-        found = prediction_sets(p_values, levels, allow_empty)
+        features = self._embed(X)
+        p_values = self._p_values(features, class_conditional)
+        likeliest = None
+        if not allow_empty:
+            # several classes may share the least p-value there is, of which one is the likeliest
+            likeliest = p_values.argmax(axis=1)
+            empty = p_values.max(axis=1) <= 1 - min(levels) + P_VALUE_ROUNDING
+            if empty.any():
+                likeliest[empty] = settle_ties(self._score_embeddings(features[empty], self._scorer)).argmax(axis=1)
+        found = prediction_sets(p_values, levels, likeliest)
         return found[:, :, 0] if np.ndim(confidence_level) == 0 else found
 
     def predict_p(self, X: Any, *, class_conditional: bool = False) -> NDArray[np.float64]:
@@ -765,7 +773,10 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
 
     def _score(self, X: Any, make_scorer: Callable[[Tensor], Scoring]) -> NDArray[np.float64]:
         """Scores (n, k) of new images as float64."""
-        features = self._embed(X)
+        return self._score_embeddings(self._embed(X), make_scorer)
+
+    def _score_embeddings(self, features: Floats, make_scorer: Callable[[Tensor], Scoring]) -> NDArray[np.float64]:
+        """Scores (n, k) of embeddings (n, D) as float64."""
         return score(features, make_scorer, self._like(), self.image_cache_, self._width)
 
     def __copy__(self) -> Self:

@@ -83,6 +83,10 @@ class Reference:
         return cls(inputs, probabilities, scores, answers)
 
 
+SET_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
+"""Confidence levels whose thresholds a file has, as far as the samples support them."""
+
+
 def to_onnx(
     clf: Any,
     path: str | os.PathLike[str],
@@ -103,7 +107,9 @@ def to_onnx(
     "embeddings" or "pixels", the outputs "probabilities", "open_set_scores" and "answers"; the number of images is
     open. The metadata of the file, each a text of JSON, tell a program what it needs to know: "classes", "class_names",
     "encoder_fingerprint", "thresholds", "unknown_label", "part", "skxma_version" and, for "model", "encoder",
-    "image_size", "mean", "std", "resize_mode", "interpolation", "fill_color" and "rescale_16bit".
+    "image_size", "mean", "std", "resize_mode", "interpolation", "fill_color" and "rescale_16bit". The thresholds are
+    "open_set_score", above which an image is refused, and "set_probability", the least probability of a class in a
+    prediction set by its confidence level; the likeliest class is in every set.
 
     Parameters
     ----------
@@ -328,9 +334,25 @@ def _about_classifier(clf: Any) -> dict[str, Any]:
         "classes": clf.classes_.tolist(),
         "class_names": clf.class_names_,
         "encoder_fingerprint": clf.encoder_fingerprint_,
-        "thresholds": {"open_set_score": threshold if math.isfinite(threshold) else None},
+        "thresholds": {
+            "open_set_score": threshold if math.isfinite(threshold) else None,
+            "set_probability": _set_thresholds(clf),
+        },
         "unknown_label": unknown,
     }
+
+
+def _set_thresholds(clf: Any) -> dict[str, float]:
+    """Least probability of a class in the prediction sets, by their confidence level.
+
+    Levels that the samples do not support are left out, and all where sets are not those of the exported model: where
+    they come from models without a fold, or a pool has changed the probabilities.
+    """
+    calibration = getattr(clf, "calibration_", None)
+    if calibration is None or hasattr(clf, "fold_fits_") or clf.model_.without_pool() is not clf.model_:
+        return {}
+    limits = {level: calibration.largest_score(level) for level in SET_LEVELS}
+    return {f"{level:g}": math.exp(-limit) for level, limit in limits.items() if math.isfinite(limit)}
 
 
 def _about_pixels(encoder: CLIPEncoder, loaded: LoadedModel) -> dict[str, Any]:

@@ -193,3 +193,14 @@ def test_the_parameter_is_cloned_and_validated():
     assert clone(classifier("cross")).conformal == "cross"
     with pytest.raises(ValueError, match="conformal"):
         GDAClassifier("precomputed", conformal="loo").fit(PROBLEM.X, PROBLEM.y)
+
+
+def test_a_set_that_would_be_empty_holds_the_predicted_class():
+    problem = make_problem(n_classes=4, shots=3, dim=12)
+    clf = XMAdapterClassifier("precomputed", text_features=problem.text).fit(problem.X, problem.y)
+    free, full = (clf.predict_set(problem.X_test, 0.5, allow_empty=allow) for allow in (True, False))
+    empty = ~free.any(axis=1)
+    assert empty.any()
+    np.testing.assert_array_equal(full[~empty], free[~empty])
+    np.testing.assert_array_equal(clf.classes_[full[empty].argmax(axis=1)], clf.predict(problem.X_test)[empty])
+    assert (full[empty].sum(axis=1) == 1).all()

@@ -188,10 +188,23 @@ def test_the_head_as_a_file(ort, tmp_path):
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     assert about["classes"] == [0, 1, 2, 3]
     assert about["part"] == "head"
-    assert about["thresholds"] == {"open_set_score": None}
+    assert about["thresholds"] == {"open_set_score": None, "set_probability": {}}
     assert about["unknown_label"] == "other"
     for private in (b".py", str(Path(__file__).parents[2]).encode()):
         assert private not in path.read_bytes()
+
+
+def test_a_program_gives_the_prediction_sets_of_the_classifier(ort, tmp_path):
+    clf = XMAdapterClassifier("precomputed", text_features=PROBLEM.text).fit(PROBLEM.X, PROBLEM.y)
+    to_onnx(clf, tmp_path / "head.onnx", "head")
+    session = ort.InferenceSession(tmp_path / "head.onnx")
+    about = json.loads(session.get_modelmeta().custom_metadata_map["thresholds"])
+    assert "0.99" not in about["set_probability"]
+    (probabilities,) = session.run(["probabilities"], {"embeddings": PROBLEM.X_test})
+    for level, least in about["set_probability"].items():
+        sets = probabilities >= least
+        sets[np.arange(len(sets)), probabilities.argmax(1)] = True
+        np.testing.assert_array_equal(sets, clf.predict_set(PROBLEM.X_test, float(level)))
 
 
 @pytest.mark.slow
