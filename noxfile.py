@@ -39,6 +39,13 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def weekly(session: nox.Session) -> None:
+    """Run the tests that are too slow for every change."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", "-n", "2", "-m", "weekly", "--durations=5", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run all tests and fail if they reach too little of the package."""
     install(session, "-e", ".[test]", "pytest-cov")

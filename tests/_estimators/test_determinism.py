@@ -74,7 +74,7 @@ two_processors = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one proce
 
 
 @two_processors
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_processes_and_numbers_of_threads_give_the_same_bits(tmp_path):
     first = in_a_process(tmp_path, "first", 1, "small")
     assert differing(first, in_a_process(tmp_path, "again", 1, "small")) == {}
@@ -82,7 +82,7 @@ def test_processes_and_numbers_of_threads_give_the_same_bits(tmp_path):
 
 
 @two_processors
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_what_takes_all_threads_gives_the_same_bits_on_as_many_and_nearly_so_on_others(tmp_path):
     one, two, again = (in_a_process(tmp_path, str(i), threads, "large") for i, threads in enumerate((1, 2, 2)))
     assert differing(two, again) == {}

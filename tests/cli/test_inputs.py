@@ -166,6 +166,7 @@ def test_a_class_that_the_terminal_cannot_show_is_escaped(root):
     assert b"ren\\xe9" in done.stdout
 
 
+@pytest.mark.weekly
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes streams so")
 def test_closed_streams_cost_no_more_than_what_they_were_for(root):
     def shell(words, redirection):

@@ -88,7 +88,7 @@ def test_unbalanced_classes_run_from_one_to_the_most():
 PROTOCOLS = ["domain", "base-to-novel"]
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     ("parts", "methods", "headings"),
     [

@@ -79,7 +79,7 @@ def test_no_warning_outside_of_workers_and_for_predictions(monkeypatch, request)
     assert caught_in(lambda: CLIPEncoder("tiny").encode_image(PIXELS)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_search_in_two_processes_warns_unless_they_share_a_folder(tmp_path):
     script = tmp_path / "search.py"
     script.write_text(SEARCH)
