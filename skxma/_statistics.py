@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
-from scipy.sparse import coo_array
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.special import log_softmax
 from scipy.stats import chi2
@@ -131,7 +131,7 @@ def near_duplicate_groups(features: NDArray[np.float32], labels: NDArray[np.intp
     near = np.concatenate(
         [rows[distance[rows[:, 2]] < limit, :2] for rows, distance in zip(pairs, distances, strict=True)]
     )
-    edges = coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(n, n))
+    edges = coo_matrix((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(n, n))
     groups: NDArray[np.intp] = connected_components(edges, directed=False)[1].astype(np.intp)
     return groups
 

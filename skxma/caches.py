@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
@@ -266,7 +266,7 @@ def joined_groups(groups: Integers, keys: Integers) -> Integers:
     """
     _, group = np.unique(groups, return_inverse=True)
     n_keys = int(keys.max()) + 1
-    edges = coo_array((np.ones(len(keys)), (keys, n_keys + group)), shape=(n_keys + len(group),) * 2)
+    edges = coo_matrix((np.ones(len(keys)), (keys, n_keys + group)), shape=(n_keys + len(group),) * 2)
     joined: Integers = connected_components(edges, directed=False)[1][:n_keys].astype(np.intp)
     return joined
 
