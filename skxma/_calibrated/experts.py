@@ -6,7 +6,7 @@ sample is scored by anything that saw its label, except the own class of a singl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -48,16 +48,6 @@ class LeaveOneOutScores:
     own: Tensor
     node_weights: Tensor
     singleton: Tensor
-
-    def to(self, dtype: torch.dtype) -> LeaveOneOutScores:
-        """Return the scores in another precision."""
-        return replace(
-            self, scores=self.scores.to(dtype), own=self.own.to(dtype), node_weights=self.node_weights.to(dtype)
-        )
-
-    def take(self, rows: Tensor) -> LeaveOneOutScores:
-        """Return the scores of some of the samples (n,)."""
-        return replace(self, scores=self.scores[:, rows], own=self.own[:, rows], singleton=self.singleton[rows])
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,6 @@ class Fusion:
         Mean leave-one-out negative log-likelihood, without the penalties.
     objective : float
         Loss and penalties.
-    log_probability : Tensor of shape (N,)
-        Leave-one-out log-probability of the given labels.
     theta : ndarray of shape (J + 1,)
         The solution in the minimizer's coordinates: v of :class:`FusionParametrization`, and logit ε less its prior.
     """
@@ -44,7 +42,6 @@ class Fusion:
     noise_rate: float
     loss: float
     objective: float
-    log_probability: Tensor
     theta: NDArray[np.float64]
 
     def scaled(self, zero_shot: float, rest: float) -> Fusion:
@@ -278,16 +275,6 @@ class FusionObjective:
     independence: Tensor
     parametrization: FusionParametrization
     config: CalibrationConfig = field(default_factory=CalibrationConfig)
-
-    def take(self, rows: Tensor) -> FusionObjective:
-        """Return the objective of some of the samples (n,)."""
-        return replace(
-            self,
-            scores=self.scores.take(rows),
-            labels=self.labels[rows],
-            loss_weights=self.loss_weights[rows],
-            independence=self.independence[rows],
-        )
 
     @property
     def n_left_out(self) -> float:

@@ -267,8 +267,8 @@ class LeftOutSamples:
         Class of each sample of the group.
     present : bool Tensor of shape (n, g)
         False for what fills a smaller group up.
-    removed : Tensor of shape (n, g)
-        Mass that the group takes from the class of each of its samples.
+    weights : Tensor of shape (n, g)
+        Weight of each sample of the group.
     gone : bool Tensor of shape (n, g)
         True for samples whose class has no others.
     residual : Tensor of shape (n, g, R)
@@ -288,7 +288,7 @@ class LeftOutSamples:
     keys: Tensor
     classes: Tensor
     present: Tensor
-    removed: Tensor
+    weights: Tensor
     gone: Tensor
     residual: Tensor
     coupling: Tensor
@@ -342,9 +342,8 @@ def leave_each_out(support: MetricSupport, scatter_weight: float, rows: Tensor) 
     keys, classes = support.keys[rows], support.labels[index]
     v = torch.where(present, support.weights[index], 0.0)
     same = (classes[:, :, None] == classes[:, None, :]) & present[:, :, None] & present[:, None, :]
-    removed = (same * v[:, None, :]).sum(2)
     mass = support.mass[classes]
-    rest = mass - removed
+    rest = mass - (same * v[:, None, :]).sum(2)
     gone = present & (rest <= SINGLETON_TOLERANCE * mass)
     rest = torch.where(present & ~gone, rest, 1.0)
     # a class that is left out whole has no mean without the group, and a single sample of it no scatter
@@ -362,7 +361,7 @@ def leave_each_out(support: MetricSupport, scatter_weight: float, rows: Tensor) 
     squared = keys.square().sum(1, keepdim=True) + (along * (coupling @ along[:, :, None])[..., 0]).sum(1, keepdim=True)
     norm = squared.clamp_min(0).sqrt().clamp_min(EPS)
     steps = torch.where(gone, 0.0, v / rest)
-    return LeftOutSamples(keys, classes, present, removed, gone, residual, coupling, gram, along, norm, steps)
+    return LeftOutSamples(keys, classes, present, v, gone, residual, coupling, gram, along, norm, steps)
 
 
 def complete_mean_length(squared: Tensor, support: MetricSupport, rows: Tensor) -> Tensor:
@@ -421,8 +420,6 @@ def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Te
     squared = squared.scatter(1, labels, complete_mean_length(squared.gather(1, labels), support, rows))
     prototype = dots / out.norm / squared.sqrt().clamp_min(EPS)
     empty = torch.zeros_like(dots).scatter_add(1, out.classes, out.gone.to(dots)) > 0
-    # each of several samples of a class takes its own weight
-    taken = torch.where(out.present, support.weights[support.members[rows].clamp_min(0)], 0.0)
-    mass = support.mass.repeat(len(rows), 1).scatter_add_(1, out.classes, -taken).masked_fill(empty, 0.0)
+    mass = support.mass.repeat(len(rows), 1).scatter_add_(1, out.classes, -out.weights).masked_fill(empty, 0.0)
     scores = QueryScores(cosines, prototype.masked_fill(empty, 0.0), (dots - squared / 2).masked_fill(empty, 0.0))
     return scores, mass

@@ -37,10 +37,8 @@ class SampleLikelihoods:
 
     Attributes
     ----------
-    log_p : Tensor of shape (M, N, K)
-        Log-probability of the label, without noise.
     value : Tensor of shape (M, N, K)
-        Its noisy log-likelihood.
+        Log-likelihood of the label, which may be wrong.
     gradient : Tensor of shape (M, N, K, J)
     curvature : Tensor of shape (M, N, K, J, J)
         That of the log-softmax, positive semidefinite: r Cov(E), with r the posterior that the label is right. The part
@@ -51,7 +49,6 @@ class SampleLikelihoods:
         Its square, averaged over the nodes.
     """
 
-    log_p: Tensor
     value: Tensor
     gradient: Tensor
     curvature: Tensor
@@ -102,7 +99,6 @@ def sample_likelihoods(
     curvature = slope.sum(3)[..., None, None] * (second - mean[..., :, None] * mean[..., None, :])
     curvature += (toward * (slope * p)[..., None, :]) @ toward.mT
     return SampleLikelihoods(
-        log_p @ node_weights,
         noisy @ node_weights,
         (toward @ slope[..., None])[..., 0],
         curvature,
@@ -357,9 +353,9 @@ class FusionBatch:
         how = self.config.newton_tolerance, self.config.first_damping
         found, theta = self.minimize(start, *how)
         limit = logit(self.config.suspicious_noise_rate) - self.config.noise_prior_logit
-        if not self.has_noise or not bool((theta[..., -1] > limit).any()):
-            return found, theta
         doubtful = (theta[..., -1] > limit).any(1)
+        if not self.has_noise or not bool(doubtful.any()):
+            return found, theta
         part = self.take(doubtful)
         trusting = part.minimize(theta[doubtful], *how, noisy=False)[1]
         other, alternative = part.minimize(trusting, *how)
@@ -403,15 +399,9 @@ def fit_fusions(
         batch.noise_rate(theta)[:, 0].tolist(),
         found.loss[:, 0].tolist(),
         found.value[:, 0].tolist(),
-        batch.likelihoods(theta).log_p[..., 0],
         theta[:, 0].double().cpu().numpy(),
     )
     return [Fusion(*one) for one in zip(*columns, strict=True)]
-
-
-def fit_fusion(problem: FusionObjective, start: NDArray[np.float64] | None = None) -> Fusion:
-    """Learn the fusion of one metric, see :func:`fit_fusions`."""
-    return fit_fusions([problem], [start])[0]
 
 
 def refit_without_folds(

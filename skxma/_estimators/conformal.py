@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._estimators.scoring import score
 from skxma._estimators.task import Task
 from skxma._fitted import FitReport, LeftOutPredictions
 from skxma._sampling import stratified_folds
@@ -55,7 +54,7 @@ def scores_by(model: Any, features: Floats) -> NDArray[np.float64]:
 
     A class of which a fold has neither image nor text conforms to nothing.
     """
-    logits = score(features, model._scorer, model._like(), model.image_cache_, model._width)
+    logits = model._score_embeddings(features, model._scorer)
     known = (model.image_cache_.shots > 0) | model.text_features_.any(axis=1)
     return nonconformity(np.where(known, logits, -np.inf))
 

@@ -127,16 +127,15 @@ class SupportSet:
 
     def without(self, dropped: NDArray[Any]) -> SupportSet:
         """Return the samples of other classes than `dropped`, and all samples without a label."""
-        kept = ~self.is_of(dropped)
-        if self.unlabeled is None:
-            groups = None if self.groups is None else self.groups[kept]
-            return SupportSet(self.embeddings[kept], self.labels[kept], self.weights[kept], groups=groups)
-        rows = kept | self.unlabeled
-        # samples without a label must not hold one that is dropped
-        remaining = self.labels[kept & (self.labeled_weights > 0)]
-        labels = np.where(self.unlabeled, remaining[0], self.labels) if len(remaining) else self.labels
+        rows, labels = ~self.is_of(dropped), self.labels
+        if self.unlabeled is not None:
+            # samples without a label must not hold one that is dropped
+            remaining = labels[rows & (self.labeled_weights > 0)]
+            labels = np.where(self.unlabeled, remaining[0], labels) if len(remaining) else labels
+            rows = rows | self.unlabeled
+        marks = None if self.unlabeled is None else self.unlabeled[rows]
         groups = None if self.groups is None else self.groups[rows]
-        return SupportSet(self.embeddings[rows], labels[rows], self.weights[rows], self.unlabeled[rows], groups)
+        return SupportSet(self.embeddings[rows], labels[rows], self.weights[rows], marks, groups)
 
 
 def first_samples(position: Integers, n_keys: int) -> Integers:

@@ -93,9 +93,10 @@ class Task:
         cache = self.cache.keep(~left_out)
         place = np.where(left_out, -1, np.cumsum(~left_out) - 1)
         position = np.where(self.position >= 0, place[np.maximum(self.position, 0)], -1)
-        support = replace(self.support, weights=np.where(position < 0, 0.0, self.support.labeled_weights))
-        if support.unlabeled is not None:
-            support = replace(support, weights=np.where(support.unlabeled, self.support.weights, support.weights))
+        gone = position < 0
+        if self.support.unlabeled is not None:
+            gone &= ~self.support.unlabeled
+        support = replace(self.support, weights=np.where(gone, 0.0, self.support.weights))
         text_features = class_mean_directions(cache) if self.text is None else self.text_features
         fitted = {
             **self.fitted,

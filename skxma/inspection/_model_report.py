@@ -341,12 +341,8 @@ def _outliers(clf: Any) -> Section | None:
     return Section("Outliers", [line], findings)
 
 
-def _shots(clf: Any) -> NDArray[np.intp]:
-    return np.bincount(clf.image_cache_.labels, minlength=len(clf.classes_))
-
-
 def _few_images(clf: Any) -> Section:
-    shots = _shots(clf)
+    shots = clf.image_cache_.shots
     few = np.flatnonzero((shots < 2) | (2 * shots < np.median(shots)))
     named = [f"{clf.classes_[c]} ({shots[c]})" for c in few[np.argsort(shots[few], kind="stable")][: 2 * MOST_LISTED]]
     if not named:
@@ -356,7 +352,7 @@ def _few_images(clf: Any) -> Section:
 
 
 def _next_labels(clf: Any, suggested: Sequence[str]) -> Section:
-    shots = _shots(clf)
+    shots = clf.image_cache_.shots
     wrong = np.zeros(len(shots))
     found = _left_out(clf)
     if found is not None:

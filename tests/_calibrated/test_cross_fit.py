@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fusions import fit_fusion, take
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.cross_fit import CrossFittedMetric, LeftOutLogits, cross_fit_metrics, cross_fitted_logits
 from skxma._calibrated.experts import LeaveOneOutScores
 from skxma._calibrated.fusion import FusionObjective, FusionParametrization
-from skxma._calibrated.newton import fit_fusion, refit_without_folds
+from skxma._calibrated.newton import refit_without_folds
 
 CONFIG = CalibrationConfig()
 PRIOR = np.array([4.0, 1.0, 2.0, 0.5])
@@ -46,7 +47,7 @@ def test_weights_without_a_fold_are_those_of_a_fit_without_it(seed, n_singletons
     weights, objectives = (found[0] for found in refit_without_folds([problem], [fusion], folds))
     assert weights.shape == (5, 4)
     for k in range(5):
-        alone = fit_fusion(problem.take(torch.as_tensor(np.flatnonzero(folds != k))), fusion.theta)
+        alone = fit_fusion(take(problem, torch.as_tensor(np.flatnonzero(folds != k))), fusion.theta)
         np.testing.assert_allclose(weights[k], alone.weights, rtol=1e-2, atol=1e-3)
         assert objectives[k] == pytest.approx(alone.objective, abs=1e-5)
 
