@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -162,6 +163,22 @@ def covariance_root(words: Tensor, shrinkage: float) -> Tensor | None:
     spectrum = Spectrum.of_rows(centered)
     root = (spectrum.vectors * spectrum.shrunk_power(shrinkage, 0.25)) @ spectrum.vectors.T
     return root.to(words.dtype)
+
+
+def vocabulary_root(words: Tensor, shrinkage: float) -> Tensor | None:
+    """`covariance_root` of a vocabulary (M, D), kept for the next fit.
+
+    It takes a fifth of a small fit, and the folds and candidates of a search share one vocabulary.
+    """
+    array = words.cpu().numpy()
+    root = _root_of_bytes(array.tobytes(), array.shape, array.dtype.str, shrinkage)
+    return None if root is None else root.to(words)
+
+
+@lru_cache(maxsize=2)
+def _root_of_bytes(data: bytes, shape: tuple[int, ...], dtype: str, shrinkage: float) -> Tensor | None:
+    words = torch.as_tensor(np.frombuffer(data, dtype).reshape(shape).copy())
+    return covariance_root(words, shrinkage)
 
 
 def class_text_root(text: Tensor, shrinkage: float) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from skxma._calibrated.metric import (
     candidate_metrics,
     class_text_root,
     covariance_alignment,
-    covariance_root,
+    vocabulary_root,
 )
 from skxma._calibrated.newton import fit_fusions
 from skxma._runtime import blocks
@@ -336,7 +336,7 @@ def text_roots(
     """
     roots: list[Root] = []
     if vocabulary is not None:
-        roots.append((VOCABULARY_ROOT, covariance_root(vocabulary, config.vocabulary_shrinkage)))
+        roots.append((VOCABULARY_ROOT, vocabulary_root(vocabulary, config.vocabulary_shrinkage)))
     if text is not None and covariance_alignment(text[text.any(1)], features, weights) >= config.min_text_alignment:
         roots.append((CLASS_TEXT_ROOT, class_text_root(text, config.class_text_shrinkage)))
     return [root for root in roots if root[1] is not None]
@@ -379,26 +379,33 @@ def cross_fit_folds(support: CalibrationSupport, config: CalibrationConfig) -> I
     return stratified_folds(support.labels.cpu().numpy(), config.cross_fit_folds, support.groups)
 
 
+def best_per_root(candidates: Iterable[MetricCandidate], n_kept: int) -> list[MetricCandidate]:
+    """Return the candidates with the least objectives of each root, root after root."""
+    of_root: dict[str, list[MetricCandidate]] = {}
+    for one in candidates:
+        of_root.setdefault(one.metric.choice[0], []).append(one)
+    return [one for some in of_root.values() for one in sorted(some, key=lambda c: c.fusion.objective)[:n_kept]]
+
+
 def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig) -> MetricSelection:
     """Choose the metrics with the least leave-one-out objective, no more than two per root, with averaging weights."""
     best: list[MetricCandidate] = []
     cross_fitted: list[CrossFittedMetric] = []
     folds, least = cross_fit_folds(support, config), math.inf
     samples = support.features, support.labels, support.weights, support.n_classes
-    # a few metrics at a time, so that the scores of those which cannot be chosen are freed
+    metrics = chain.from_iterable(
+        candidate_metrics(*samples, root, shrinkages, name)
+        for (name, root), shrinkages in shrinkages_to_try(roots, config)
+    )
+    # as many metrics at once as fit into the memory of a block, so that the scores of others can be freed
     n_scores = len(support.rows) * support.n_classes * (1 + len(TEXT_EXPERTS) + len(IMAGE_EXPERTS))
     at_once = max(1, blocks.BATCH_ENTRIES // n_scores)
-    for (name, root), shrinkages in shrinkages_to_try(roots, config):
-        best_of_root: list[MetricCandidate] = []
-        metrics = candidate_metrics(*samples, root, shrinkages, name)
-        while several := list(islice(metrics, at_once)):
-            candidates = fit_metrics(support, several, config)
-            least = min([least, *(one.fusion.objective for one in candidates)])
-            if folds is not None:
-                cross_fitted += cross_fit_candidates(candidates, least, support, folds, config)
-            best_of_root = sorted([*best_of_root, *candidates], key=lambda one: one.fusion.objective)
-            del best_of_root[config.metrics_per_root :]
-        best += best_of_root
+    while several := list(islice(metrics, at_once)):
+        candidates = fit_metrics(support, several, config)
+        least = min([least, *(one.fusion.objective for one in candidates)])
+        if folds is not None:
+            cross_fitted += cross_fit_candidates(candidates, least, support, folds, config)
+        best = best_per_root([*best, *candidates], config.metrics_per_root)
     objectives = [(one.metric.choice[0], one.fusion.objective) for one in best]
     n_left_out = best[0].problem.n_left_out
     if support.work > config.max_work:

@@ -19,7 +19,7 @@ from skxma._calibrated.fusion import (
     mean_log_likelihood,
     weight_penalty,
 )
-from skxma._calibrated.metric import class_text_root, covariance_root
+from skxma._calibrated.metric import class_text_root, vocabulary_root
 from skxma._calibrated.model import CalibratedModel
 from skxma._fitted import FitReport, FittedEvidence
 from skxma._runtime import blocks
@@ -151,7 +151,7 @@ def fit_with_pool(
 def pool_root(vocabulary: Tensor | None, text: Tensor | None, config: CalibrationConfig) -> Tensor | None:
     """Root ``B`` of the pool's metric: of the vocabulary, without one of the class texts, without text none."""
     if vocabulary is not None:
-        return covariance_root(vocabulary, config.vocabulary_shrinkage)
+        return vocabulary_root(vocabulary, config.vocabulary_shrinkage)
     return None if text is None else class_text_root(text, config.class_text_shrinkage)
 
 

@@ -17,6 +17,7 @@ from skxma._calibrated.metric import (
     covariance_root,
     leave_one_out_scores,
     query_scores,
+    vocabulary_root,
 )
 from skxma._statistics import Spectrum, class_means, cosine_spread, pairwise_cosine_moments
 from skxma.functional import HELD_OUT
@@ -137,6 +138,14 @@ def test_the_root_to_the_fourth_is_the_shrunken_covariance():
     covariance = torch.cov(words.T, correction=0)
     wanted = 0.99 * covariance / covariance.diagonal().mean() + 0.01 * torch.eye(16, dtype=torch.float64)
     torch.testing.assert_close(torch.linalg.matrix_power(root, 4), wanted)
+
+
+def test_a_kept_root_belongs_to_its_words_their_precision_and_the_shrinkage():
+    words = torch.as_tensor(make_problem().words, dtype=torch.float64)
+    for changed, shrinkage in ((words, 0.01), (words, 0.1), (words.float(), 0.01), (words.flip(1), 0.01)):
+        root = vocabulary_root(changed, shrinkage)
+        torch.testing.assert_close(root, covariance_root(changed, shrinkage), rtol=0, atol=0)
+        assert root.dtype == changed.dtype
 
 
 @pytest.mark.parametrize(("n", "dim"), [(2, 5), (30, 5), (5, 30)])
