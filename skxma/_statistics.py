@@ -102,11 +102,29 @@ def cosine_spread(keys: Tensor) -> float:
     return max(pairwise_cosine_moments(F.normalize(keys.double()))[1], MIN_COSINE_SPREAD)
 
 
+def near_duplicate_distance(features: NDArray[np.float32], labels: NDArray[np.intp]) -> float:
+    """Distance 1 − cos below which two images are near-duplicates.
+
+    It is `NEAR_DUPLICATE` of the median over all pairs, and at most `NEAR_DUPLICATE_IN_CLASS` of the median over the
+    pairs of one class, unless all of these are that near.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D), L2-normalized
+    labels : ndarray of shape (N,)
+    """
+    some = features[:: max(1, len(labels) // MEDIAN_SAMPLES)]
+    first, second = np.triu_indices(len(some), 1)
+    limit = NEAR_DUPLICATE * float(np.median((1 - some @ some.T)[first, second])) if len(first) else 0.0
+    in_class = [features[rows] @ features[rows].T for rows in _rows_of_classes(labels)]
+    distances = np.concatenate([1 - cosines[np.triu_indices(len(cosines), 1)] for cosines in in_class])
+    apart = distances[distances >= limit]
+    return min(limit, NEAR_DUPLICATE_IN_CLASS * float(np.median(apart))) if len(apart) else limit
+
+
 def near_duplicate_groups(features: NDArray[np.float32], labels: NDArray[np.intp]) -> NDArray[np.intp]:
     """Group of each sample (N,): samples of one class that are near-duplicates, or joined by a chain of such, are one.
 
-    Two images are near-duplicates where their distance 1 − cos is below `NEAR_DUPLICATE` of the median over all pairs,
-    and below `NEAR_DUPLICATE_IN_CLASS` of the median over the pairs of one class, unless all of these are that near.
     Equal embeddings are one key anyway, and no near-duplicates.
 
     Parameters
@@ -114,26 +132,20 @@ def near_duplicate_groups(features: NDArray[np.float32], labels: NDArray[np.intp
     features : ndarray of shape (N, D), L2-normalized
     labels : ndarray of shape (N,)
     """
-    n = len(labels)
-    some = features[:: max(1, n // MEDIAN_SAMPLES)]
-    typical = float(np.median((1 - some @ some.T)[np.triu_indices(len(some), 1)])) if len(some) > 1 else 0.0
-    order = np.argsort(labels, kind="stable")
-    pairs, distances = [], []
-    for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        first, second = np.triu_indices(len(rows), 1)
-        distance = (1 - features[rows] @ features[rows].T)[first, second]
-        distances.append(distance)
-        near = (distance < NEAR_DUPLICATE * typical) & (distance > EQUAL_DISTANCE)
-        pairs.append(np.stack([rows[first[near]], rows[second[near]], np.arange(len(distance))[near]], 1))
-    apart = np.concatenate(distances)
-    apart = apart[apart >= NEAR_DUPLICATE * typical]
-    limit = NEAR_DUPLICATE_IN_CLASS * float(np.median(apart)) if len(apart) else math.inf
-    near = np.concatenate(
-        [rows[distance[rows[:, 2]] < limit, :2] for rows, distance in zip(pairs, distances, strict=True)]
-    )
-    edges = coo_matrix((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(n, n))
+    limit, pairs = near_duplicate_distance(features, labels), []
+    for rows in _rows_of_classes(labels):
+        distance = 1 - features[rows] @ features[rows].T
+        pairs.append(rows[np.argwhere(np.triu((distance < limit) & (distance > EQUAL_DISTANCE), 1))])
+    first, second = np.concatenate(pairs).T
+    edges = coo_matrix((np.ones(len(first)), (first, second)), shape=(len(labels),) * 2)
     groups: NDArray[np.intp] = connected_components(edges, directed=False)[1].astype(np.intp)
     return groups
+
+
+def _rows_of_classes(labels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Rows of the samples of each class."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 @dataclass(frozen=True)

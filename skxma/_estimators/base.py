@@ -596,7 +596,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
     @contextmanager
     def _kept_task(self) -> Iterator[Task]:
         """The task of a fitted classifier's labeled samples."""
-        support = SupportSet.from_fitted(self)
+        support = SupportSet.from_fitted(self).with_found_groups(self)
         table = self._resolve_classes(support.labels, support.weights, None, known=self.classes_)
         if hasattr(self, "dropped_classes_"):
             table = table.without(self.dropped_classes_)

@@ -101,6 +101,14 @@ class SupportSet:
         groups[labeled[together]] = [f"duplicate {group}" for group in found[together]]
         return replace(self, groups=groups)
 
+    def with_found_groups(self, clf: Any) -> SupportSet:
+        """Return the samples of a fitted classifier with the near-duplicates that its fit found and warned of."""
+        groups = clf.image_cache_.groups
+        if self.groups is not None or groups is None:
+            return self
+        held = clf.sample_position_[clf.sample_position_ >= 0]
+        return replace(self, groups=groups[held].astype(str))
+
     def append(self, other: SupportSet | None) -> SupportSet:
         """Return these samples followed by the others."""
         if other is None:

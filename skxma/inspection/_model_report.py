@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skxma._fitted import CONFIDENCE_LEVEL
 from skxma._runtime.atomic import atomic_write
-from skxma._statistics import calibration_error, proved_coverage
+from skxma._statistics import calibration_error, near_duplicate_distance, proved_coverage
 from skxma.errors import ImageError
 from skxma.inspection._draw import thumbnail
 from skxma.inspection._evaluation import labeled_samples
@@ -28,8 +28,6 @@ from skxma.inspection._support import image_at, support_names
 
 MOST_LISTED = 10
 MOST_COMPARED = 2**13
-# Cosine of embeddings, which with CLIP are rarely as near for two photographs of two things.
-NEAR = 0.97
 FENCE = 1.5
 """Tukey's: beyond the lower quartile by so many interquartile ranges a sample is an outlier."""
 
@@ -308,7 +306,9 @@ def _compared(clf: Any) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
 def _near_duplicates(clf: Any) -> Section:
     samples, cosines = _compared(clf)
     labels = support_labels(clf)
-    first, second = np.nonzero(np.triu(cosines >= NEAR, k=1))
+    of_keys = np.unique(labels[samples], return_inverse=True)[1]
+    limit = near_duplicate_distance(clf.image_cache_.embeddings[clf.sample_position_[samples]], of_keys)
+    first, second = np.nonzero(np.triu(1 - cosines < limit, k=1))
     order = np.argsort(-cosines[first, second], kind="stable")[:MOST_LISTED]
     findings = []
     for i in order:

@@ -69,6 +69,16 @@ def test_near_duplicates_are_named_and_left_out_together(problem, copies):
     assert not hasattr(found, "groups_")
 
 
+def test_later_calls_know_the_near_duplicates_that_the_fit_found(problem, copies):
+    X, y, _ = copies
+    rows = np.flatnonzero(y < 2)
+    with pytest.warns(UserWarning, match="near-duplicates"):
+        clf = classifier(problem).set_params(conformal="full").fit(X[rows], y[rows])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.predict_set(problem.X_test[:1], 0.5)
+
+
 def test_images_that_only_resemble_each_other_are_no_near_duplicates(problem):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
