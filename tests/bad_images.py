@@ -24,7 +24,7 @@ DAMAGED = "damaged or truncated|not an image|0 bytes"
 
 @dataclass
 class Case:
-    """A file, and the picture it holds, or what the error about it must say; None leaves both open."""
+    """A file, and the image it holds, or what the error about it must say; None leaves both open."""
 
     name: str
     path: str
@@ -115,7 +115,7 @@ def truncated(pixels: np.ndarray) -> Iterator[tuple[str, bytes, str | np.ndarray
 
 
 def strange(pixels: np.ndarray) -> Iterator[tuple[str, bytes, str | np.ndarray | None]]:
-    """Files that hold a picture all the same, and files that hold none."""
+    """Files that hold a image all the same, and files that hold none."""
     for height, width in ((1, 1), (1, 10000), (10000, 1), (2, 40000), (1, 2)):
         shape = np.resize(pixels, (height, width, 3))
         yield f"{height} x {width}.png", encode_as(shape, "PNG"), shape
@@ -125,7 +125,7 @@ def strange(pixels: np.ndarray) -> Iterator[tuple[str, bytes, str | np.ndarray |
     yield "a jpeg.png", jpeg, decode(jpeg)
     yield "a png.txt", content, pixels
     yield "no ending", content, pixels
-    yield "a text.jpg", b"this is no picture", DAMAGED
+    yield "a text.jpg", b"this is no image", DAMAGED
     yield "a page.jpg", b"<html><body>404 Not Found</body></html>", DAMAGED
     yield "an archive.png", b"PK\x03\x04" + bytes(100), DAMAGED
     yield "nothing.png", b"", "0 bytes"

@@ -58,10 +58,10 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture
 def image_files(tmp_path) -> list[str]:
-    """Twelve PNG files of different pictures."""
+    """Twelve PNG files of different images."""
     paths = []
     for seed in range(12):
-        path = tmp_path / f"picture_{seed}.png"
+        path = tmp_path / f"image_{seed}.png"
         Image.fromarray(make_pixels(seed)).save(path)
         paths.append(str(path))
     return paths
@@ -69,7 +69,7 @@ def image_files(tmp_path) -> list[str]:
 
 @pytest.fixture
 def mode_files(tmp_path, pixels) -> dict[str, Path]:
-    """One picture as a file in every mode that users bring."""
+    """One image as a file in every mode that users bring."""
     rgb = Image.fromarray(pixels)
     alpha = Image.fromarray(np.linspace(0, 255, pixels.shape[1]).astype(np.uint8)[None].repeat(len(pixels), 0))
     rgba = rgb.copy()

@@ -113,7 +113,7 @@ def hostile_problems(
 ) -> Hostile:
     """Unbalanced problems of at least two classes; `plain` ones have rows of common length and no zeros.
 
-    There may be text for classes without pictures, and pictures of one class alone where there is text.
+    There may be text for classes without images, and images of one class alone where there is text.
     """
     rng = np.random.default_rng(draw(seeds))
     has_text = with_text and draw(st.booleans())

@@ -1,4 +1,4 @@
-"""Few-shot problems in embeddings, made so that text and pictures each know something of the classes."""
+"""Few-shot problems in embeddings, made so that text and images each know something of the classes."""
 
 from dataclasses import dataclass
 
@@ -20,16 +20,16 @@ def unit(a):
 
 
 def make_problem(n_classes=5, shots=4, dim=16, n_test=20, noise=0.8, text_noise=0.5, seed=0):
-    """Classes around directions that text knows roughly; pictures and text lie on either side of a modality gap."""
+    """Classes around directions that text knows roughly; images and text lie on either side of a modality gap."""
     rng = np.random.default_rng(seed)
     gap, cone = rng.standard_normal((2, dim))
     scale = np.linspace(1.5, 0.3, dim)
     classes = rng.standard_normal((n_classes, dim)) * scale
 
-    def pictures(n):
+    def images(n):
         return unit(classes.repeat(n, 0) + noise * rng.standard_normal((n_classes * n, dim)) + 2 * cone)
 
     text = unit(classes + text_noise * rng.standard_normal((n_classes, dim)) + 2 * gap)
     words = unit(rng.standard_normal((60, dim)) * scale**2 + 2 * gap)
     labels = np.arange(n_classes)
-    return Problem(pictures(shots), labels.repeat(shots), text, words, pictures(n_test), labels.repeat(n_test))
+    return Problem(images(shots), labels.repeat(shots), text, words, images(n_test), labels.repeat(n_test))

@@ -42,7 +42,7 @@ def make_model_folder(folder: Path, seed: int, config: dict = MODEL_CONFIG) -> P
 
 
 def make_pixels(seed: int, height: int = 48, width: int = 64, channels: int = 3) -> np.ndarray:
-    """Draw a smooth random picture: noise alone looks the same to every encoder."""
+    """Draw a smooth random image: noise alone looks the same to every encoder."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, size=(6, 8, channels), dtype=np.uint8)
     layers = [

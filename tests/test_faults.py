@@ -32,7 +32,7 @@ pytestmark = pytest.mark.fault
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Four pictures each of five things, a folder a thing."""
+    """Four images each of five things, a folder a thing."""
     root = tmp_path_factory.mktemp("pictures")
     emoji = load_emoji(as_paths=True)
     for path, name, style in zip(emoji.images, emoji.target, emoji.sets, strict=True):

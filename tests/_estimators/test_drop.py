@@ -19,7 +19,7 @@ def test_dropping_is_fitting_without(kind, text):
     np.testing.assert_allclose(clf.predict_proba(problem.X_test), wanted.predict_proba(problem.X_test), atol=1e-6)
 
 
-def test_what_was_dropped_comes_back_with_its_pictures_alone():
+def test_what_was_dropped_comes_back_with_its_images_alone():
     problem = make_problem(n_classes=4, shots=3)
     clf = XMAdapterClassifier("precomputed", text_features=problem.text).fit(problem.X, problem.y)
     whole = clf.predict_proba(problem.X_test)

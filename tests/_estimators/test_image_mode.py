@@ -1,4 +1,4 @@
-"""The estimator on pictures, with the bundled encoder."""
+"""The estimator on images, with the bundled encoder."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def emoji():
 
 @pytest.fixture
 def forwards(monkeypatch):
-    """How many pictures passed through a model."""
+    """How many images passed through a model."""
     passed = []
     forward = CLIPEncoder._forward_images
 
@@ -58,7 +58,7 @@ def split(emoji, kind="paths"):
     return train, emoji["labels"][support], test, emoji["labels"][~support]
 
 
-def test_pictures_in_predictions_out(emoji):
+def test_images_in_predictions_out(emoji):
     train, y, test, wanted = split(emoji)
     clf = XMAdapterClassifier("tiny").fit(train, y)
     proba = clf.predict_proba(test)
@@ -68,7 +68,7 @@ def test_pictures_in_predictions_out(emoji):
 
 
 @pytest.mark.parametrize("form", ["paths", "str", "pil", "list", "array"])
-def test_every_form_of_picture_gives_the_same(emoji, form):
+def test_every_form_of_image_gives_the_same(emoji, form):
     train, y, test, _ = split(emoji)
     arrays, _, test_arrays, _ = split(emoji, "arrays")
     make = {
@@ -176,18 +176,18 @@ def test_any_object_that_encodes_will_do(emoji, tmp_path):
 
 
 @pytest.mark.fault
-def test_bad_pictures_are_named_before_any_work(emoji, forwards, tmp_path):
+def test_bad_images_are_named_before_any_work(emoji, forwards, tmp_path):
     train, y, _, _ = split(emoji)
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"3.*broken\.png"):
         XMAdapterClassifier("tiny").fit([*train[:3], broken, *train[4:]], y)
     with pytest.raises(ImageError, match=r"gone\.png"):
         XMAdapterClassifier("tiny").fit([*train[:3], tmp_path / "gone.png", *train[4:]], y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         XMAdapterClassifier("tiny").fit(train, y[:-1])
-    with pytest.raises(ValueError, match=r"X is the single path 'pictures'; pass a list"):
-        XMAdapterClassifier("tiny").fit("pictures", y)
+    with pytest.raises(ValueError, match=r"X is the single path 'images'; pass a list"):
+        XMAdapterClassifier("tiny").fit("images", y)
     assert forwards == []
 
 
@@ -208,7 +208,7 @@ def test_integers_without_names_warn_and_still_learn(emoji):
     np.testing.assert_allclose(named.predict_proba(test), by_string.predict_proba(test), atol=1e-10)
 
 
-def test_scikit_learns_tools_take_pictures(emoji):
+def test_scikit_learns_tools_take_images(emoji):
     train, y, test, wanted = split(emoji)
     clf = XMAdapterClassifier("tiny", vocabulary=None, n_epochs=0)
     assert cross_val_predict(clf, train, y, cv=2).shape == (len(y),)
@@ -223,7 +223,7 @@ def test_scikit_learns_tools_take_pictures(emoji):
     assert pipeline.fit(train, y).score(test, wanted) > 0.5
 
 
-def test_views_of_a_picture_make_one_key(emoji):
+def test_views_of_a_image_make_one_key(emoji):
     train, y, test, wanted = split(emoji)
     clf = XMAdapterClassifier("tiny", n_views=4, vocabulary=None, random_state=0).fit(train, y)
     plain = XMAdapterClassifier("tiny", vocabulary=None).fit(train, y)
@@ -232,7 +232,7 @@ def test_views_of_a_picture_make_one_key(emoji):
     assert clf.score(test, wanted) > 0.5
 
 
-def test_growing_by_pictures_and_a_new_class(emoji):
+def test_growing_by_images_and_a_new_class(emoji):
     train, y, test, wanted = split(emoji)
     first = y != sorted(set(y))[-1]
     clf = XMAdapterClassifier("tiny", vocabulary=None).fit(
@@ -263,10 +263,10 @@ def test_a_model_from_a_machine_with_a_gpu_goes_on_without(emoji):
         clone(clf).fit(train, y)
 
 
-def test_pictures_that_an_encoder_skips_take_no_part(emoji, tmp_path):
+def test_images_that_an_encoder_skips_take_no_part(emoji, tmp_path):
     train, y, test, _ = split(emoji)
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     clf = XMAdapterClassifier(CLIPEncoder("tiny", on_error="skip"), vocabulary=None)
     with pytest.warns(UserWarning, match=r"broken\.png"):
         skipping = clone(clf).fit([*train, broken], [*y, y[0]])

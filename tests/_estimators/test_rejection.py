@@ -83,7 +83,7 @@ def test_what_is_refused_is_what_scores_above_the_threshold(evidence):
     np.testing.assert_array_equal(clf.predict(problem.X_test), answers)
 
 
-def test_refusing_passes_over_the_pictures_once(emoji, monkeypatch):
+def test_refusing_passes_over_the_images_once(emoji, monkeypatch):
     X, y, sets = emoji
     support, rest, _ = known_half(emoji, np.unique(sets)[:2])
     clf = XMAdapterClassifier("tiny", false_rejection_rate=0.2).fit(X[support], y[support])

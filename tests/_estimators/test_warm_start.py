@@ -38,7 +38,7 @@ def tried(monkeypatch):
     return choices
 
 
-def test_a_warm_fit_of_the_same_pictures_tries_what_was_chosen_and_says_the_same(problem, tried):
+def test_a_warm_fit_of_the_same_images_tries_what_was_chosen_and_says_the_same(problem, tried):
     clf = classifier(problem, vocabulary=problem.words, warm_start=True).fit(problem.X, problem.y)
     cold = clf.predict_proba(problem.X_test)
     assert len(tried) == 3 * len(CONFIG.shrinkages)
@@ -60,7 +60,7 @@ def test_a_cold_fit_forgets(problem, tried):
 
 @pytest.mark.parametrize("grow", ["fit", "partial_fit"])
 @pytest.mark.parametrize("text", [True, False])
-def test_pictures_and_classes_are_added_without_forgetting(problem, grow, text, tried):
+def test_images_and_classes_are_added_without_forgetting(problem, grow, text, tried):
     old = problem.y < 5
     clf = classifier(problem if text else None, warm_start=True).fit(problem.X[old], problem.y[old])
     before = clf.score(problem.X_test[problem.y_test < 5], problem.y_test[problem.y_test < 5])
@@ -105,7 +105,7 @@ def test_the_papers_training_goes_on(problem):
     np.testing.assert_allclose(clf.predict_proba(problem.X_test), untrained.predict_proba(problem.X_test), atol=1e-6)
 
 
-def test_the_papers_keys_of_known_pictures_stay_and_new_ones_start_as_they_are(problem):
+def test_the_papers_keys_of_known_images_stay_and_new_ones_start_as_they_are(problem):
     old = problem.y < 5
     clf = classifier(problem, evidence="paper", n_epochs=10, learning_rate=1e-2, warm_start=True)
     clf.fit(problem.X[old], problem.y[old])

@@ -183,7 +183,7 @@ def test_unbalanced_classes(counts):
     assert clf.score(problem.X_test, problem.y_test) >= zero_shot - 0.05
 
 
-def test_a_class_with_text_and_no_picture_can_be_predicted():
+def test_a_class_with_text_and_no_image_can_be_predicted():
     problem = make_problem(n_classes=4, shots=4, text_noise=0.1, noise=0.4)
     seen = problem.y != 2
     clf = classifier(problem).fit(problem.X[seen], problem.y[seen])
@@ -192,7 +192,7 @@ def test_a_class_with_text_and_no_picture_can_be_predicted():
     assert (found == 2).mean() > 0.5
 
 
-def test_classes_without_text_are_known_by_their_pictures():
+def test_classes_without_text_are_known_by_their_images():
     problem = make_problem(n_classes=4, shots=4, text_noise=0.1, noise=0.4)
     text = {i: None if i == 1 else row for i, row in enumerate(problem.text)}
     clf = classifier(problem, text_features=text).fit(problem.X, problem.y)

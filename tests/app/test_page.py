@@ -190,7 +190,7 @@ def test_images_fit_question_answer(open_page, tmp_path):
     expect(columns.nth(2).get_by_label("Name of class number 3")).to_be_focused()
     page.keyboard.type("poodle")
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     columns.nth(2).locator("input[type=file]").set_input_files([broken, *files("poodle", slice(4))])
     expect(columns.nth(2).locator("figure")).to_have_count(4)
     expect(alert).to_contain_text("broken.jpg: not an image")

@@ -255,13 +255,13 @@ def test_one_name_in_two_normal_forms_is_one_name(session):
 
 def test_a_file_that_is_no_image_is_named_and_leaves_nothing(session):
     column = session.gallery.add_column("snail")
-    for content, words in ((b"no picture", "not an image"), (b"", "empty")):
+    for content, words in ((b"no image", "not an image"), (b"", "empty")):
         with pytest.raises(ImageError, match=rf"holiday\.jpg: .*{words}"):
             session.gallery.add_image(column.number, "holiday.jpg", content)
     assert column.images == []
     fit(fill(session))
     with pytest.raises(ImageError, match=r"holiday\.jpg"):
-        session.ask("holiday.jpg", b"no picture")
+        session.ask("holiday.jpg", b"no image")
     ask(session)
     assert len(list(session.fitted.images[0].file.parent.iterdir())) == 9
 
@@ -274,7 +274,7 @@ def test_images_are_checked_before_the_encoder_is_looked_at(session, monkeypatch
     monkeypatch.setattr(CLIPEncoder, "fingerprint", property(refuse))
     monkeypatch.setattr(CLIPEncoder, "encode_image", refuse)
     cut = files("fox", slice(1))[0].read_bytes()[:-200]
-    for content in (b"no picture", cut):
+    for content in (b"no image", cut):
         with pytest.raises(ImageError, match=r"a\.png"):
             session.gallery.add_image(session.gallery.columns[0].number, "a.png", content)
         with pytest.raises(ImageError, match=r"a\.png"):
@@ -282,7 +282,7 @@ def test_images_are_checked_before_the_encoder_is_looked_at(session, monkeypatch
     assert session.job.kind == "fit"
 
 
-@pytest.mark.parametrize("name", ["../../evil.png", "a\0b.png", "", "x" * 300 + ".png", "picture"])
+@pytest.mark.parametrize("name", ["../../evil.png", "a\0b.png", "", "x" * 300 + ".png", "image"])
 def test_the_name_of_an_uploaded_file_never_becomes_a_path(session, name):
     column = session.gallery.add_column("fox")
     image, _ = session.gallery.add_image(column.number, name, files("fox", slice(1))[0].read_bytes())

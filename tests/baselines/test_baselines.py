@@ -122,7 +122,7 @@ def test_weight_two_is_a_sample_twice_and_weight_zero_is_none(kind, with_text, p
 
 @each
 @pytest.mark.parametrize("with_text", [True, False])
-def test_a_class_without_pictures_and_a_class_without_text(kind, with_text, problem):
+def test_a_class_without_images_and_a_class_without_text(kind, with_text, problem):
     some = problem.y != 2
     names = (
         {label: str(label) if label != 1 else None for label in range(5)}
@@ -139,7 +139,7 @@ def test_a_class_without_pictures_and_a_class_without_text(kind, with_text, prob
 
 
 @each
-def test_one_picture_a_class(kind):
+def test_one_image_a_class(kind):
     problem = make_problem(n_classes=4, shots=1, dim=12)
     fitted = make(kind, text_features=problem.text).fit(problem.X, problem.y)
     assert np.isfinite(fitted.decision_function(problem.X_test)).all()
@@ -460,7 +460,7 @@ def test_logistic_regression_is_scikit_learns(n_classes):
 
 
 @pytest.mark.parametrize("kind", [TaskResClassifier, CLAPClassifier, APETClassifier, LPPlusPlusClassifier])
-def test_a_class_without_pictures_keeps_its_text(kind, problem):
+def test_a_class_without_images_keeps_its_text(kind, problem):
     some = problem.y != 2
     fitted = make(kind, text_features=dict(enumerate(problem.text))).fit(problem.X[some], problem.y[some])
     start = make(kind, text_features=dict(enumerate(problem.text)), n_epochs=0).fit(problem.X[some], problem.y[some])

@@ -1,4 +1,4 @@
-"""The rivals that take pictures without labels are what their formulas say."""
+"""The rivals that take images without labels are what their formulas say."""
 
 import numpy as np
 import pytest
@@ -86,12 +86,12 @@ def test_trans_clip_stays_at_its_fixed_point(problem, marked):
     np.testing.assert_allclose(clf.set_params(n_iter=61).fit(problem.X, marked).means_, means, atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(clf.assignments_.sum(1), 1, atol=1e-5)
-    # by hand: what both kinds of pictures weigh
+    # by hand: what both kinds of images weigh
     order = np.lexsort(clf.pool_.T)
     labeled = marked >= 0
     weights = np.concatenate([clf.assignments_[order] / len(order), 0.002 * 50 * np.eye(4)[marked[labeled]] / 8])
-    pictures = np.concatenate([clf.pool_[order], problem.X[labeled]])
-    moved = weights.T @ pictures
+    images = np.concatenate([clf.pool_[order], problem.X[labeled]])
+    moved = weights.T @ images
     np.testing.assert_allclose(moved / np.linalg.norm(moved, axis=1, keepdims=True), means, atol=1e-3)
 
 

@@ -20,13 +20,13 @@ from skxma.datasets._features import save_features
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def image_file(tmp_path_factory):
     """A feature file of four emoji in five styles, with their images in the size of CIFAR's."""
     emoji = load_emoji()
     few = np.isin(emoji.target, emoji.target_names[:4])
     images = np.stack([np.asarray(Image.fromarray(image).resize((32, 32))) for image in emoji.images[few]])
     labels = np.searchsorted(emoji.target_names[:4], emoji.target[few])
-    path = tmp_path_factory.mktemp("features") / "pictures.npz"
+    path = tmp_path_factory.mktemp("features") / "images.npz"
     nothing = np.ones((len(labels), 2))
     save_features(path, nothing, labels, class_names=emoji.target_names[:4].astype(str), images=images)
     return path
@@ -51,9 +51,9 @@ def test_each_style_of_the_emoji_is_tested_with_what_was_learned_on_the_others()
         parts["emoji/noto"].draw(5, DOMAIN, 0)
 
 
-def test_corrupted_images_are_tested_with_what_was_learned_on_other_clean_ones(pictures):
-    parts = parts_by_name(pictures, DOMAIN)
-    assert set(parts) == {f"pictures/{name}" for name in ("same", *CORRUPTIONS)}
+def test_corrupted_images_are_tested_with_what_was_learned_on_other_clean_ones(image_file):
+    parts = parts_by_name(image_file, DOMAIN)
+    assert set(parts) == {f"images/{name}" for name in ("same", *CORRUPTIONS)}
     for name, part in parts.items():
         draw = part.draw(2, DOMAIN, 3)
         assert set(part.domains[draw.train]) == {"clean"}
@@ -66,8 +66,8 @@ def test_corrupted_images_are_tested_with_what_was_learned_on_other_clean_ones(p
 
 
 @pytest.mark.parametrize("corrupt", CORRUPTIONS.values(), ids=list(CORRUPTIONS))
-def test_a_corrupted_image_is_still_that_image(corrupt, pictures):
-    images = np.load(pictures)["images"]
+def test_a_corrupted_image_is_still_that_image(corrupt, image_file):
+    images = np.load(image_file)["images"]
     before = images.copy()
     found = corrupt(images)
     np.testing.assert_array_equal(images, before)
@@ -111,7 +111,7 @@ def test_imagenet_is_tested_on_the_shifts_that_are_there(tmp_path):
     assert all("imagenet-a" in parts["imagenet/a"].X[i] for i in draws[1].test)
 
 
-def test_what_has_no_domains_is_refused(pictures, tmp_path):
+def test_what_has_no_domains_is_refused(image_file, tmp_path):
     problem = make_problem()
     save_features(tmp_path / "plain.npz", problem.X, problem.y)
     with pytest.raises(ValueError, match="holds no images to corrupt"):

@@ -19,7 +19,7 @@ from skxma.datasets import load_emoji
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Four pictures each of three things in pics/, one each and a bad one in new/."""
+    """Four images each of three things in pics/, one each and a bad one in new/."""
     root = tmp_path_factory.mktemp("emoji")
     emoji = load_emoji(as_paths=True)
     for path, name, style in zip(emoji.images, emoji.target, emoji.sets, strict=True):

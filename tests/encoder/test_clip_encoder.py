@@ -345,5 +345,5 @@ def test_images_are_read_lazily_so_that_memory_does_not_grow_with_them(random_mo
     least_few, least_many = (min(peak(n) for _ in range(3)) for n in (few, many))
     growth = (least_many - least_few) / (many - few)
     assert sum(seen) == 3 * many + 4 * few
-    # a picture takes 12 288 bytes; what grows is the result, a digest and a list entry of each
+    # a image takes 12 288 bytes; what grows is the result, a digest and a list entry of each
     assert growth < 4 * width + 1000

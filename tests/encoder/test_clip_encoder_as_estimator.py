@@ -127,11 +127,11 @@ def test_wrong_prompts_are_refused(encoder, prompts, match):
 
 @pytest.fixture
 def with_bad_files(tmp_path, image_files) -> list[str]:
-    """Twelve good files with a truncated one at 3 and one that is no picture at 5."""
+    """Twelve good files with a truncated one at 3 and one that is no image at 5."""
     buffer = io.BytesIO()
     Image.fromarray(make_pixels(50, 200, 200)).save(buffer, "PNG")
     (tmp_path / "truncated.png").write_bytes(buffer.getvalue()[:-300])
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     return [
         *image_files[:3],
         str(tmp_path / "truncated.png"),

@@ -1,4 +1,4 @@
-"""Whatever has the name of a picture is encoded rightly or refused by name, without a crash, a hang or full memory."""
+"""Whatever has the name of a image is encoded rightly or refused by name, without a crash, a hang or full memory."""
 
 import copy
 import functools
@@ -52,9 +52,9 @@ def what_is_wrong(found: dict, path: str, wanted: str | np.ndarray | None) -> st
         expected = wanted is None or (isinstance(wanted, str) and re.search(wanted, found["message"]))
         return None if named and expected else f"{found['error']}: {found['message']}"
     if isinstance(wanted, str):
-        return "was taken for a picture"
+        return "was taken for a image"
     if wanted is not None and not np.allclose(tiny().encode_image([wanted])[0], found["embedding"], atol=1e-5):
-        return "has another picture's embedding"
+        return "has another image's embedding"
     return None if np.isclose(np.linalg.norm(found["embedding"]), 1) else "has no embedding"
 
 
@@ -88,7 +88,7 @@ def test_flipped_bytes_of_every_format(jail, tmp_path_factory, kind, flips, near
 
 
 def test_an_image_too_large_for_the_memory_is_named(jail, tmp_path):
-    # just under the limit of Pillow, which pictures of telescopes come near
+    # just under the limit of Pillow, which images of telescopes come near
     (case,) = write_files(tmp_path, [("large.png", make_png(13000, 13000, zeros(13000 * 13001)), None)])
     found = jail.encode(case.path, megabytes=300)
     assert found["error"] == "MemoryError"

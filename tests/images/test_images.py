@@ -191,8 +191,8 @@ def test_stacks_and_mixed_lists_are_accepted(pixels, image_files):
 @pytest.mark.parametrize(
     ("X", "match"),
     [
-        ("picture.png", r"single str.*\[image\]"),
-        (Path("picture.png"), r"single .*Path.*\[image\]"),
+        ("image.png", r"single str.*\[image\]"),
+        (Path("image.png"), r"single .*Path.*\[image\]"),
         (Image.new("RGB", (4, 4)), "single Image"),
         (b"bytes", "single bytes"),
         (iter(["a.png"]), "list"),
@@ -269,7 +269,7 @@ def broken_files(folder: Path, pixels: np.ndarray) -> dict[str, Path]:
     Image.fromarray(pixels).save(jpeg, "JPEG")
     contents = {
         "empty.png": b"",
-        "text.png": b"this is no picture",
+        "text.png": b"this is no image",
         "truncated.png": buffer.getvalue()[:-200],
         "truncated.jpg": jpeg.getvalue()[:300],
         "header_only.jpg": jpeg.getvalue()[:20],
