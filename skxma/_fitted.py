@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -167,8 +167,11 @@ class ExpectedScore:
         return cls(value, low, high)
 
 
+Model_co = TypeVar("Model_co", bound=FittedEvidence, covariant=True)
+
+
 @dataclass(frozen=True)
-class FitReport:
+class FitReport(Generic[Model_co]):
     """A fitted model, and the findings of its fit about the keys of its image cache.
 
     Attributes
@@ -186,7 +189,7 @@ class FitReport:
     expected : ExpectedScore
     """
 
-    model: FittedEvidence
+    model: Model_co
     hardness: Floats
     label_noise: Floats
     noise_rate: float

@@ -173,7 +173,7 @@ def fit_residual(
 
 def fit_calibrated(
     cache: ImageCache, text: Tensor | None, vocabulary: Tensor | None, config: CalibrationConfig, like: Tensor
-) -> FitReport:
+) -> FitReport[CalibratedModel]:
     """Fit on a support set.
 
     Parameters
@@ -239,10 +239,9 @@ def fit_calibrated(
     return _rename_classes(report, order)
 
 
-def _rename_classes(report: FitReport, order: Integers) -> FitReport:
+def _rename_classes(report: FitReport[CalibratedModel], order: Integers) -> FitReport[CalibratedModel]:
     """Report with class c renamed to ``order[c]``."""
     model, place = report.model, np.argsort(order)
-    assert isinstance(model, CalibratedModel)
     text_cache = model.text_cache
     renamed = replace(
         model,
@@ -255,7 +254,9 @@ def _rename_classes(report: FitReport, order: Integers) -> FitReport:
     return replace(report, model=renamed, left_out=left_out)
 
 
-def _zero_shot_report(cache: ImageCache, support: CalibrationSupport, config: CalibrationConfig) -> FitReport:
+def _zero_shot_report(
+    cache: ImageCache, support: CalibrationSupport, config: CalibrationConfig
+) -> FitReport[CalibratedModel]:
     """Report with zero-shot as it is, for images of one class only: nothing tells how far to trust them."""
     model = CalibratedModel(
         cache, support.text_cache, [], [], config.logit_scale, alpha=0.0, beta=config.beta or 1.0, fusion_ratio=1.0

@@ -50,8 +50,12 @@ class HeldOutPredictions:
 
 
 def extend_to_all(
-    report: FitReport, chosen: NDArray[np.bool_], cache: ImageCache, config: CalibrationConfig, like: Tensor
-) -> FitReport:
+    report: FitReport[CalibratedModel],
+    chosen: NDArray[np.bool_],
+    cache: ImageCache,
+    config: CalibrationConfig,
+    like: Tensor,
+) -> FitReport[CalibratedModel]:
     """Extend a fit on a subsample to all samples, which all become keys.
 
     The model of the subsample predicts all other samples, which it has not seen.
@@ -69,7 +73,6 @@ def extend_to_all(
         Gives the device and the precision of the computation.
     """
     model = report.model
-    assert isinstance(model, CalibratedModel)
     left_out = report.left_out
     of_chosen = HeldOutPredictions(report.hardness, report.label_noise, left_out.label, left_out.probability)
     held_out = predict_held_out(model.scorer(like), cache, ~chosen, report.noise_rate, like)

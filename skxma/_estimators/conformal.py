@@ -72,7 +72,7 @@ def left_out_calibration(cache: ImageCache, left_out: LeftOutPredictions) -> Cal
 
 
 def full_p_values(
-    task: Task, refit: Callable[[ImageCache], FitReport], features: Floats, by_class: bool
+    task: Task, refit: Callable[[ImageCache], FitReport[Any]], features: Floats, by_class: bool
 ) -> NDArray[np.float64]:
     """P-values (n, C) of full conformal prediction, by C fits per image.
 

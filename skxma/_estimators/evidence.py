@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.fit import fit_calibrated
+from skxma._calibrated.model import CalibratedModel
 from skxma._estimators.task import Task, draw_seed
 from skxma._estimators.vocabulary import embed_vocabulary
 from skxma._fitted import FitReport
@@ -67,7 +68,7 @@ class CalibratedEvidence:
         words = embed_vocabulary(clf.vocabulary, task.inputs, task.n_features)
         return cls(config, None if words is None else to_tensors(words, like=task.like)[0], indexed)
 
-    def fit(self, task: Task) -> FitReport:
+    def fit(self, task: Task) -> FitReport[CalibratedModel]:
         """Fit on the support set of a task."""
         report = fit_calibrated(task.cache, task.text, self.vocabulary, self.config, task.like)
         return replace(report, model=report.model.with_index(task.like)) if self.indexed else report
@@ -76,7 +77,7 @@ class CalibratedEvidence:
         """A function that fits on some of the samples of a task, without training."""
         untrained = replace(self.config, n_epochs=0, warm_start=None)
 
-        def fit(cache: ImageCache) -> FitReport:
+        def fit(cache: ImageCache) -> FitReport[CalibratedModel]:
             return fit_calibrated(cache, task.text, self.vocabulary, untrained, task.like)
 
         return fit
@@ -126,7 +127,7 @@ class PaperEvidence:
             before = None
         return cls(config, before, reads_some_keys(clf, task))
 
-    def fit(self, task: Task) -> FitReport:
+    def fit(self, task: Task) -> FitReport[PaperModel]:
         """Fit on the support set of a task."""
 
         def epochs(n: int, model: Callable[[], PaperModel]) -> Iterator[int]:

@@ -15,7 +15,7 @@ from skxma._semi_supervised.fit import PoolReport, fit_with_pool
 KEPT_POOL, KEPT_POOL_PER_CLASS = 1024, 16
 
 
-def fit_pool(report: FitReport, task: Task, evidence: Any) -> PoolReport | None:
+def fit_pool(report: FitReport[Any], task: Task, evidence: Any) -> PoolReport | None:
     """Learn from the pool of a task, where labels that it has not seen gain by it.
 
     Parameters

@@ -424,8 +424,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         if self.conformal != "full":
             return super()._p_values(features, class_conditional)
         with self._kept_task() as task:
-            evidence = self._evidence(task)
-            assert isinstance(evidence, CalibratedEvidence)
+            # which `conformal="full"` asks for
+            evidence = CalibratedEvidence.of(self, task)
             return full_p_values(task, evidence.refit(task), features, class_conditional)
 
     def _left_out_models(self) -> list[Any]:

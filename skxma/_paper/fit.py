@@ -120,7 +120,7 @@ def fit_paper(
     like: Tensor,
     before: PaperModel | None = None,
     epochs: Epochs = all_epochs,
-) -> FitReport:
+) -> FitReport[PaperModel]:
     """Fit the paper's form on a support set.
 
     Parameters

@@ -34,7 +34,7 @@ from skxma.caches import Floats, ImageCache, Integers, to_tensors
 LBFGS_OPTIONS = {"maxiter": 200, "ftol": 1e-11, "gtol": 1e-6}
 """Where the three weights of a pool stop: relative decrease of the objective, and its largest slope."""
 
-Refit = Callable[[ImageCache], FitReport]
+Refit = Callable[[ImageCache], FitReport[CalibratedModel]]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class PoolProblem:
 
 
 def fit_with_pool(
-    report: FitReport,
+    report: FitReport[CalibratedModel],
     pool: Pool,
     text: Tensor | None,
     vocabulary: Tensor | None,
@@ -143,7 +143,6 @@ def fit_with_pool(
     if weights is None:
         return unused
     experts, own = problem.experts(soft_pool, problem.cache, prior)
-    assert isinstance(report.model, CalibratedModel)
     model = PooledModel(report.model, experts.to_statistics(), weights)
     return PoolReport(model, known, as_floats(soft_pool.soft_labels(experts, own, weights)), used=True)
 
@@ -161,7 +160,7 @@ def as_floats(tensor: Tensor) -> Floats:
     return array
 
 
-def score_pool(report: FitReport, problem: PoolProblem, pool: Pool) -> tuple[SoftLabeledPool, Floats]:
+def score_pool(report: FitReport[CalibratedModel], problem: PoolProblem, pool: Pool) -> tuple[SoftLabeledPool, Floats]:
     """Score a pool by a model that was fitted without it.
 
     Returns
@@ -238,7 +237,11 @@ def left_out_folds(
 
 
 def cross_fit_weights(
-    report: FitReport, left_out: Floats, held_out: NDArray[np.bool_], problem: PoolProblem, prior: PoolWeights
+    report: FitReport[CalibratedModel],
+    left_out: Floats,
+    held_out: NDArray[np.bool_],
+    problem: PoolProblem,
+    prior: PoolWeights,
 ) -> NDArray[np.float64] | None:
     """Weights (3,) learned on labeled images that neither the model nor the pool's soft labels saw.
 
