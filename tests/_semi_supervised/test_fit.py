@@ -5,6 +5,7 @@ import pickle
 import joblib
 import numpy as np
 import pytest
+import torch
 from problems import make_problem, unit
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
@@ -12,6 +13,7 @@ import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier, XMAdapterSearchCV
 from skxma._labels import split_unlabeled
 from skxma._semi_supervised import fit as pool_fit
+from skxma._semi_supervised.class_statistics import SoftLabeledPool
 from skxma._semi_supervised.config import PoolConfig
 from skxma.datasets import load_emoji
 from skxma.model_selection import FewShotSplit, UnlabeledInTraining
@@ -180,6 +182,13 @@ def test_one_shot_without_text_has_nothing_to_judge_by(problem):
     assert clf.n_unlabeled_used_ == 0
     np.testing.assert_array_equal(clf.predict_proba(problem.X_test), plain.predict_proba(problem.X_test))
     np.testing.assert_allclose(clf.soft_labels_, plain.predict_proba(X[y < 0]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("surer", "factor"), [(0.5, 1), (1, 1), (4, 0.5)])
+def test_at_one_shot_half_of_what_the_pool_makes_the_model_surer_is_taken_back(surer, factor):
+    logits = torch.as_tensor(np.random.default_rng(0).standard_normal((50, 4)))
+    pool = SoftLabeledPool(torch.zeros(50, 3), logits, torch.ones(50, dtype=torch.float64))
+    assert pool_fit.scale_at_one_shot(pool, torch.softmax(surer * logits, 1)) == pytest.approx(factor, abs=1e-3)
 
 
 def test_classes_of_one_and_of_several(problem):
