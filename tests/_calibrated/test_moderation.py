@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skxma._calibrated.config import ScalePrior
-from skxma._calibrated.moderation import moderation_factors, scale_grid
+from skxma._calibrated.moderation import ScaleGrid, moderation_factors
 
 PRIOR = ScalePrior()
 pytestmark = pytest.mark.property
@@ -59,8 +59,18 @@ def test_a_scale_that_is_held_stays():
     assert factors(0 * z, rest, labels, has_zero_shot=False)[0] == 1
 
 
-def test_the_prior_is_one():
-    zero, rest, log_prior = scale_grid(PRIOR, torch.empty(0, dtype=torch.float64), True, False)
-    assert log_prior.shape == (len(zero), len(rest))
-    assert float(torch.exp(log_prior).sum()) == pytest.approx(1)
-    assert float(zero.min()) == pytest.approx(np.exp(PRIOR.least_log))
+def test_the_prior_is_one_and_only_small_scales_are_foreign():
+    grid = ScaleGrid.of(PRIOR, torch.empty(0, dtype=torch.float64), True, False)
+    assert grid.log_prior.shape == (len(grid.zero_shot), len(grid.rest))
+    assert float(torch.exp(grid.log_prior).sum()) == pytest.approx(1)
+    assert float(grid.zero_shot.min()) == pytest.approx(np.exp(PRIOR.least_log))
+    assert float(grid.native[0]) < 1e-3
+    assert float(grid.native[-1]) == 1
+
+
+def test_the_learned_ratio_stands_where_zero_shot_is_right_and_falls_where_it_is_wrong():
+    rest, labels = separated(60, margin=3.0, accuracy=0.9, seed=1)
+    for accuracy, low, high in ((1.0, 0.8, 1.0), (0.5, 0.0, 0.3)):
+        zero_shot, _ = separated(60, accuracy=accuracy)
+        z, r = factors(zero_shot, rest, labels)
+        assert low < z / r <= high + 1e-6
