@@ -1,6 +1,7 @@
 """Which images to label: accuracy of the default estimator on the labels that each strategy asks for.
 
     python benchmarks/active.py FOLDER [--seeds 5] [--strategies auto random ...] [--pool]
+    python benchmarks/active.py --large [100000 1000000]
 
 FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; the bundled
 emoji come first. Of files with more than 200 classes 100 are drawn for each seed. Two fifths of the images of each
@@ -11,11 +12,18 @@ fits learn from the rest of the pool as images without labels.
 
 Each cell holds the accuracy, the share of the classes that have an image, and the calibration error, in per cent; in
 brackets the accuracy above random labels on the same seeds, with its standard error.
+
+With --large, time and memory of 200 suggestions from pools of so many made-up embeddings of 512 dimensions and 100
+classes, before there are labels and with a model of 200; on two threads with OMP_NUM_THREADS=2. Those of more than
+100 000 lie in a file, whose pages count as memory while it is read.
 """
 
 import argparse
 import os
+import tempfile
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from results_page import markdown, number, signed
@@ -26,12 +34,15 @@ from skxma._statistics import calibration_error
 from skxma.active import suggest
 from skxma.active._suggest import NEED_MODEL, STRATEGIES
 from skxma.baselines import ZeroShotClassifier
+from skxma.benchmark._cell import PeakMemory
 from skxma.benchmark._problem import load_problem
 
 BUDGETS = (1, 2, 4, 8)
 FEW_CLASSES = 100
 TEST_SHARE, MOST_OF_POOL = 0.4, 2 / 3
 BALANCED = "balanced"
+LARGE, IN_MEMORY = (100_000, 1_000_000), 100_000
+N_SUGGESTED, N_FEATURES, N_LARGE_CLASSES = 200, 512, 100
 
 
 def main():
@@ -40,7 +51,12 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--strategies", nargs="+", default=[*STRATEGIES, BALANCED], choices=[*STRATEGIES, BALANCED])
     parser.add_argument("--pool", action="store_true", help="learn from the rest of the pool too")
+    parser.add_argument("--large", type=int, nargs="*", metavar="N", help="time and memory of large pools instead")
     arguments = parser.parse_args()
+    if arguments.large is not None:
+        for n in arguments.large or LARGE:
+            run_large(n)
+        return
     print("\n".join(markdown(["data set, strategy", *(f"{budget}C labels" for budget in BUDGETS)], [])))
     totals = {}
     for problem in [load_problem("emoji"), *problems(arguments.folder, words=True)]:
@@ -66,6 +82,37 @@ def print_row(name, found, random):
         spread = f" ± {gain.std(ddof=1) / np.sqrt(len(gain)):.1f}" if len(gain) > 1 else ""
         cells.append(f"{number(accuracy)}, {seen:.0f}, {number(error)} ({signed(gain.mean())}{spread})")
     print("| " + " | ".join([name, *cells, *["–"] * (len(BUDGETS) - len(cells))]) + " |", flush=True)
+
+
+def run_large(n):
+    """Time and memory of suggestions from a pool of `n` embeddings."""
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(N_LARGE_CLASSES, N_FEATURES)).astype(np.float32)
+    text = centers + rng.normal(size=centers.shape).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pool.npy"
+        pool = np.lib.format.open_memmap(path, "w+", np.float32, (n, N_FEATURES))
+        for block in range(0, n, IN_MEMORY):
+            rows = pool[block : block + IN_MEMORY]
+            rows[:] = centers[rng.integers(N_LARGE_CLASSES, size=len(rows))]
+            rows += rng.normal(size=rows.shape).astype(np.float32)
+        del pool, rows
+        pool = np.load(path, mmap_mode=None if n <= IN_MEMORY else "r")
+        clf = XMAdapterClassifier("precomputed", text_features=text)
+        rows = measure_large(f"{n} embeddings, no label", clf, pool)
+        chosen = np.array(pool[rows])
+        clf.fit(chosen, (chosen @ text.T).argmax(1))
+        measure_large(f"{n} embeddings, a model", clf, pool)
+
+
+def measure_large(name, clf, pool):
+    """Suggest, and print what it took."""
+    with PeakMemory() as memory:
+        wall, cpu = time.perf_counter(), time.process_time()
+        rows = suggest(clf, pool, N_SUGGESTED, random_state=0)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"{name}: {wall:.1f} s, {cpu:.1f} s of processors, {memory.peak_mb:.0f} MiB", flush=True)
+    return rows
 
 
 class Task:

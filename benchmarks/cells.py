@@ -36,7 +36,7 @@ class Cells:
 
     def seeds(self, method, dataset, shots, column="accuracy"):
         """Values by seed, in per cent where they are shares."""
-        scale = 100.0 if column in ("accuracy", "ece") else 1.0
+        scale = 100.0 if column in ("accuracy", "ece", "seen") else 1.0
         rows = self._held.get((method, dataset, shots), {})
         return {seed: scale * float(row[column] or "nan") for seed, row in rows.items()}
 
@@ -58,6 +58,14 @@ class Cells:
         parts = []
         for name in sets or self.sets(shots):
             a, b = (self.seeds(method, name, shots, column) for method in (one, other))
+            parts.append([a[seed] - b[seed] for seed in a if seed in b])
+        return _combine(parts)
+
+    def gain(self, method, shots, sets, others):
+        """Mean of a method on some data sets less that on others, pair by pair and seed by seed, and its error."""
+        parts = []
+        for one, other in zip(sets, others, strict=True):
+            a, b = (self.seeds(method, name, shots) for name in (one, other))
             parts.append([a[seed] - b[seed] for seed in a if seed in b])
         return _combine(parts)
 

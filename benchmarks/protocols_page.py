@@ -1,4 +1,4 @@
-"""The text of docs/results.md: domain generalization and base-to-novel, and the cells that it needs."""
+"""The text of docs/results.md: domain generalization, base-to-novel, active learning, and the cells that it needs."""
 
 import math
 from pathlib import Path
@@ -15,13 +15,14 @@ from results_page import (
     lead_sentence,
     markdown,
     number,
+    signed,
     with_error,
 )
 
 from skxma.benchmark._corruptions import BLUR_SIZE, CONTRAST, JPEG_QUALITY, NOISE_STD, PIXELATE
 from skxma.benchmark._parts import load_parts
-from skxma.benchmark._problem import EMOJI, EMOJI_ENCODER, HALVES, SAME
-from skxma.benchmark._report import harmonic_mean
+from skxma.benchmark._problem import ASKED, EMOJI, EMOJI_ENCODER, HALVES, RANDOM, SAME, SUGGESTED
+from skxma.benchmark._report import curve_area, harmonic_mean, worth_text
 from skxma.benchmark._runner import run_benchmark
 
 
@@ -50,9 +51,9 @@ def can_be_drawn(part, n_shots, protocol):
     return True
 
 
-def protocols(shifted, novel):
-    """The lines of both protocols, from their cells."""
-    return [*domain_generalization(shifted), *base_to_novel(novel)]
+def protocols(shifted, novel, chosen):
+    """The lines of the protocols, from their cells."""
+    return [*domain_generalization(shifted), *base_to_novel(novel), *active_learning(chosen)]
 
 
 def domain_generalization(cells):
@@ -147,7 +148,70 @@ def halves_table(cells, names):
     return markdown(["harmonic mean (base / novel / all) %", *map(at, columns)], rows)
 
 
-def counts_by_shots(cells, names):
+def active_learning(cells):
+    """The lines of the part on labels that are asked for."""
+    if not cells.methods:
+        return ["## Labels that are asked for", "", "Not run.", ""]
+    names = list(dict.fromkeys(map(whole_of, cells.datasets)))
+    counts = counts_by_shots(cells, [f"{name}/{SUGGESTED}" for name in names], "{}C".format)
+    lines = [
+        "## Labels that are asked for",
+        "",
+        "Two fifths of the images of each class are the test and the others a pool, from which as many labels as there "
+        "are classes (C) are asked for, then as many again, and so on, with a fit in between (`skxma benchmark "
+        "--protocol active`): of images that `skxma.active.suggest` chooses, or of random ones. The default estimator "
+        "learns from the labels alone, or from the rest of the pool too, without its labels. A cell has the accuracy "
+        "in %, and in brackets the points above random labels on the same seeds with their standard error; then the "
+        "share of the classes seen and the calibration error in %; then how many random labels, per class, give the "
+        "same accuracy. The area is that under the accuracy over the logarithm of the number of labels.",
+        "",
+        f"Mean over the data sets that have enough images ({counts}):",
+        "",
+        *asked_table(cells, names),
+        "",
+    ]
+    for name in names if len(names) > 1 else []:
+        lines += [f"### {name}, labels that are asked for", "", *asked_table(cells, [name]), ""]
+    return lines
+
+
+def asked_table(cells, names):
+    """Each way to choose labels by labels per class; the area where all data sets have the same numbers."""
+    own = cells.only([f"{name}/{part}" for name in names for part in ASKED])
+    rows = []
+    for method in own.methods:
+        for part in (part for part in ASKED if any(part_of(name) == part for name in own.datasets)):
+            curve = asked_curve(own, method, part, names)
+            texts = [asked_cell(own, method, part, n, names) for n in own.shots]
+            area = curve_area(curve) if len(curve) == len(own.shots) else math.nan
+            rows.append([f"{label(method)}, {part}", *texts, number(area)])
+    return markdown(["labels", *(f"{n}C" for n in own.shots), "area"], rows)
+
+
+def asked_curve(cells, method, part, names):
+    """Accuracy by labels per class, where all of some data sets have it."""
+    sets = [f"{name}/{part}" for name in names]
+    whole = [n for n in cells.shots if all(cells.has(method, name, n) for name in sets)]
+    return {n: cells.average(method, n, sets=sets)[0] for n in whole}
+
+
+def asked_cell(cells, method, part, n, names):
+    """What a way to choose so many labels per class gives, against random ones."""
+    names = [name for name in names if cells.has(method, f"{name}/{part}", n)]
+    if not names:
+        return "–"
+    other = part.replace(SUGGESTED, RANDOM)
+    sets, others = ([f"{name}/{one}" for name in names] for one in (part, other))
+    accuracy, seen, error = (cells.average(method, n, column, sets)[0] for column in ("accuracy", "seen", "ece"))
+    if part == other:
+        return f"{number(accuracy)}, {number(seen, 0)}, {number(error)}"
+    gain, spread = cells.gain(method, n, sets, others)
+    above = signed(gain) + ("" if math.isnan(spread) else f" ± {spread:.1f}")
+    worth = worth_text(accuracy, asked_curve(cells, method, other, names))
+    return f"{number(accuracy)} ({above}), {number(seen, 0)}, {number(error)}; {worth}"
+
+
+def counts_by_shots(cells, names, at=at):
     """How many of some parts have results at each number of shots."""
     counts = {shots: sum(name in cells.sets(shots) for name in names) for shots in cells.shots}
     return "; ".join(f"{at(shots)}: {count}" for shots, count in counts.items())

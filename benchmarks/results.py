@@ -25,7 +25,7 @@ from rivals import LABELED_ONLY, MANY_CLASSES, encoder_of, n_classes, problems
 from robustness import UNSCREENED, run_robustness
 from unlabeled import WITHOUT, run_unlabeled, unlabeled
 
-from skxma.benchmark._problem import BASE_TO_NOVEL, DOMAIN, EMOJI, EMOJI_ENCODER, load_problem
+from skxma.benchmark._problem import ACTIVE, BASE_TO_NOVEL, DOMAIN, EMOJI, EMOJI_ENCODER, load_problem
 from skxma.benchmark._results_file import failures
 from skxma.benchmark._runner import METHODS, run_benchmark
 
@@ -36,7 +36,9 @@ PARTS = {
     "unlabeled": "-unlabeled",
     DOMAIN: "-domain",
     BASE_TO_NOVEL: "-base-to-novel",
+    ACTIVE: "-active",
 }
+BUDGETS = (1, 2, 4, 8)
 SHOTS = (1, 2, 4, 8, 16)
 PACKAGES = ("skxma", "torch", "numpy", "scikit-learn")
 
@@ -85,7 +87,7 @@ def redo(files, method):
     """Forget a method's cells; all rows of the ablation are forms of the default."""
     drop_method(files["comparison"], method)
     drop_method(files["robustness"], method)
-    for part in ("unlabeled", DOMAIN, BASE_TO_NOVEL):
+    for part in ("unlabeled", DOMAIN, BASE_TO_NOVEL, ACTIVE):
         drop_method(files[part], method)
     if method == DEFAULT:
         drop_method(files["robustness"], UNSCREENED)
@@ -115,6 +117,8 @@ def run(problem, found, arguments, files):
         run_unlabeled(problem, found, shots, seeds, files["unlabeled"])
     if BASE_TO_NOVEL in arguments.parts:
         run_protocol(problem, BASE_TO_NOVEL, arguments.methods, shots, seeds, files[BASE_TO_NOVEL])
+    if ACTIVE in arguments.parts and not many:
+        run_protocol(problem, ACTIVE, [DEFAULT], BUDGETS, seeds, files[ACTIVE])
 
 
 def page(arguments, found, files):
@@ -123,10 +127,11 @@ def page(arguments, found, files):
 
     def asked_for(row):
         # the file may hold more than this run was to show
-        held = row["dataset"].split(":")[0].partition("/")[0] in names and int(row["shots"]) in arguments.shots
+        held = row["dataset"].split(":")[0].partition("/")[0] in names
+        held = held and (row["protocol"] == ACTIVE or int(row["shots"]) in arguments.shots)
         return held and int(row["seed"]) < arguments.seeds
 
-    compared, ablated, hard, pooled, shifted, novel = (Cells(file, asked_for) for file in files.values())
+    compared, ablated, hard, pooled, shifted, novel, chosen = (Cells(file, asked_for) for file in files.values())
     lines = [
         "# Results",
         "",
@@ -138,7 +143,7 @@ def page(arguments, found, files):
         *ablation(ablated, compared),
         *hard_conditions(hard, compared),
         *unlabeled(pooled),
-        *protocols(shifted, novel),
+        *protocols(shifted, novel, chosen),
     ]
     return "\n".join(lines).rstrip() + "\n"
 

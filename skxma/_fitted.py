@@ -108,7 +108,12 @@ class LeftOutPredictions:
         return cls(label.cpu().numpy(), *floats)
 
     def rejection_threshold(self, rate: float) -> float:
-        """Open-set score that the fraction `rate` of images of known classes exceeds."""
+        """Open-set score that the fraction `rate` of images of known classes exceeds.
+
+        An image above it has a p-value ``Σ_i w_i 1[s_i ≥ s] / Σ_i w_i`` below `rate`. The conformal p-value, with one
+        more in numerator and denominator, would refuse nothing with fewer than ``1 / rate - 1`` samples, and refuses
+        fewer than `rate` where this one does already (``benchmarks/rejection.py``).
+        """
         scores = self.open_set.ravel()
         order = np.argsort(scores)
         weights = np.tile(self.node_weights, len(self.open_set))[order]

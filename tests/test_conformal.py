@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import make_problem
 from scipy.stats import binom
 
+from skxma import XMAdapterClassifier
 from skxma._statistics import (
     Calibration,
     full_p_value,
@@ -139,3 +141,22 @@ def test_p_values_of_a_split_are_those_of_crepes(by_class):
     else:
         expected = reference.fit(scores).predict_p(new, smoothing=False)
     np.testing.assert_allclose(calibration(scores, labels).p_values([new], by_class), expected)
+
+
+def test_sets_of_a_split_are_those_of_mapie():
+    mapie = pytest.importorskip("mapie.classification")
+    problem = make_problem(n_classes=5, shots=8, n_test=40, noise=1.6, seed=1)
+    learned = np.arange(len(problem.y)) % 8 < 4
+    held = ~learned
+    clf = XMAdapterClassifier("precomputed", text_features=problem.text, vocabulary=None, random_state=0)
+    clf.fit(problem.X[learned], problem.y[learned])
+    levels = [0.5, 0.6, 0.75, 0.8, 0.9]
+    reference = mapie.SplitConformalClassifier(clf, confidence_level=levels, conformity_score="lac", prefit=True)
+    # MAPIE checks its X with scikit-learn's functions, which embeddings in float64 pass
+    X_held, X_test = problem.X[held].astype(np.float64), problem.X_test.astype(np.float64)
+    _, expected = reference.conformalize(X_held, problem.y[held]).predict_set(X_test)
+    scores = own_nonconformity(clf.decision_function(X_held), problem.y[held])
+    p_values = calibration(scores).p_values([nonconformity(clf.decision_function(X_test))])
+    found = prediction_sets(p_values, levels)
+    assert 1 < found.sum(1).mean() < 5
+    np.testing.assert_array_equal(found, expected)

@@ -11,7 +11,7 @@ import numpy as np
 
 from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma.datasets import load_emoji
-from skxma.inspection import CoverageDisplay
+from skxma.inspection import CalibrationDisplay, CoverageDisplay
 
 emoji = load_emoji()
 X = CLIPEncoder("tiny").fit_transform(emoji.images)
@@ -46,6 +46,13 @@ for ax, i in zip(axes.flat, shown, strict=True):
 # Labeled images that the model has not seen show whether the levels hold, and what they cost.
 
 CoverageDisplay.from_estimator(clf, X[test], emoji.target[test])
+
+# %%
+# And they show whether the probabilities themselves can be believed. The answers that were left out in the fit say it
+# before there are such images.
+
+display = CalibrationDisplay.from_estimator(clf, X[test], emoji.target[test], name="new images")
+CalibrationDisplay.from_estimator(clf, name="left out", ax=display.ax_)
 
 # %%
 # ``conformal="loo"``, the default, needs no further fit, but nothing is proved for it; with "cross" the set of level

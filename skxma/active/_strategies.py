@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from skxma.caches import Floats, Integers
 
+# k-means++ takes longer than all else from here on, and random starts end no higher
+SMALL_POOL = 5_000
 LARGE_POOL = 20_000
-SMALL_BATCH = 4096
 MOST_TYPICLUST_CLUSTERS = 500
 TYPICAL_NEIGHBORS = 20
 
@@ -40,14 +41,19 @@ def cluster(points: Floats, n: int, seed: int, weights: NDArray[np.float64] | No
     distances : ndarray of shape (N,)
         Distance to the center of the own cluster, squared.
     """
-    if len(points) > LARGE_POOL:
-        means = MiniBatchKMeans(n, batch_size=SMALL_BATCH, n_init=1, random_state=seed)
-    else:
-        means = KMeans(n, n_init=4, random_state=seed)
+    start = "k-means++" if len(points) <= SMALL_POOL else "random"
+    means = KMeans(n, init=start, n_init=4, random_state=seed)
+    n_some = max(LARGE_POOL, 2 * n)
     with warnings.catch_warnings():
         # fewer different points than clusters: some clusters stay empty
         warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = means.fit(points, sample_weight=weights).labels_
+        if len(points) <= n_some:
+            labels = means.fit(points, sample_weight=weights).labels_
+        else:
+            # the centers of some are those of all
+            some = np.random.default_rng(seed).choice(len(points), n_some, replace=False)
+            means.fit(points[some], sample_weight=None if weights is None else weights[some])
+            labels = means.predict(points)
     centers = means.cluster_centers_.astype(points.dtype, copy=False)
     # |x|² is 1
     distances = 1 + (centers**2).sum(1)[labels] - 2 * np.einsum("nr,nr->n", points, centers[labels])

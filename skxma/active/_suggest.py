@@ -19,6 +19,7 @@ from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.embedding_input import EmbeddingInput, check_images_first
 from skxma._estimators.vocabulary import embed_vocabulary
 from skxma._labels import has_index, resolve_classes
+from skxma._sklearn_compat import num_samples, safe_indexing
 from skxma.active._strategies import central, cluster, farthest_first, fewest_labels_first, typical
 from skxma.caches import Floats, Integers
 from skxma.embeddings import unit_rows
@@ -29,7 +30,7 @@ STRATEGIES = ("auto", "random", "clusters", "typiclust", "coreset", "margin", "c
 NEED_MODEL = ("margin", "clue")
 SAME_IMAGE = 1 - 1e-6
 """Cosine of embeddings from which on two images are one."""
-MOST_CANDIDATES = 2**17
+MOST_CANDIDATES = 2**16
 """Of a larger pool so many images are drawn, among which the choice is."""
 PREDICTED_ROWS = 2**13
 
@@ -73,8 +74,8 @@ def suggest(
         Fitted, or not yet: then its encoder, class names and vocabulary are used. Images of its support set are not
         suggested again.
     pool : sequence of images, or array-like of shape (n_pool, n_features)
-        Images without labels or their embeddings, as in `fit`. Of more than 131 072 so many are drawn at random, and
-        the choice is among them.
+        Images without labels or their embeddings, as in `fit`. Of more than 65 536 so many are drawn at random, and
+        the choice is among them; nothing else is read, so that a :class:`numpy.memmap` may be larger than the memory.
     n_samples : int, default=10
         Number of images; fewer are returned where the pool has fewer that are not in the support set.
     strategy : str, default="auto"
@@ -153,6 +154,11 @@ def _check(clf: Any, n_samples: Any, strategy: Any, random_share: Any) -> None:
 
 def _candidates(clf: Any, pool: Any, rng: np.random.RandomState, plain: bool) -> Candidates:
     """The images of the pool that can be read and are not in the support set, or some of them."""
+    drawn = None
+    if num_samples(pool) > MOST_CANDIDATES:
+        # before anything is read or encoded: the pool may be a file that is larger than the memory
+        drawn = np.sort(rng.choice(num_samples(pool), MOST_CANDIDATES, replace=False))
+        pool = safe_indexing(pool, drawn)
     fitted = hasattr(clf, "classes_")
     features = _embed(clf, pool, fitted)
     kept: NDArray[np.bool_] = np.asarray(~np.isnan(features).any(axis=1))
@@ -162,9 +168,8 @@ def _candidates(clf: Any, pool: Any, rng: np.random.RandomState, plain: bool) ->
             block = slice(start, start + PREDICTED_ROWS)
             kept[block] &= (features[block] @ support.T).max(axis=1) < SAME_IMAGE
     rows = np.flatnonzero(kept)
-    if len(rows) > MOST_CANDIDATES:
-        rows = np.sort(rng.choice(rows, MOST_CANDIDATES, replace=False))
     features = features if len(rows) == len(features) else features[rows]
+    rows = rows if drawn is None else drawn[rows]
     if plain:
         return Candidates(rows, features, features, support)
     mean: Floats = features.mean(0) if len(rows) else np.zeros(features.shape[1], dtype=np.float32)

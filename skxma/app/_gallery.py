@@ -1,4 +1,4 @@
-"""The classes of a tab with their images; whatever is removed can be put back."""
+"""The classes of a tab with their images, and images without a class; whatever is removed can be put back."""
 
 from __future__ import annotations
 
@@ -69,17 +69,20 @@ class Repeat:
 
 
 class Gallery:
-    """Classes with their images, which are kept in a folder that goes with them.
+    """Classes with their images, and images without a class, which are kept in a folder that goes with them.
 
     Attributes
     ----------
     columns : list of Column
+    pool : list of StoredImage
+        Images without a class.
     held : tuple of StoredImage
         Images whose files something else needs, such as a model.
     """
 
     def __init__(self) -> None:
         self.columns: list[Column] = []
+        self.pool: list[StoredImage] = []
         self.held: tuple[StoredImage, ...] = ()
         self._removals: deque[Removal] = deque(maxlen=MAX_UNDO)
         self._example: frozenset[int] = frozenset()
@@ -178,19 +181,60 @@ class Gallery:
         column = self._column(number)
         with collected_warnings() as heard:
             image = self.store(name, content)
-        self._put(column, image)
+        self._put(column.images, image)
         return image, [f"{name}: {words_of_warning(text)}" for text in heard]
 
+    def add_to_pool(self, name: str, content: bytes) -> list[str]:
+        """Add an image without a class, unless it is here already; returns warnings in words for the page.
+
+        Raises
+        ------
+        ImageError
+            It is no image that can be read; names it.
+        """
+        with collected_warnings() as heard:
+            image = self.store(name, content)
+        here = {known.digest for images in (self.pool, *(c.images for c in self.columns)) for known in images}
+        if image.digest in here:
+            image.file.unlink()
+            return []
+        self._put(self.pool, image)
+        return [f"{name}: {words_of_warning(text)}" for text in heard]
+
+    def label(self, number: int, column_number: int) -> None:
+        """Put an image of the pool into a class; `undo` puts it back."""
+        column = self._column(column_number)
+        image = next((image for image in self.pool if image.number == number), None)
+        if image is None:
+            raise ChangedError(f"There is no image {number} without a class any more; load the page again.")
+        index = self.pool.index(image)
+
+        def restore() -> None:
+            column.images.remove(image)
+            self.pool.insert(index, image)
+
+        self.pool.remove(image)
+        column.images.append(image)
+        self._removed(f"{shortened(image.name)} was put into {self.title(column)}.", (image,), restore)
+
+    def clear_pool(self) -> None:
+        """Remove the images without a class; `undo` puts them back."""
+        images = tuple(self.pool)
+        if not images:
+            return
+        several = len(images) > 1
+        words = f"{len(images)} image{'s' * several} without a label {'were' if several else 'was'} removed."
+        self._removed(words, images, lambda: self.pool.extend(images))
+        self.pool.clear()
+
     def remove_image(self, number: int) -> None:
-        """Take an image out of its class; `undo` puts it back."""
-        column, image = self._find(number)
-        index = column.images.index(image)
+        """Take an image out of its class, or the pool; `undo` puts it back."""
+        images, image, home = self._find(number)
+        index = images.index(image)
         self._removed(
-            f"{shortened(image.name)} was removed from {self.title(column)}.",
-            (image,),
-            lambda: column.images.insert(index, image),
+            f"{shortened(image.name)} was removed from {home}.", (image,), lambda: images.insert(index, image)
         )
-        column.images.remove(image)
+        images.remove(image)
 
     def undo(self) -> None:
         """Put back what was removed last.
@@ -220,7 +264,7 @@ class Gallery:
             column = self.add_column(label)
             for i in np.flatnonzero(emoji.target == label)[:EXAMPLE_SHOTS]:
                 path = Path(emoji.images[i])
-                self._put(column, self.store(f"{label} ({path.stem}).png", path.read_bytes()))
+                self._put(column.images, self.store(f"{label} ({path.stem}).png", path.read_bytes()))
         example = self._example = frozenset(column.number for column in self.columns)
         bundled = {image.number for column in self.columns for image in column.images}
 
@@ -272,9 +316,9 @@ class Gallery:
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         return StoredImage(number, name, file, as_png(small), digest)
 
-    def _put(self, column: Column, image: StoredImage) -> None:
+    def _put(self, images: list[StoredImage], image: StoredImage) -> None:
         self._images[image.number] = image
-        column.images.append(image)
+        images.append(image)
 
     def _removed(self, words: str, images: tuple[StoredImage, ...], restore: Callable[[], None]) -> None:
         self._removals.append(Removal(words, images, restore))
@@ -297,6 +341,7 @@ class Gallery:
     def _forget_unused(self) -> None:
         """Delete the files of images that are in no class, are not held, and can't come back."""
         used = {image.number for column in self.columns for image in column.images}
+        used |= {image.number for image in self.pool}
         used |= {image.number for removal in self._removals for image in removal.images}
         used |= {image.number for image in self.held}
         for number in self._images.keys() - used:
@@ -308,11 +353,12 @@ class Gallery:
                 return column
         raise ChangedError(f"There is no class {number} any more; load the page again.")
 
-    def _find(self, number: int) -> tuple[Column, StoredImage]:
-        for column in self.columns:
-            for image in column.images:
+    def _find(self, number: int) -> tuple[list[StoredImage], StoredImage, str]:
+        """An image with the list that holds it, and what that is called."""
+        for images, home in (*((c.images, self.title(c)) for c in self.columns), (self.pool, "those without a label")):
+            for image in images:
                 if image.number == number:
-                    return column, image
+                    return images, image, home
         raise ChangedError(f"There is no image {number} any more; load the page again.")
 
 

@@ -22,7 +22,7 @@ class Job:
     Parameters
     ----------
     kind : str
-        "fit" or "ask".
+        "fit", "ask" or "suggest".
     work : callable
         Takes the job and returns a result; calls `report` between its steps.
     keep : callable

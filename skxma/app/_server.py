@@ -199,6 +199,32 @@ def remove_image(tab: UUID, number: int) -> Response:
         return described(session)
 
 
+@tab_routes.put("/images/<int:number>")
+def label_image(tab: UUID, number: int) -> Response:
+    """An image without a label into a class."""
+    body = request.get_json()
+    column = body.get("column") if isinstance(body, dict) else None
+    with session_of(tab) as session:
+        session.gallery.label(number, column if isinstance(column, int) else 0)
+        return described(session)
+
+
+@tab_routes.post("/pool")
+def add_to_pool(tab: UUID) -> Response:
+    """One image without a label."""
+    name, content = uploaded()
+    with session_of(tab) as session:
+        return described(session, session.gallery.add_to_pool(name, content))
+
+
+@tab_routes.delete("/pool")
+def clear_pool(tab: UUID) -> Response:
+    """No image without a label."""
+    with session_of(tab) as session:
+        session.gallery.clear_pool()
+        return described(session)
+
+
 @tab_routes.get("/images/<int:number>")
 def image(tab: UUID, number: int) -> Response:
     """An image, small."""
@@ -236,6 +262,13 @@ def fit(tab: UUID) -> Response:
         return jsonify(described_job(session.fit()))
 
 
+@tab_routes.post("/suggest")
+def suggest(tab: UUID) -> Response:
+    """Start to choose images to label next."""
+    with session_of(tab) as session:
+        return jsonify(described_job(session.suggest()))
+
+
 @tab_routes.post("/ask")
 def ask(tab: UUID) -> Response:
     """Start to answer for an image, uploaded or of the example."""
@@ -249,7 +282,7 @@ def ask(tab: UUID) -> Response:
 
 @tab_routes.get("/job")
 def job(tab: UUID) -> Response:
-    """State of the last fit or question."""
+    """State of the last fit, question or choice of images."""
     with session_of(tab) as session:
         return jsonify(described_job(session.job))
 
@@ -321,6 +354,10 @@ def described(session: Session, warnings: list[str] | None = None) -> Response:
     return jsonify(
         encoder=session.encoder,
         columns=columns,
+        pool={
+            "n_images": len(session.gallery.pool),
+            "suggested": [{"number": one.number, "name": one.name} for one in session.suggested],
+        },
         repeats=[asdict(repeat) for repeat in session.gallery.repeats],
         undo=session.gallery.undoable,
         examples=session.gallery.example_queries,

@@ -21,6 +21,7 @@ from skxma.inspection import labels_in_question
 
 # an image more unlike the classes than all but this share of the support images is like none of them
 UNKNOWN_RATE = 0.05
+N_SUGGESTED = 8
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Session:
         self.fitted: Model | None = None
         self.opened: Model | None = None
         self.job: Job | None = None
+        self._suggested: tuple[int, ...] = ()
         self._encoders = encoders or Encoders()
         self._fitted_on: list[tuple[str, list[int]]] = []
 
@@ -126,7 +128,7 @@ class Session:
     @property
     def is_empty(self) -> bool:
         """True if nothing would be lost with it."""
-        return not (self.is_busy or self.model or self.gallery.undoable or self.gallery.content)
+        return not (self.is_busy or self.model or self.gallery.undoable or self.gallery.content or self.gallery.pool)
 
     @property
     def change(self) -> str | None:
@@ -135,6 +137,12 @@ class Session:
             return None
         fitted, shown = ({name for name, _ in content} for content in (self._fitted_on, self.gallery.content))
         return "images" if fitted == shown else "classes"
+
+    @property
+    def suggested(self) -> list[StoredImage]:
+        """Images to label next, the most useful first, without those that have been labeled since."""
+        pool = {image.number: image for image in self.gallery.pool}
+        return [pool[number] for number in self._suggested if number in pool]
 
     def fit(self) -> Job:
         """Start a fit on the classes; one with a name and no images is known from its name alone.
@@ -205,6 +213,30 @@ class Session:
                 query.file.unlink(missing_ok=True)
 
         return self._start(Job("ask", work, lambda asked: None, self.lock))
+
+    def suggest(self) -> Job:
+        """Start to choose the images without a class that are most worth a label; see `suggested`.
+
+        Raises
+        ------
+        ValueError
+            There are none.
+        """
+        self._refuse_if_busy()
+        pool = tuple(self.gallery.pool)
+        if not pool:
+            raise ValueError("There are no images without a label. Drop some first.")
+        # a model of other classes would ask about those
+        fitted = None if self.fitted is None or self.change == "classes" else self.fitted.classifier
+        names = list(dict.fromkeys(column.name for column in self.gallery.columns if column.name))
+
+        def work(job: Job) -> tuple[int, ...]:
+            return self._suggest(job, fitted, names, pool)
+
+        def keep(suggested: tuple[int, ...]) -> None:
+            self._suggested = suggested
+
+        return self._start(Job("suggest", work, keep, self.lock))
 
     def stop(self) -> None:
         """Stop the job that is running; what was before it stays."""
@@ -313,6 +345,21 @@ class Session:
         if known is not None:
             known_as = str(clf.classes_[clf.image_cache_.labels[clf.sample_position_[known]]])
         return Asked(query, answer, model, known_as, tuple(map(words_of_warning, [*heard_before, *heard])))
+
+    def _suggest(self, job: Job, fitted: Any, names: list[str], pool: tuple[StoredImage, ...]) -> tuple[int, ...]:
+        from skxma import CLIPEncoder, XMAdapterClassifier
+        from skxma.active import suggest
+
+        encoder = CLIPEncoder(self.encoder, device=self.device)
+        self._encoders.load(encoder, job)
+        watched = WatchedEncoder(encoder, job, names)
+        if fitted is None:
+            clf = XMAdapterClassifier(watched, class_names=names or None, device=self.device)
+        else:
+            clf = copy(fitted).set_params(encoder=watched)
+        with self._encoders.turn(job):
+            rows = suggest(clf, [image.file for image in pool], N_SUGGESTED, random_state=0)
+        return tuple(pool[row].number for row in rows)
 
     def _start(self, job: Job) -> Job:
         self.job = job

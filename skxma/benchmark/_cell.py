@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skxma._labels import with_spelling_of
 from skxma._statistics import calibration_error
@@ -22,7 +23,10 @@ MEBI = 2**20
 
 @dataclass(frozen=True)
 class Measured:
-    """Measurements of a cell; accuracy, calibration error and likelihood are those of the test images."""
+    """Measurements of a cell; accuracy, calibration error and likelihood are those of the test images.
+
+    `seen` is the share of the classes that have a labeled image, where labels are asked for.
+    """
 
     accuracy: float
     ece: float
@@ -31,6 +35,7 @@ class Measured:
     predict_s: float
     n_trained: int | None
     peak_mb: float
+    seen: float | None = None
 
 
 def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol: str) -> Measured:
@@ -68,21 +73,32 @@ def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol
         fitted_at = time.perf_counter()
         probabilities = fitted.predict_proba(test)
         done = time.perf_counter()
-    classes, y_test = fitted.classes_, with_spelling_of(problem.y[draw.test], fitted.classes_)
+    return Measured(
+        *judge(problem, fitted, probabilities, draw.test),
+        fitted_at - start,
+        done - fitted_at,
+        getattr(fitted, "n_trained_", None),
+        memory.peak_mb,
+    )
+
+
+def judge(
+    problem: Problem, fitted: Any, probabilities: NDArray[np.float64], test: NDArray[np.intp]
+) -> tuple[float, float, float]:
+    """Accuracy, calibration error and negative log-likelihood of probabilities (n, C) of test positions (n,)."""
+    classes, y_test = fitted.classes_, with_spelling_of(problem.y[test], fitted.classes_)
     if problem.has_own_test:
         among = np.isin(classes, np.unique(y_test))
         classes, probabilities = classes[among], probabilities[:, among]
         probabilities = probabilities / probabilities.sum(1, keepdims=True)
     correct = classes[probabilities.argmax(1)] == y_test
-    own = probabilities[np.arange(len(y_test)), np.searchsorted(classes, y_test)]
-    return Measured(
+    # a class that the model has not met has no probability
+    position = np.minimum(np.searchsorted(classes, y_test), len(classes) - 1)
+    own = np.where(classes[position] == y_test, probabilities[np.arange(len(y_test)), position], 0)
+    return (
         float(correct.mean()),
         calibration_error(probabilities.max(1), correct),
         float(-np.log(np.maximum(own, np.finfo(float).tiny)).mean()),
-        fitted_at - start,
-        done - fitted_at,
-        getattr(fitted, "n_trained_", None),
-        memory.peak_mb,
     )
 
 

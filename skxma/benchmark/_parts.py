@@ -1,4 +1,4 @@
-"""Domain generalization and base-to-novel: a data set in parts, learned on one and tested on another."""
+"""Data sets in parts: learned on one and tested on another, or learned from labels that are asked for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma.benchmark._asked import asked
 from skxma.benchmark._corruptions import CORRUPTIONS
 from skxma.benchmark._problem import (
+    ACTIVE,
     BASE_TO_NOVEL,
     DEFAULT_ENCODER,
     DOMAIN,
@@ -46,7 +48,8 @@ def load_parts(
     corruption of them, with what was learned on clean images, and other clean ones ("same"); of CoOp's "imagenet" those
     of its shifts that are there, and its own test ("same"). With "base-to-novel", the first half of the sorted classes
     is learned. It is tested itself ("base"), as are the others, known by their text alone, among themselves ("novel"),
-    and all classes together ("all"). With other protocols the data set is its only part.
+    and all classes together ("all"). With "active" there is a part for each way to choose labels. With other protocols
+    the data set is its only part.
 
     Parameters
     ----------
@@ -68,6 +71,8 @@ def load_parts(
         return list(_by_domain(source, how))
     if protocol == BASE_TO_NOVEL:
         return list(_by_half(source, how))
+    if protocol == ACTIVE:
+        return list(asked(load_problem(source, **how)))
     return [load_problem(source, **how)]
 
 

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from skxma.model_selection import Draw
 
 PRECOMPUTED = "precomputed"
-POOL, DOMAIN, BASE_TO_NOVEL = "pool", "domain", "base-to-novel"
+POOL, DOMAIN, BASE_TO_NOVEL, ACTIVE = "pool", "domain", "base-to-novel", "active"
 VALIDATED = ("few", "full")
-PROTOCOLS = ("none", *VALIDATED, POOL, DOMAIN, BASE_TO_NOVEL)
+PROTOCOLS = ("none", *VALIDATED, POOL, DOMAIN, BASE_TO_NOVEL, ACTIVE)
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 HALVES = ("base", "novel", "all")
 SAME = "same"
+# labels that were asked for: how they are chosen, and whether the rest of the pool is learned from without labels
+SUGGESTED, RANDOM, REST = "suggested", "random", "+rest"
+ASKED = (SUGGESTED, RANDOM, SUGGESTED + REST, RANDOM + REST)
+TEST_SHARE, MOST_OF_POOL = 0.4, 2 / 3
 EMOJI, EMOJI_ENCODER = "emoji", "tiny"
 
 
@@ -52,6 +56,8 @@ class Problem:
     learned, tested : bool ndarray of shape (n_samples,), optional
         Samples that the support set is drawn from and those that are tested on if they, and their groups, were not
         drawn; in the place of a `fold`.
+    asked : str, optional
+        One of `ASKED`: how labels are chosen with protocol "active".
     """
 
     name: str
@@ -68,11 +74,17 @@ class Problem:
     source: str | None = None
     learned: NDArray[np.bool_] | None = None
     tested: NDArray[np.bool_] | None = None
+    asked: str | None = None
 
     @property
     def has_own_test(self) -> bool:
         """True if the test may lack classes: predictions are then compared among those that it holds."""
         return self.fold is not None or self.tested is not None
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(np.unique(self.y))
 
     def features(self, rows: NDArray[np.intp]) -> Any:
         """Embeddings of some samples; images are encoded once, and then in the encoder's store."""
@@ -108,7 +120,8 @@ class Problem:
         n_shots : int
         protocol : str
             One of `PROTOCOLS`. Validation images are min(n_shots, 4) a class with "few", all that there are with
-            "full", else none; with "pool" `split_pool` takes a part of the test.
+            "full", else none; with "pool" `split_pool` takes a part of the test. With "active" the support positions
+            are the pool from which `n_shots` labels per class are asked for.
         seed : int
 
         Raises
@@ -119,6 +132,8 @@ class Problem:
         from skxma.model_selection import Draw, FewShotSplit
 
         order = np.random.default_rng(seed).permutation(len(self.y))
+        if protocol == ACTIVE:
+            return self._draw_asked(order, n_shots)
         if self.learned is not None and self.tested is not None:
             return self._draw_elsewhere(order, n_shots)
         if self.fold is None:
@@ -151,6 +166,23 @@ class Problem:
         if not len(test):
             raise ValueError(f"{n_shots} shots leave no image of {self.name} to test on.")
         return Draw(np.sort(train), train[:0], test)
+
+    def _draw_asked(self, order: NDArray[np.intp], n_shots: int) -> Draw:
+        """The pool from which labels are asked for, of each image one view, and a test of all classes."""
+        from skxma.model_selection import Draw
+
+        groups = order if self.groups is None else np.unique(self.groups, return_inverse=True)[1][order]
+        order = order[np.sort(np.unique(groups, return_index=True)[1])]
+        if self.fold is None:
+            by_label = [order[self.y[order] == label] for label in np.unique(self.y)]
+            test = np.concatenate([rows[: int(TEST_SHARE * len(rows))] for rows in by_label])
+            pool = np.setdiff1d(order, test)
+        else:
+            pool, test = (order[self.fold[order] == name] for name in ("train", "test"))
+        n = n_shots * self.n_classes
+        if n > MOST_OF_POOL * len(pool):
+            raise ValueError(f"{n} labels are more than two thirds of the {len(pool)} images to choose from.")
+        return Draw(np.sort(pool), pool[:0], np.sort(test))
 
     def split_pool(self, test: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Half of the test positions for a pool without labels, and the other half to test on.

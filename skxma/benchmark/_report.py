@@ -5,18 +5,28 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from skxma._runtime.optional import require
-from skxma.benchmark._problem import BASE_TO_NOVEL, DOMAIN, HALVES, SAME, VALIDATED
+from skxma.benchmark._problem import (
+    ACTIVE,
+    ASKED,
+    BASE_TO_NOVEL,
+    DOMAIN,
+    HALVES,
+    RANDOM,
+    SAME,
+    SUGGESTED,
+    VALIDATED,
+)
 from skxma.benchmark._results_file import read_results
 
 AVERAGE, SHIFTED = "average", "shifted"
-MEANS = ("ece", "nll", "fit_s", "predict_s", "n_trained", "peak_mb")
+MEANS = ("ece", "nll", "fit_s", "predict_s", "n_trained", "peak_mb", "seen")
 # Okabe and Ito's, which differ for all kinds of color vision, without the yellow that white swallows
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X<>ph8d|_+xH1234"
@@ -31,6 +41,8 @@ class SummaryRow:
     ----------
     accuracy, accuracy_se : float
         Mean and standard error, NaN for one seed; of the average, that of a mean of independent data sets.
+    seen : float
+        Share of the classes that have a labeled image, with protocol "active" alone.
     rank : float
         By accuracy among the methods, 1 is the best; of the average, the mean rank.
     n_seeds, n_datasets : int
@@ -51,6 +63,7 @@ class SummaryRow:
     predict_s: float
     n_trained: float
     peak_mb: float
+    seen: float = math.nan
 
 
 def summarize(path: str | os.PathLike[str]) -> list[SummaryRow]:
@@ -58,7 +71,7 @@ def summarize(path: str | os.PathLike[str]) -> list[SummaryRow]:
 
     The average over data sets at some shots is over all that have results there; a method that lacks one of them has
     no average there. With protocol "domain" there are two, "average/same" of the domains learned from and
-    "average/shifted" of the others, with "base-to-novel" one of each part.
+    "average/shifted" of the others, with "base-to-novel" and "active" one of each part.
 
     Parameters
     ----------
@@ -138,10 +151,10 @@ def _averages(single: Sequence[SummaryRow]) -> list[SummaryRow]:
 
 def _average_of(row: SummaryRow) -> str:
     """The average that a data set, or a part of one, is in."""
-    if row.protocol not in (DOMAIN, BASE_TO_NOVEL):
+    if row.protocol not in (DOMAIN, BASE_TO_NOVEL, ACTIVE):
         return AVERAGE
     part = row.dataset.rpartition("/")[2]
-    return f"{AVERAGE}/{part if row.protocol == BASE_TO_NOVEL or part == SAME else SHIFTED}"
+    return f"{AVERAGE}/{SHIFTED if row.protocol == DOMAIN and part != SAME else part}"
 
 
 def _is_average(dataset: str) -> bool:
@@ -152,7 +165,8 @@ def format_table(summary: Sequence[SummaryRow], *, per_dataset: bool = True) -> 
     """A summary as text: for the average and each data set accuracy, rank and calibration error by shots.
 
     With protocol "base-to-novel", for the average and each data set the accuracies of base, novel and all classes, and
-    the harmonic mean of the first two.
+    the harmonic mean of the first two. With protocol "active", the ways to choose labels side by side: also the share
+    of the classes seen, the area under the curve, and how many random labels give the same accuracy.
 
     Parameters
     ----------
@@ -168,15 +182,15 @@ def format_table(summary: Sequence[SummaryRow], *, per_dataset: bool = True) -> 
     for protocol in dict.fromkeys(row.protocol for row in summary):
         rows = [row for row in summary if row.protocol == protocol]
         found = list(dict.fromkeys(row.dataset for row in rows))
-        if protocol == BASE_TO_NOVEL:
+        if protocol in IN_ONE_TABLE:
             # the parts of a data set stand in one table
             found = list(dict.fromkeys(name.rpartition("/")[0] for name in found))
         averages = [name for name in found if _is_average(name)]
         names = [name for name in found if name not in averages]
         for dataset in [*averages, *names] if per_dataset or len(names) == 1 else averages:
-            if protocol == BASE_TO_NOVEL:
+            if protocol in IN_ONE_TABLE:
                 held = [row for row in rows if row.dataset.rpartition("/")[0] == dataset]
-                blocks.append(_halves_block(dataset, held))
+                blocks.append(IN_ONE_TABLE[protocol](dataset, held))
             else:
                 blocks.append(_block(dataset, protocol, [row for row in rows if row.dataset == dataset]))
     return "\n\n".join(blocks)
@@ -231,10 +245,91 @@ def _halves_block(dataset: str, rows: Sequence[SummaryRow]) -> str:
         " ".join([f"{'method':{width}}", *("  |" + "".join(f"{name:>6}" for name in columns) for _ in shots)]),
     ]
     for method in order:
-        values = ["–" if math.isnan(value) else _percent(value) for value in found[method]]
+        values = [_percent_or_dash(value) for value in found[method]]
         groups = ["".join(f"{value:>6}" for value in values[i : i + 4]) for i in range(0, len(values), 4)]
         lines.append(" ".join([f"{method:{width}}", *("  |" + group for group in groups)]))
     return "\n".join(lines)
+
+
+def curve_area(accuracy: Mapping[int, float]) -> float:
+    """Area under accuracies by labels per class, over the logarithm of their number, as a mean; NaN for one number."""
+    budgets = sorted(accuracy)
+    if len(budgets) < 2:
+        return math.nan
+    x, y = np.log2(budgets), np.array([accuracy[n] for n in budgets])
+    return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2 / (x[-1] - x[0]))
+
+
+def labels_worth(accuracy: float, random: Mapping[int, float]) -> float:
+    """Random labels per class that give an accuracy.
+
+    Parameters
+    ----------
+    accuracy : float
+    random : mapping from labels per class to accuracy
+        Of random labels; between them it is a line over the logarithm of their number.
+
+    Returns
+    -------
+    n : float
+        Infinite above all of `random`, 0 below, NaN where there is nothing to compare with.
+    """
+    budgets = sorted(random)
+    if not budgets:
+        return math.nan
+    # more random labels are not worth less
+    curve = np.maximum.accumulate([random[n] for n in budgets])
+    if accuracy > curve[-1]:
+        return math.inf
+    return 0.0 if accuracy < curve[0] else float(2 ** np.interp(accuracy, curve, np.log2(budgets)))
+
+
+def _asked_block(dataset: str, rows: Sequence[SummaryRow]) -> str:
+    """Ways to choose labels: accuracy, share of classes seen and calibration error by labels per class."""
+    budgets = sorted({row.shots for row in rows})
+    held: dict[tuple[str, str], dict[int, SummaryRow]] = defaultdict(dict)
+    for row in rows:
+        held[row.method, row.dataset.rpartition("/")[2]][row.shots] = row
+    order = [(method, part) for method in dict.fromkeys(m for m, _ in held) for part in ASKED if (method, part) in held]
+    titles = [f"{method}, {part}" for method, part in order]
+    width = max(len("method"), *map(len, titles))
+    columns = {"accuracy": "accuracy", "classes seen": "seen", "calibration error": "ece"}
+    space = max(6 * len(budgets), max(map(len, columns)) + 1)
+    numbers = "".join(f"{n:>6}" for n in budgets)
+    lines = [
+        f"{dataset}, active: % by labels per class; area under the accuracy over the logarithm of the labels; worth: "
+        "random labels per class of the same accuracy",
+        " ".join([" " * width, *(f"  |{title:>{space}}" for title in [*columns, "worth"]), "  |  area"]),
+        " ".join([f"{'method':{width}}", *[f"  |{numbers:>{space}}"] * 4, "  |"]),
+    ]
+    for (method, part), title in zip(order, titles, strict=True):
+        own = held[method, part]
+        # random labels are worth themselves
+        other = {} if RANDOM in part else held.get((method, part.replace(SUGGESTED, RANDOM)), {})
+        curve = {n: row.accuracy for n, row in other.items()}
+        found = [[_percent(getattr(own[n], name)) if n in own else "–" for n in budgets] for name in columns.values()]
+        found.append([worth_text(own[n].accuracy, curve) if n in own else "–" for n in budgets])
+        area = curve_area({n: row.accuracy for n, row in own.items()})
+        cells = ["".join(f"{text:>6}" for text in texts) for texts in found]
+        lines.append(
+            " ".join(
+                [f"{title:{width}}", *(f"  |{cell:>{space}}" for cell in cells), f"  |{_percent_or_dash(area):>6}"]
+            )
+        )
+    return "\n".join(lines)
+
+
+def worth_text(accuracy: float, random: Mapping[int, float]) -> str:
+    """What `labels_worth` finds, as text; outside of what was measured it is a bound."""
+    n = labels_worth(accuracy, random)
+    if math.isnan(n):
+        return "–"
+    if math.isinf(n):
+        return f">{max(random)}"
+    return f"{n:.1f}" if n else f"<{min(random)}"
+
+
+IN_ONE_TABLE = {BASE_TO_NOVEL: _halves_block, ACTIVE: _asked_block}
 
 
 def _shots(count: int) -> str:
@@ -250,6 +345,10 @@ def _accuracy(row: SummaryRow | None) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
+
+
+def _percent_or_dash(value: float) -> str:
+    return "–" if math.isnan(value) else _percent(value)
 
 
 def plot_curves(path: str | os.PathLike[str], image: str | os.PathLike[str], *, protocol: str | None = None) -> None:

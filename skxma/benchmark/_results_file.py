@@ -23,7 +23,10 @@ COLUMNS = (
     "n_trained",
     "peak_mb",
     "error",
+    "seen",
 )
+# files of earlier releases do not say which share of the classes was seen
+EARLIER = COLUMNS[:-1]
 KEY = COLUMNS[:5]
 
 
@@ -49,9 +52,15 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as lines:
         rows = [row for row in csv.reader(lines) if row]
-    if rows and tuple(rows[0]) != COLUMNS:
+    if rows and tuple(rows[0]) not in (COLUMNS, EARLIER):
         raise ValueError(f"{path} is no results file of the benchmark: its first line is {','.join(rows[0])[:80]!r}.")
-    whole = [dict(zip(COLUMNS, row, strict=True)) for row in rows if len(row) == len(COLUMNS) and tuple(row) != COLUMNS]
+    columns = tuple(rows[0]) if rows else COLUMNS
+    nothing = dict.fromkeys(COLUMNS, "")
+    whole = [
+        nothing | dict(zip(columns, row, strict=True))
+        for row in rows
+        if len(row) == len(columns) and tuple(row) != columns
+    ]
     return list({tuple(row[name] for name in KEY): row for row in whole}.values())
 
 
@@ -90,13 +99,15 @@ def append_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     file = Path(path)
-    if not file.exists() or not file.stat().st_size:
+    columns = _columns_of(file)
+    if columns is None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        writer.writerow(COLUMNS)
+        columns = COLUMNS
+        writer.writerow(columns)
     elif not _ends_with_newline(file):
         # a kill cut the last line short
         text.write("\n")
-    values = [row.get(name) for name in COLUMNS]
+    values = [row.get(name) for name in columns]
     writer.writerow(["" if v is None else repr(v) if isinstance(v, float) else v for v in values])
     handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     try:
@@ -104,6 +115,15 @@ def append_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _columns_of(file: Path) -> tuple[str, ...] | None:
+    """Columns of a results file; None where there is nothing in it yet."""
+    if not file.exists() or not file.stat().st_size:
+        return None
+    with file.open(newline="", encoding="utf-8") as lines:
+        first = tuple(next(csv.reader(lines)))
+    return first if first == EARLIER else COLUMNS
 
 
 def _ends_with_newline(file: Path) -> bool:

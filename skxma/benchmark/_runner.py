@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from itertools import product
 from typing import Any
 
 from skxma._runtime.progress import Progress
-from skxma.benchmark._cell import run_cell
+from skxma.benchmark._asked import Rounds
+from skxma.benchmark._cell import Measured, run_cell
 from skxma.benchmark._parts import load_parts
-from skxma.benchmark._problem import POOL, PROTOCOLS, Problem
+from skxma.benchmark._problem import ACTIVE, POOL, PROTOCOLS, Problem
 from skxma.benchmark._report import SummaryRow, summarize
 from skxma.benchmark._results_file import KEY, append_row, check_results_file, read_results
 
@@ -40,6 +42,7 @@ METHODS = {
     "self-training": "skxma.baselines:SelfTrainingProbe",
     "label-spreading": "skxma.baselines:LabelSpreadingProbe",
 }
+DEFAULT = "xmadapter"
 NEED_POOL = ("trans-clip", "stat-a", "ss-text-u", "self-training", "label-spreading")
 SHOTS = (1, 2, 4, 8, 16)
 LONGEST_ERROR = 400
@@ -73,18 +76,22 @@ def run_benchmark(
         shifts, followed by "/base", "/novel" or "/all" for one part of base-to-novel. Shifts and novel classes are
         tested with what was learned on ImageNet and on the base classes.
     methods : sequence of str or mapping from name to estimator, optional
-        Names from `METHODS`; by default all, those that need unlabeled images with protocol "pool" alone.
+        Names from `METHODS`; by default all, those that need unlabeled images with protocol "pool" alone, and with
+        "active" the default estimator.
     shots : sequence of int, default=(1, 2, 4, 8, 16)
         Images of each class to learn from.
     seeds : int or sequence of int, default=5
         How many random support sets, or their seeds.
-    protocol : {"none", "few", "full", "pool", "domain", "base-to-novel"}, default="none"
+    protocol : {"none", "few", "full", "pool", "domain", "base-to-novel", "active"}, default="none"
         Validation images that choose the hyper-parameters: none, min(shots, 4) a class, or a full set (the data set's
         own, else half of what the shots leave). "pool" has none, and half of the test images, without their labels,
         are learned from by the methods that take such; all are tested on the other half. "domain" tests other domains
         than those that were learned from: styles of the emoji, folders of domains, corruptions of the images that a
         feature file holds (encoded by `encoder`, "tiny" by default), and the shifts of "imagenet". "base-to-novel"
         learns the first half of the classes and tests them, the others, known by their text alone, and all together.
+        "active" asks for the labels of images that :func:`skxma.active.suggest` chooses, or of random ones, in rounds
+        with a fit in between: so many labels as classes, then twice as many as before; the shots are labels per class.
+        The other images are left out or learned from without their labels ("+rest").
         The results name each part after its data set, as in "emoji/noto" and "dtd/novel".
     out : path-like, default="benchmark.csv"
         The results file.
@@ -129,8 +136,8 @@ def run_benchmark(
                 append_row(out, {"dataset": str(source), "protocol": protocol, "error": _say(error)})
                 progress.advance(n * cells)
                 continue
-            for problem, k in product(parts, shots):
-                for row in _rows(problem, estimators, k, numbers, protocol, done):
+            for problem in parts:
+                for row in _rows(problem, estimators, shots, numbers, protocol, done):
                     if row is not None:
                         append_row(out, row)
                     progress.advance(1)
@@ -142,6 +149,8 @@ def _estimators(methods: Sequence[str] | Mapping[str, Any] | None, protocol: str
     if isinstance(methods, Mapping):
         return dict(methods)
     suited = [name for name in METHODS if protocol == POOL or name not in NEED_POOL]
+    if protocol == ACTIVE:
+        suited = [DEFAULT]
     names = suited if methods is None else list(methods)
     unknown = [name for name in names if name not in METHODS]
     if unknown:
@@ -192,29 +201,45 @@ def _check_datasets(datasets: Sequence[Any], protocol: str, **how: Any) -> list[
 def _rows(
     problem: Problem,
     estimators: Mapping[str, Any],
-    n_shots: int,
+    shots: Sequence[int],
     seeds: Sequence[int],
     protocol: str,
     done: set[tuple[str, ...]],
 ) -> Iterator[dict[str, Any] | None]:
-    """A line for each seed and method, None where none is needed; one error where there are too few images."""
-    n_cells = len(seeds) * len(estimators)
-    try:
-        problem.draw(n_shots, protocol, 0)
-    except Exception as error:  # other numbers of shots still count
-        yield {"dataset": problem.name, "shots": n_shots, "protocol": protocol, "error": _say(error)}
-        yield from [None] * (n_cells - 1)
+    """A line for each cell, None where none is needed; one error where there are too few images."""
+    enough = []
+    for n_shots in shots:
+        try:
+            problem.draw(n_shots, protocol, 0)
+        except Exception as error:  # other numbers of shots still count
+            yield {"dataset": problem.name, "shots": n_shots, "protocol": protocol, "error": _say(error)}
+            yield from [None] * (len(seeds) * len(estimators) - 1)
+        else:
+            enough.append(n_shots)
+    for method, n_shots, seed, run in _cells(problem, estimators, enough, seeds, protocol):
+        key = dict(zip(KEY, (method, problem.name, n_shots, seed, protocol), strict=True))
+        if tuple(map(str, key.values())) in done:
+            yield None
+            continue
+        try:
+            yield key | asdict(run())
+        except Exception as error:  # the other cells still count
+            yield key | {"error": _say(error)}
+
+
+def _cells(
+    problem: Problem, estimators: Mapping[str, Any], shots: Sequence[int], seeds: Sequence[int], protocol: str
+) -> Iterator[tuple[str, int, int, Callable[[], Measured]]]:
+    """Method, shots and seed of each cell, and what measures it."""
+    if protocol != ACTIVE:
+        for n_shots, seed, (method, estimator) in product(shots, seeds, estimators.items()):
+            yield method, n_shots, seed, partial(run_cell, problem, estimator, n_shots, seed, protocol)
         return
-    for seed in seeds:
-        for method, estimator in estimators.items():
-            key = dict(zip(KEY, (method, problem.name, n_shots, seed, protocol), strict=True))
-            if tuple(map(str, key.values())) in done:
-                yield None
-                continue
-            try:
-                yield key | asdict(run_cell(problem, estimator, n_shots, seed, protocol))
-            except Exception as error:  # the other cells still count
-                yield key | {"error": _say(error)}
+    # a round goes on where the one before ended
+    for seed, (method, estimator) in product(seeds, estimators.items()):
+        rounds = Rounds(problem, estimator, seed)
+        for n_shots in shots:
+            yield method, n_shots, seed, partial(rounds.measure, n_shots)
 
 
 def _say(error: Exception) -> str:

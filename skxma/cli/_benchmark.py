@@ -45,7 +45,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="validation images to tune on: none, min(K, 4) a class, or a full set; or pool: half of the test images "
         "are learned from without their labels; or domain: other domains than those learned from are tested (styles of "
         "the emoji, corruptions of the images in a feature file, folders of domains, the shifts of imagenet); or "
-        "base-to-novel: half of the classes is learned, the others are known by their text alone (default: none)",
+        "base-to-novel: half of the classes is learned, the others are known by their text alone; or active: labels "
+        "are asked for in rounds, --shots times as many as classes, of suggested and of random images (default: none)",
     )
     parser.add_argument("--encoder", metavar="NAME", help="for images (default: tiny for emoji, else ViT-B/32)")
     parser.add_argument("--root", metavar="DIR", help="where CoOp's data sets lie")

@@ -1,5 +1,6 @@
 """Looking into a fitted classifier: what it retrieves and how it weighs it, which labels it doubts, how it grows."""
 
+from skxma.inspection._calibration import CalibrationDisplay
 from skxma.inspection._coverage import CoverageDisplay
 from skxma.inspection._curve import FewShotCurveDisplay
 from skxma.inspection._fusion import FusionDisplay
@@ -9,6 +10,7 @@ from skxma.inspection._model_report import ModelReport
 from skxma.inspection._retrieval import RetrievalDisplay
 
 __all__ = [
+    "CalibrationDisplay",
     "CoverageDisplay",
     "FewShotCurveDisplay",
     "FusionDisplay",

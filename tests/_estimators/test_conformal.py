@@ -87,6 +87,19 @@ def test_saved_models_answer_with_the_same_sets(fitted, how, tmp_path):
         assert loaded.conformal == how
 
 
+@pytest.mark.parametrize("how", ["loo", "cross", "full"])
+def test_skops_keeps_the_sets(fitted, how, tmp_path):
+    skops = pytest.importorskip("skops.io")
+    clf = fitted[how] if how in fitted else classifier(how).fit(PROBLEM.X, PROBLEM.y)
+    skops.dump(clf, tmp_path / "clf.skops")
+    trusted = skops.get_untrusted_types(file=tmp_path / "clf.skops")
+    assert all(name.startswith("skxma.") for name in trusted)
+    loaded = skops.load(tmp_path / "clf.skops", trusted=trusted)
+    few = PROBLEM.X_test[:3]
+    np.testing.assert_array_equal(loaded.predict_set(few, [0.6, 0.8]), clf.predict_set(few, [0.6, 0.8]))
+    assert loaded.conformal == how
+
+
 def test_a_saved_model_grows_by_little(tmp_path):
     sizes = []
     for how in ("loo", None):

@@ -13,6 +13,7 @@ from problems import make_problem
 from small_clip import MODEL_CONFIG, make_pixels
 
 import skxma
+import skxma.active
 from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma._runtime.optional import require
 from skxma.baselines import ZeroShotClassifier
@@ -112,6 +113,13 @@ def test_dask_is_asked_for_before_an_encoder_is_loaded(hide, no_work):
         dask_embeddings(CLIPEncoder("tiny"), ["a.png"])
 
 
+def test_the_query_strategy_names_its_extra(hide):
+    hide("skactiveml")
+    wanted = r"SuggestQueryStrategy needs skactiveml.*pip install 'skxma\[active\]'"
+    with pytest.raises(MissingDependencyError, match=wanted):
+        skxma.active.SuggestQueryStrategy  # noqa: B018 - the look at it imports
+
+
 @pytest.mark.parametrize("key", ["hf_tokenizer_name", "hf_model_name"])
 def test_transformers_are_asked_for_before_weights_are_read(hide, monkeypatch, tmp_path, key):
     config = json.loads(json.dumps(MODEL_CONFIG))
@@ -140,7 +148,11 @@ def optional_packages():
         names = (re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra])
         # an extra may ask for a later release of what every installation has
         yield from ((name, extra) for name in names if name != "torch")
-    yield from ((name, None) for name in ("pandas", "werkzeug"))
+    yield from (("skactiveml", "active"), ("pandas", None), ("werkzeug", None))
+
+
+# modules that are imported once what they need is there
+IMPORTED_LATER = {"app/_server.py": {"flask", "werkzeug"}, "active/_query_strategy.py": {"skactiveml"}}
 
 
 @pytest.mark.skipif(not PROJECT.is_file(), reason="the repository is not beside the tests")
@@ -151,8 +163,7 @@ def test_optional_packages_are_imported_through_one_helper():
         named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         named += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
         found = {name.partition(".")[0] for name in named} & set(packages)
-        # the server's module is imported once flask is there
-        assert found == ({"flask", "werkzeug"} if path.parts[-2:] == ("app", "_server.py") else set()), path
+        assert found == IMPORTED_LATER.get("/".join(path.parts[-2:]), set()), path
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "require":
                 extra = next((k.value.value for k in node.keywords if k.arg == "extra"), None)

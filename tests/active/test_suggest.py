@@ -213,3 +213,31 @@ def test_rows_are_distinct_positions_of_the_pool(n, share, seed):
     rows = suggest(precomputed(), X, n, random_share=share, random_state=seed)
     assert len(rows) == len(set(rows)) == min(n, 25)
     assert set(rows) <= set(range(25))
+
+
+def test_of_a_large_pool_some_are_drawn_before_anything_is_read(blobs, monkeypatch, tmp_path):
+    X, y = blobs
+    monkeypatch.setattr("skxma.active._suggest.MOST_CANDIDATES", 40)
+    np.save(tmp_path / "pool.npy", X)
+    pool = np.load(tmp_path / "pool.npy", mmap_mode="r")
+    rows = suggest(precomputed(), pool, 8, random_state=0)
+    assert len(set(rows)) == 8
+    assert len(set(y[rows])) == 4
+    assert rows.tolist() == suggest(precomputed(), X, 8, random_state=0).tolist()
+    reachable = {
+        row for seed in range(40) for row in suggest(precomputed(), X, 40, strategy="random", random_state=seed)
+    }
+    assert reachable == set(range(len(X)))
+    clf = precomputed().fit(X[::10], y[::10])
+    assert not set(suggest(clf, pool, 20, random_state=0)) & set(range(0, len(X), 10))
+
+
+@pytest.mark.parametrize("strategy", ["clusters", "clue", "auto"])
+def test_clusters_of_many_points_are_those_of_some(blobs, monkeypatch, strategy):
+    X, y = blobs
+    monkeypatch.setattr("skxma.active._strategies.SMALL_POOL", 20)
+    monkeypatch.setattr("skxma.active._strategies.LARGE_POOL", 60)
+    clf = precomputed(text_features=np.eye(4, 16)).fit(X[::20], y[::20])
+    rows = suggest(clf, X, 12, strategy=strategy, random_state=0)
+    assert len(set(rows)) == 12
+    assert set(y[rows]) == {0, 1, 2, 3}

@@ -200,6 +200,7 @@ def test_images_fit_question_answer(open_page, tmp_path):
         "Images of the class fox",
         "Images of the class bear",
         "Images of the class poodle",
+        "Images without labels",
         "Model file to open",
         "Image to ask about",
     ]
@@ -236,6 +237,44 @@ def test_images_fit_question_answer(open_page, tmp_path):
     page.reload()
     expect(columns).to_have_count(3)
     expect(page.locator("#classes .chip")).to_have_count(3)
+
+
+def test_the_images_to_label_next_are_labeled_by_a_click(open_page, tmp_path):
+    page = open_page()
+    pool = []
+    for label in ("fox", "bear", "poodle"):
+        for file in files(label, slice(5)):
+            pool.append(Path(shutil.copy(file, tmp_path / f"{label}-{file.name}")))
+    page.get_by_label("Images without labels").set_input_files(pool)
+    strip = page.locator("#strip li")
+    expect(strip).to_have_count(8)
+    expect(page.locator("#strip .words")).to_have_text(
+        "15 images without a label. Name the classes above to label them."
+    )
+    for i, label in enumerate(("fox", "bear")):
+        page.get_by_placeholder("class name").nth(i).fill(label)
+        page.keyboard.press("Tab")
+    page.get_by_role("button", name="Add a class").click()
+    page.keyboard.type("poodle")
+    page.keyboard.press("Tab")
+    expect(strip.first.get_by_role("button")).to_have_count(4)
+    look(page, "label-next")
+    for round in range(2):
+        for left in range(7, 1, -1):
+            name = strip.first.locator("img").get_attribute("alt")
+            strip.first.get_by_role("button", name=f"{name} is {name.partition('-')[0]}").click()
+            expect(strip).to_have_count(left)
+        page.click("#fit")
+        expect(page.locator("#status")).to_contain_text(f"{6 * round + 6} images of 3 classes, fitted in")
+        expect(strip).to_have_count(8 if round == 0 else 3)
+    expect(page.locator("#strip .words")).to_have_text("3 images without a label.")
+    look(page, "labeled")
+    strip.first.get_by_role("button", name="none of these").click()
+    expect(strip).to_have_count(2)
+    page.get_by_role("button", name="Remove the images without labels").click()
+    expect(page.locator("#strip")).to_be_hidden()
+    page.get_by_role("button", name="Undo").click()
+    expect(strip).to_have_count(2)
 
 
 def test_two_tabs_share_nothing(open_page):

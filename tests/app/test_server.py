@@ -112,6 +112,64 @@ def test_removals_are_undone(tab):
     assert (answer.status_code, answer.json["error"]) == (409, "There is nothing to undo.")
 
 
+def test_images_without_labels_are_suggested_labeled_and_fitted_in_rounds(tab):
+    labels = ("fox", "bear", "poodle")
+    tab.fill(labels, slice(0))
+    assert tab.post("suggest").json["error"].startswith("There are no images without a label")
+    of = {}
+    for label in labels:
+        for file in files(label, slice(5)):
+            state = tab.post("pool", **upload(f"{label}-{file.name}", file.read_bytes())).json
+    assert state["pool"] == {"n_images": 15, "suggested": []}
+    column = {one["name"]: one["number"] for one in state["columns"]}
+    for round in range(1, 3):
+        assert tab.finish("suggest")["state"] == "finished"
+        suggested = tab.get("state").json["pool"]["suggested"]
+        assert len(suggested) == 8
+        assert not {one["number"] for one in suggested} & set(of)
+        assert tab.get(f"images/{suggested[0]['number']}").mimetype == "image/png"
+        for one in suggested[:6]:
+            of[one["number"]] = label = one["name"].partition("-")[0]
+            state = tab.put(f"images/{one['number']}", json={"column": column[label]}).json
+        assert state["pool"]["n_images"] == 15 - 6 * round
+        assert [one["number"] for one in state["pool"]["suggested"]] == [one["number"] for one in suggested[6:]]
+        assert tab.fit()["n_images"] == 6 * round
+    assert tab.ask("fox")["answer"]["scores"][0]["label"] == "fox"
+    held = {image["number"]: one["name"] for one in state["columns"] for image in one["images"]}
+    assert held == of
+
+
+def test_labeling_and_removing_images_without_labels_is_undone(tab):
+    tab.fill(("fox", "bear"), slice(0))
+    for file in files("fox", slice(3)):
+        before = tab.post("pool", **upload(file)).json
+    # what is here already is not added again
+    assert tab.post("pool", **upload(files("fox", slice(1))[0])).json["pool"]["n_images"] == 3
+    tab.finish("suggest")
+    first, second, third = (one["number"] for one in tab.get("state").json["pool"]["suggested"])
+    number = before["columns"][0]["number"]
+    state = tab.put(f"images/{first}", json={"column": number}).json
+    assert "was put into “fox”" in state["undo"]
+    assert tab.post("pool", **upload(files("fox", slice(1))[0])).json["pool"]["n_images"] == 2
+    assert "from those without a label" in tab.delete(f"images/{second}").json["undo"]
+    assert tab.delete("pool").json["undo"] == "1 image without a label was removed."
+    for n_images in (1, 2, 3):
+        state = tab.post("undo").json
+        assert state["pool"]["n_images"] == n_images
+    assert {one["number"] for one in state["pool"]["suggested"]} == {first, second, third}
+    assert state["columns"] == before["columns"]
+    assert tab.get(f"images/{third}").status_code == 200
+    assert tab.put(f"images/{first}", json={"column": 99}).status_code == 409
+    assert tab.put("images/99", json={"column": number}).status_code == 409
+
+
+def test_images_without_labels_alone_keep_a_session(tab, tabs):
+    (held,) = tabs._tabs.values()
+    assert held.session.is_empty
+    tab.post("pool", **upload(files("fox", slice(1))[0]))
+    assert not held.session.is_empty
+
+
 def test_tabs_share_nothing(app):
     first, second = Tab(app).fill(("fox", "bear")), Tab(app)
     second.post("example")

@@ -15,8 +15,13 @@ from skxma.cli.main import main
 ROOT = Path(__file__).parents[2]
 MODULES = [module.name for module in walk_packages(skxma.__path__, "skxma.")]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "guide").glob("*.md"), ROOT / "README.md"])
-# what a page's snippets need of the newest releases
-NEEDS = {"tools": "sklearn.callback"}
+# what snippets and examples need that is not there with the oldest releases, or without an extra
+NEEDS = {
+    "tools": "sklearn.callback",
+    "active": "skactiveml",
+    "skxma.active._query_strategy": "skactiveml",
+    "skxma.export._onnx": "onnxscript",
+}
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -33,8 +38,8 @@ def run(test: doctest.DocTest) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_docstrings(name):
-    if name == "skxma.export._onnx":
-        pytest.importorskip("onnxscript")
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     for test in doctest.DocTestFinder(exclude_empty=True).find(import_module(name)):
         run(test)
 
@@ -57,7 +62,7 @@ def run_commands(text: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_snippets_of_a_page(page, capsys):
     if page.stem in NEEDS:
-        pytest.importorskip(NEEDS[page.stem], reason="scikit-learn has callbacks from 1.9 on")
+        pytest.importorskip(NEEDS[page.stem])
     scope: dict[str, object] = {}
     for number, (kind, text) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8"))):
         if kind == "console":

@@ -85,7 +85,7 @@ def test_unbalanced_classes_run_from_one_to_the_most():
     assert (np.bincount(problem.y[draw.test]) == 4).all()
 
 
-PROTOCOLS = ["domain", "base-to-novel"]
+PROTOCOLS = ["domain", "base-to-novel", "active"]
 
 
 @pytest.mark.weekly
@@ -100,7 +100,14 @@ PROTOCOLS = ["domain", "base-to-novel"]
         (
             PROTOCOLS,
             ["zero-shot", "tip-adapter"],
-            ["## Domain", "### emoji, domain by domain", "## Base-to-novel", "### small_x_y, base-to-novel"],
+            [
+                "## Domain",
+                "### emoji, domain by domain",
+                "## Base-to-novel",
+                "### small_x_y, base-to-novel",
+                "## Labels that are asked for",
+                "### small_x_y, labels that are asked for",
+            ],
         ),
     ],
     ids=["parts", "protocols"],
@@ -158,15 +165,41 @@ def test_protocols_say_what_the_cells_have(tmp_path):
     for name, own, other in (("a/base", 0.8, 0.5), ("a/novel", 0.4, 0.5), ("a/all", 0.3, 0.2)):
         add(novel, "xmadapter", name, 0, own)
         add(novel, "zero-shot", name, 0, other)
-    text = "\n".join(protocols(Cells(shifted), Cells(novel)))
+    nothing = Cells(tmp_path / "none.csv")
+    text = "\n".join(protocols(Cells(shifted), Cells(novel), nothing))
     assert "Mean over the shifted parts that have enough images (1 shot: 2):" in text
     assert "- At 1 shot the default is first with 60.0 %, 20.0 points above the best rival, zero-shot (40.0 %)." in text
     assert "| accuracy %, 1 shot | same | blur | noise |" in text
     assert "| xmadapter (default) | **53.3 (80.0 / 40.0 / 30.0)** |" in text
     assert "| zero-shot | 50.0 (50.0 / 50.0 / 20.0) |" in text
     assert "- a/novel, 1 shot: 10.00 points below zero-shot." in text
-    nothing = Cells(tmp_path / "none.csv")
-    assert protocols(nothing, nothing).count("Not run.") == 2
+    assert text.count("Not run.") == 1
+    assert protocols(nothing, nothing, nothing).count("Not run.") == 3
+
+
+def test_suggested_labels_are_weighed_in_random_ones(tmp_path):
+    from protocols_page import active_learning
+
+    path = tmp_path / "asked.csv"
+    curves = {
+        "a/suggested": {1: 0.6, 2: 0.9},
+        "a/random": {1: 0.5, 2: 0.7},
+        "b/suggested": {1: 0.4},
+        "b/random": {1: 0.5},
+    }
+    for name, curve in curves.items():
+        for shots, accuracy in curve.items():
+            for seed in (0, 1):
+                key = {"method": "xmadapter", "dataset": name, "shots": shots, "seed": seed, "protocol": "active"}
+                append_row(path, key | {"accuracy": accuracy + 0.1 * seed, "ece": 0.1, "seen": 0.8})
+    text = "\n".join(active_learning(Cells(path)))
+    mean, of_a, of_b = text.split("### ")
+    assert "(1C: 2; 2C: 1)" in mean
+    assert "| xmadapter (default), suggested | 55.0 (0.0 ± 0.0), 80, 10.0; 1.0 | 95.0 (+20.0 ± 0.0)" in mean
+    assert "| xmadapter (default), suggested | 65.0 (+10.0 ± 0.0), 80, 10.0; 1.4 |" in of_a
+    assert "80, 10.0; >2 | 80.0 |" in of_a
+    assert "| xmadapter (default), random | 55.0, 80, 10.0 | 75.0, 80, 10.0 | 65.0 |" in of_a
+    assert "45.0 (−10.0 ± 0.0), 80, 10.0; <1 | – |" in of_b
 
 
 def test_others_are_in_the_pool_and_never_learned_or_tested():

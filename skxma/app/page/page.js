@@ -113,6 +113,7 @@ function show(given) {
   $("#encoder").textContent = state.encoder;
   $("#save").href = pathOf("model");
   showColumns();
+  showPool();
   showUndo(before);
   showModel();
   showAnswer();
@@ -151,6 +152,43 @@ function thumbnail(image, remark) {
     // a browser gives a tap beside a button to the button, unless what was tapped takes taps itself
     make("img", { src: pathOf(`images/${image.number}`), alt: image.name, onclick: () => {} }),
     make("figcaption", {}, make("span", { textContent: image.name }), remove));
+}
+
+/* Images without labels: those that are worth one, with a button for each class. */
+function showPool() {
+  const { pool, columns } = state;
+  const named = columns.filter((c) => c.name);
+  const shown = new Map([...$("#strip ol").children].map((item) => [item.dataset.number, item]));
+  $("#strip").hidden = !pool.n_images && !pool.suggested.length;
+  $("#strip h3").hidden = !pool.suggested.length;
+  $("#strip ol").replaceChildren(...pool.suggested.map((image) => {
+    const item = shown.get(String(image.number)) ?? make("li", {}, make("img", { src: pathOf(`images/${image.number}`), alt: image.name }), make("div"));
+    item.dataset.number = image.number;
+    $("div", item).replaceChildren(...named.map((column) => classButton(image, column)), skipButton(image));
+    return item;
+  }));
+  $("#strip .words").textContent = poolWords(pool, named);
+  $("#suggest").hidden = Boolean(pool.suggested.length);
+}
+
+function classButton(image, column) {
+  const button = make("button", { type: "button", textContent: short(column.name) });
+  button.setAttribute("aria-label", `${image.name} is ${column.name}`);
+  button.onclick = async () => show(await call("PUT", `images/${image.number}`, { column: column.number }));
+  return button;
+}
+
+function skipButton(image) {
+  const button = make("button", { type: "button", className: "quiet", textContent: "none of these" });
+  button.setAttribute("aria-label", `${image.name} is none of these`);
+  button.onclick = async () => show(await call("DELETE", `images/${image.number}`));
+  return button;
+}
+
+function poolWords(pool, named) {
+  const rest = `${count(pool.n_images, "image")} without a label.`;
+  if (pool.suggested.length) return named.length ? rest : `${rest} Name the classes above to label them.`;
+  return `${rest} Fit, or fit again, and the next are chosen by the model.`;
 }
 
 function newColumn(column) {
@@ -230,7 +268,7 @@ function follow(job) {
   following ??= followed(job).finally(() => {
     following = null;
     $("#work").hidden = true;
-    $("#fit").disabled = false;
+    $("#fit").disabled = $("#suggest").disabled = false;
   });
   return following;
 }
@@ -251,7 +289,7 @@ async function followed(job) {
 function showWork(job) {
   const bar = $("#work progress");
   $("#work").hidden = false;
-  $("#fit").disabled = true;
+  $("#fit").disabled = $("#suggest").disabled = true;
   $("#work .words").textContent = `${job.words} …`;
   if (job.total) Object.assign(bar, { value: job.done, max: job.total });
   else bar.removeAttribute("value");
@@ -277,6 +315,7 @@ async function ask(question) {
 async function fit() {
   forgive();
   const isDone = await work("fit");
+  if (isDone && state.pool.n_images) await work("suggest");
   if (isDone && asked && state.model?.change !== "classes") await ask(asked);
 }
 
@@ -414,6 +453,15 @@ async function start() {
   };
   $("#undo-it").onclick = async () => show(await call("POST", "undo"));
   $("#fit").onclick = fit;
+  $("#suggest").onclick = () => {
+    forgive();
+    work("suggest");
+  };
+  $("#clear").onclick = async () => show(await call("DELETE", "pool"));
+  takeFiles($("#pool .drop"), $("#pool input"), async (files) => {
+    for (const file of files) show(await call("POST", "pool", form({ file })));
+    if (state.pool.n_images) await work("suggest");
+  });
   $("#stop").onclick = () => call("DELETE", "job");
   $("#close-model").onclick = async () => show(await call("DELETE", "model"));
   takeFiles($("#open"), $("#open input"), async ([file]) => {

@@ -1,0 +1,104 @@
+"""Active learning: labels are asked for in rounds, with a fit in between."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skxma.benchmark._cell import Measured, PeakMemory, judge
+from skxma.benchmark._problem import ACTIVE, ASKED, RANDOM, SUGGESTED, Problem
+
+STRATEGY = {SUGGESTED: "auto", RANDOM: "random"}
+
+
+def asked(problem: Problem) -> Iterator[Problem]:
+    """A part for each way to choose labels, without and with the rest of the pool as images without labels."""
+    if problem.class_names is None and problem.text_features is None and problem.y.dtype.kind in "UO":
+        # a class that was not found yet is known by its name
+        problem = replace(problem, class_names=np.unique(problem.y).tolist())
+    for part in ASKED:
+        yield replace(problem, name=f"{problem.name}/{part}", asked=part)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A classifier after a round, its labels as positions in the pool, and what the fit took."""
+
+    classifier: Any
+    labeled: NDArray[np.intp]
+    seconds: float
+    peak_mb: float
+
+
+@dataclass
+class Rounds:
+    """The rounds of a method on a part of a data set with a seed: one label per class, then twice as many as before.
+
+    Attributes
+    ----------
+    problem : Problem
+        A part that `asked` made.
+    estimator : object
+        A few-shot classifier, not fitted.
+    seed : int
+    """
+
+    problem: Problem
+    estimator: Any
+    seed: int
+    _fits: dict[int, Fitted] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        draw = self.problem.draw(1, ACTIVE, self.seed)
+        self._X, self._y, self._test = self.problem.features(draw.train), self.problem.y[draw.train], draw.test
+        self._way, _, rest = str(self.problem.asked).partition("+")
+        self._learns_rest = bool(rest)
+
+    def measure(self, budget: int) -> Measured:
+        """Test the classifier after the round that ends with `budget` labels per class."""
+        fit = self._fit(budget)
+        start = time.perf_counter()
+        probabilities = fit.classifier.predict_proba(self.problem.features(self._test))
+        seconds = time.perf_counter() - start
+        accuracy, ece, nll = judge(self.problem, fit.classifier, probabilities, self._test)
+        seen = len(np.unique(self._y[fit.labeled])) / self.problem.n_classes
+        n_trained = getattr(fit.classifier, "n_trained_", None)
+        return Measured(accuracy, ece, nll, fit.seconds, seconds, n_trained, fit.peak_mb, seen)
+
+    def _fit(self, budget: int) -> Fitted:
+        if budget not in self._fits:
+            labeled = self._ask(budget)
+            fresh, X, y = self._fresh(), self._X[labeled], self._y[labeled]
+            if self._learns_rest and "unlabeled_label" in fresh.get_params(deep=False):
+                fresh.set_params(unlabeled_label=math.nan)
+                X, y = self._X, np.full(len(self._y), None, dtype=object)
+                y[labeled] = self._y[labeled]
+            with PeakMemory() as memory:
+                start = time.perf_counter()
+                classifier = fresh.fit(X, y)
+                seconds = time.perf_counter() - start
+            self._fits[budget] = Fitted(classifier, labeled, seconds, memory.peak_mb)
+        return self._fits[budget]
+
+    def _ask(self, budget: int) -> NDArray[np.intp]:
+        """Positions of so many labels per class, those of the rounds before included."""
+        suggest = import_module("skxma.active").suggest
+        # the rounds to a budget are the same whichever budgets are measured
+        before = 2 ** math.ceil(math.log2(budget) - 1) if budget > 1 else 0
+        labeled = self._fit(before).labeled if before else np.empty(0, dtype=np.intp)
+        asks_model = before and self._way == SUGGESTED
+        clf = self._fit(before).classifier if asks_model else self._fresh()
+        rest = np.setdiff1d(np.arange(len(self._y)), labeled)
+        n = budget * self.problem.n_classes - len(labeled)
+        found = suggest(clf, self._X[rest], n, strategy=STRATEGY[self._way], random_state=self.seed)
+        return np.concatenate([labeled, rest[found]])
+
+    def _fresh(self) -> Any:
+        return self.problem.settle(self.estimator, self.seed)
