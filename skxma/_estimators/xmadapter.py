@@ -20,6 +20,7 @@ from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvide
 from skxma._estimators.pool_learning import fit_pool, label_pool
 from skxma._estimators.rejection import RejectionRule
 from skxma._estimators.scoring import Scoring, chunks, settle_ties
+from skxma._estimators.several_encoders import check_blocks, check_encoders, is_several
 from skxma._estimators.support_set import first_samples
 from skxma._estimators.task import Task
 from skxma._fitted import FittedEvidence
@@ -70,6 +71,11 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     vocabulary : {"common"}, sequence of str, array-like of shape (m, n_features) or None, default="common"
         Words whose text embeddings shape the image metric. "common" is a bundled list of everyday words (no words with
         ``encoder="precomputed"``); an array holds embeddings.
+
+    blocks : sequence of int or None, default=None
+        Widths of the encoders' parts of a row, such as ``[512, 768]``, where X is one array that holds the embeddings
+        of several encoders side by side. Texts are of the first. With None the rows are of one encoder, unless X is a
+        list of arrays, one per encoder.
 
     false_rejection_rate : float in (0, 1) or None, default=None
         Share of images of known classes that `predict` may answer with `unknown_label`. The threshold on the open-set
@@ -228,6 +234,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,
+        "encoder": [*BaseFewShotClassifier._parameter_constraints["encoder"], list, tuple],
+        "blocks": ["array-like", None],
         "vocabulary": [str, "array-like", None],
         "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "beta": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -256,6 +264,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         templates: Any = "simple",
         text_features: Any = None,
         vocabulary: Any = "common",
+        blocks: Any = None,
         false_rejection_rate: float | None = None,
         unknown_label: Any = None,
         unlabeled_label: Any = None,
@@ -293,6 +302,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             verbose=verbose,
         )
         self.vocabulary = vocabulary
+        self.blocks = blocks
         self.false_rejection_rate = false_rejection_rate
         self.unknown_label = unknown_label
         self.unlabeled_label = unlabeled_label
@@ -381,6 +391,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         return affinities, text_affinities, first_samples(self.sample_position_, len(in_use))[found]
 
     def _fit_support(self, task: Task) -> dict[str, Any]:
+        if task.cache.blocks is not None:
+            self._check_several()
         rule = RejectionRule.of(self.false_rejection_rate, self.unknown_label, task.classes)
         rule.check(task.classes)
         evidence = self._evidence(task)
@@ -441,7 +453,26 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     def _n_steps(self) -> int:
         return self.n_epochs if self.evidence == "paper" else 0
 
+    def _check_several(self) -> None:
+        """Refuse what cannot be done with several encoders."""
+        if self.evidence == "paper":
+            raise ValueError(
+                "evidence='paper' knows one encoder, and X holds embeddings of several; pass evidence='calibrated', or "
+                "one encoder."
+            )
+        if self.unlabeled_label is not None:
+            raise ValueError(
+                "unlabeled_label marks images to learn from without labels, which several encoders do not; leave such "
+                "images out, or pass one encoder."
+            )
+
     def _check_parameters(self) -> None:
+        if self.blocks is not None:
+            check_blocks(self.blocks)
+        if is_several(self.encoder):
+            check_encoders(self.encoder)
+        if is_several(self.encoder) or (self.blocks is not None and len(self.blocks) > 1):
+            self._check_several()
         if self.conformal == "full" and self.evidence == "paper":
             raise ValueError(
                 "conformal='full' compares left-out scores, and evidence='paper' sees every sample; pass "
