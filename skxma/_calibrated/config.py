@@ -229,7 +229,7 @@ class CalibrationConfig:
     trust_power: float = 3.0
     """Power of the excess to which the trust is proportional: what a weak encoder knows, the better one knows too."""
 
-    least_trust: float = 0.05
+    least_trust: float = 0.1
     """Trust in a further encoder, relative to the most trusted, below which it is left out."""
 
     max_trust_samples: int = 512

@@ -109,6 +109,12 @@ class EmbeddingInput:
         return not self.precomputed and has_text(self.make_encoder())
 
     @property
+    def text_encoder(self) -> Any:
+        """The encoder of the texts."""
+        encoder = self.make_encoder()
+        return encoder.first if isinstance(encoder, SeveralEncoders) else encoder
+
+    @property
     def fingerprint(self) -> str:
         """The encoder's own, or the name of its class."""
         encoder = self.make_encoder()

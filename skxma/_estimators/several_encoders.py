@@ -114,6 +114,14 @@ def is_several(encoder: Any) -> bool:
     return isinstance(encoder, (list, tuple))
 
 
+def knows_several(clf: Any, X: Any) -> bool:
+    """Return True if a classifier was fitted with several encoders, or would be with X."""
+    if hasattr(clf, "image_cache_"):
+        return clf.image_cache_.blocks is not None
+    given = getattr(clf, "blocks", None)
+    return is_several(clf.encoder) or getattr(X, "blocks", None) is not None or (given is not None and len(given) > 1)
+
+
 def check_encoders(encoders: Sequence[Any]) -> None:
     """Refuse a list that is empty, or holds what is no encoder, or the same name twice."""
     if not encoders:

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from own_encoder import Own
 from problems import make_problem
 from sklearn.base import clone
@@ -14,10 +15,13 @@ from small_models import write_timm
 
 import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier, XMAdapterSearchCV
+from skxma.active import suggest
 from skxma.baselines import TipAdapterClassifier
 from skxma.embeddings import Embeddings
 from skxma.encoder import TimmEncoder
 from skxma.errors import EncoderMismatchError
+from skxma.export import to_module
+from skxma.inspection import FusionDisplay
 from skxma.store import MemoryStore
 
 N_CLASSES = 4
@@ -157,14 +161,21 @@ def test_a_saved_model_answers_as_before(problem, tmp_path):
     assert loaded.image_cache_.blocks == (16, 24)
 
 
-def test_top_retrieval_and_paths_of_conformal_calibration(problem):
+def test_top_retrieval_reads_all_keys_of_further_encoders(problem):
     train, test = other_encoder(problem)
     X, queries = [problem.X, train], [problem.X_test, test]
     exact, top = fitted(problem, X), fitted(problem, X, retrieval="top")
     np.testing.assert_allclose(top.predict_proba(queries), exact.predict_proba(queries), atol=0.3)
-    assert fitted(problem, X, conformal="cross").predict_p(queries).shape == (len(test), N_CLASSES)
-    few = [part[:2] for part in queries]
-    assert fitted(problem, X, conformal="full").predict_p(few).shape == (2, N_CLASSES)
+
+
+@pytest.mark.parametrize("conformal", ["cross", "full"])
+def test_sets_are_calibrated_for_all_encoders_together(conformal):
+    few = make_problem(n_classes=2, shots=3, dim=8, n_test=1)
+    train, test = other_encoder(few)
+    clf = fitted(few, [few.X, train], conformal=conformal, n_epochs=0)
+    p_values = clf.predict_p([few.X_test, test])
+    assert p_values.shape == (2, 2)
+    assert ((p_values > 0) & (p_values <= 1)).all()
 
 
 @pytest.mark.parametrize(
@@ -308,3 +319,33 @@ def test_an_encoder_without_room_in_a_pickle_is_left_out_alone(images):
     assert any("left out of the pickled model" in str(one.message) for one in caught)
     with pytest.raises(EncoderMismatchError, match=r"own_encoder\.Own was not saved"):
         loaded.predict(list(images))
+
+
+def test_what_to_label_next_is_asked_of_all_encoders(problem):
+    train, test = other_encoder(problem)
+    pool = [problem.X_test, test]
+    clf = XMAdapterClassifier("precomputed", text_features=problem.text)
+    assert len(set(suggest(clf, pool, 6, random_state=0))) == 6
+    clf.fit([problem.X, train], problem.y)
+    assert len(set(suggest(clf, pool, 6, random_state=0))) == 6
+    assert not len(suggest(clf, [problem.X, train], 6, random_state=0))
+
+
+def test_an_exported_head_answers_as_the_classifier(problem):
+    train, test = other_encoder(problem)
+    clf = fitted(problem, [problem.X, train])
+    probabilities = to_module(clf, "head")(torch.as_tensor(clf.encode([problem.X_test, test])))[0]
+    np.testing.assert_allclose(probabilities.numpy(), clf.predict_proba([problem.X_test, test]), atol=1e-5)
+
+
+def test_an_encoder_of_several_is_not_exported_with_the_head(images):
+    clf = XMAdapterClassifier(["tiny", Own()]).fit(list(images), LABELS)
+    with pytest.raises(ValueError, match="part='model' needs one encoder"):
+        to_module(clf, "model")
+
+
+def test_the_display_of_the_fusion_names_the_encoders(problem):
+    pytest.importorskip("matplotlib")
+    display = FusionDisplay.from_estimator(fitted(problem, [problem.X, other_encoder(problem)[0]]))
+    assert display.names[-2:] == ["gaussian", "encoder 2"]
+    assert display.weights.shape[1] == len(display.names)
