@@ -223,13 +223,16 @@ class CalibrationConfig:
     effect_std: float = 1.0
     """Deviation of that excess."""
 
-    further_effect_std: float = 0.5
-    """Deviation of a further encoder's excess around that to expect by its agreement with the first."""
+    further_effect_std: float = 0.3
+    """Deviation of a further encoder's excess around that to expect beside the first."""
+
+    max_rank_ratio: float = 1.5
+    """Largest ratio of effective ranks that counts: those of few images are noisy."""
 
     trust_power: float = 3.0
     """Power of the excess to which the trust is proportional: what a weak encoder knows, the better one knows too."""
 
-    least_trust: float = 0.1
+    least_trust: float = 0.3
     """Trust in a further encoder, relative to the most trusted, below which it is left out."""
 
     max_trust_samples: int = 512

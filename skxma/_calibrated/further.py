@@ -2,7 +2,7 @@
 
 One image of each class tells nothing about an encoder: left out, it has no other image to be near to. But random
 embeddings show without labels. They vary along all directions alike, and what is near in them is not near for any other
-encoder, nor of one class.
+encoder, nor of one class (docs/method.md, "Several encoders").
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ class FurtherEncoder:
 def encoder_trusts(encoders: Sequence[Tensor], labels: Tensor, config: CalibrationConfig) -> list[float]:
     """Trust in each encoder relative to the best one, from 0 to 1, before the leave-one-out scores tell.
 
-    It is the share of the variance of its cosines that is more than chance, times how far the cosines within a class
-    exceed those between classes, in deviations. Before labels tell, a further encoder is expected to tell classes apart
-    as far as its cosines agree with the first encoder's.
+    It is the share of the variance of its cosines that is more than chance, times a power of how far the cosines within
+    a class exceed those between classes, in deviations. Before labels tell, that excess is expected to grow with the
+    number of directions along which the images vary, the inverse of the cosines' variance (an effective rank, which
+    tells the accuracy of encoders without labels: Garrido et al., "RankMe", 2023); and an encoder whose cosines have
+    nothing to do with the first one's is expected to have none.
 
     Parameters
     ----------
@@ -73,7 +75,8 @@ def encoder_trusts(encoders: Sequence[Tensor], labels: Tensor, config: Calibrati
     effect = max(0.0, _class_effect(cosines[0], same, config.effect_mean, config.effect_std))
     effects = [effect]
     for values in cosines[1:]:
-        expected = effect * _agreement(values, cosines[0], config)
+        rank = float(cosines[0].var() / values.var().clamp_min(F.EPS)) if len(values) > 2 else 1.0
+        expected = effect * min(rank, config.max_rank_ratio) * _related(values, cosines[0], config)
         effects.append(max(0.0, _class_effect(values, same, expected, config.further_effect_std)))
     trusts = [
         _more_than_chance(values, features.shape[1], config) * effect**config.trust_power
@@ -105,19 +108,19 @@ def _correlation(one: Tensor, other: Tensor) -> float:
     return float(torch.corrcoef(torch.stack([one, other]))[0, 1])
 
 
-def _agreement(cosines: Tensor, others: Tensor, config: CalibrationConfig) -> float:
-    """Expected correlation of an encoder's cosines (m,) with the first encoder's, from that on so few pairs.
+def _related(cosines: Tensor, others: Tensor, config: CalibrationConfig) -> float:
+    """Probability that an encoder's cosines (m,) have to do with the first encoder's, by their correlation.
 
-    Before these are seen, the encoder is as likely useless, with a correlation of 0, as of use, with one of
-    `agreement_mean` and its deviation.
+    It is normal around 0 with variance 1 / m for an encoder that knows nothing of the images, and around
+    `agreement_mean` for one that does; before it is seen, both are as likely. Two pairs tell nothing.
     """
     if len(cosines) < 3:
         return 1.0
-    correlation, noise, spread = _correlation(cosines, others), 1 / len(cosines), config.agreement_std**2
+    correlation, noise = _correlation(cosines, others), 1 / len(cosines)
+    known = noise + config.agreement_std**2
     difference = correlation - config.agreement_mean
-    log_odds = 0.5 * (correlation**2 / noise - difference**2 / (noise + spread) + math.log(noise / (noise + spread)))
-    useful = config.agreement_mean + difference * spread / (noise + spread)
-    return max(0.0, useful) / (1 + math.exp(-max(-500.0, min(500.0, log_odds))))
+    log_odds = 0.5 * (correlation**2 / noise - difference**2 / known + math.log(noise / known))
+    return 1 / (1 + math.exp(-max(-500.0, min(500.0, log_odds))))
 
 
 def _class_effect(cosines: Tensor, same: Tensor, expected: float, std: float) -> float:

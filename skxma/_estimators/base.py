@@ -151,7 +151,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         X : sequence of images, or array-like of shape (n_samples, n_features)
             Paths, PIL images, uint8 arrays or tensors, bytes, open files or records with "bytes" and "path";
             embeddings if ``encoder="precomputed"``. A float array of the encoder's own embeddings (see `encode`) is
-            accepted too.
+            accepted too; of several encoders also a list of arrays, one per encoder.
         y : array-like of shape (n_samples,)
             Labels. Strings are taken as class names unless `class_names` says otherwise. A classifier with an
             `unlabeled_label` takes images marked with it as images without a label.

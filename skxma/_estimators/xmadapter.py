@@ -47,12 +47,13 @@ class XMAdapterClassifier(BaseFewShotClassifier):
 
     Parameters
     ----------
-    encoder : str or object, default="ViT-B-32/laion2b_s34b_b79k"
+    encoder : str, object or list of them, default="ViT-B-32/laion2b_s34b_b79k"
         An open_clip "model/tag", "hf-hub:org/name", "local-dir:/path", "photo" (of packages, where there is no hub),
         "tiny" (bundled, for first steps and tests), "timm:NAME", "transformers:NAME" or "sentence-transformers:NAME",
         a `CLIPEncoder` or another of `skxma.encoder`, any object with ``encode_image`` and, if it knows texts,
         ``encode_text``, or "precomputed": then X holds embeddings. Without texts the evidence is of images alone.
         Clones and copies share such an object; pickles of a fitted model hold it where it pickles to at most 1 MiB.
+        Of a list, the first that knows texts encodes them, and the others add what they see in the images.
 
     class_names : mapping label -> name, sequence of names or None, default=None
         Names of the classes in the prompts. Integer labels index a sequence. A name may be a sequence (synonyms and
@@ -74,8 +75,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
 
     blocks : sequence of int or None, default=None
         Widths of the encoders' parts of a row, such as ``[512, 768]``, where X is one array that holds the embeddings
-        of several encoders side by side. Texts are of the first. With None the rows are of one encoder, unless X is a
-        list of arrays, one per encoder.
+        of several encoders side by side. `text_features` and `vocabulary` are of the first. With None the rows are of
+        one encoder, unless X is a list of arrays, one per encoder.
 
     false_rejection_rate : float in (0, 1) or None, default=None
         Share of images of known classes that `predict` may answer with `unknown_label`. The threshold on the open-set
@@ -206,7 +207,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     text_features_ : ndarray of shape (n_classes, n_features)
         Class text embeddings.
     n_features_in_ : int
-        Dimension of the embeddings.
+        Dimension of the embeddings; of several encoders the sum of theirs.
     encoder_fingerprint_ : str or None
         Fingerprint of the encoder that made them.
 
@@ -370,7 +371,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         Returns
         -------
         image_affinity, text_affinity : ndarray of shape (n_samples, n_neighbors)
-            Cosines in the image cache's metric and in the text cache's space; the second is 0 without text.
+            Cosines in the image cache's metric and in the text cache's space; the second is 0 without text. Of several
+            encoders they are the first one's.
         indices : ndarray of shape (n_samples, n_neighbors)
             Positions of these images among the samples given to `fit` (and then to `partial_fit`).
         """
