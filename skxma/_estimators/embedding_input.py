@@ -163,7 +163,8 @@ class EmbeddingInput:
         found = getattr(X, "blocks", None)
         if found is None and is_several(self.encoder):
             found = self.make_encoder().blocks
-        return resolve_blocks(given, found, np.shape(X)[-1])
+        # what scikit-learn has not checked may be no array
+        return None if given is None and found is None else resolve_blocks(given, found, np.shape(X)[-1])
 
     def holds_embeddings(self, X: Any) -> bool:
         """Return True if X needs no encoder."""
