@@ -107,6 +107,8 @@ class ImageCache:
         The embeddings that the keys were before training; None where they still are the keys.
     groups : ndarray of shape (N,), intp, or None
         Number of the group of each key: samples that depend on one another. None where each stands for itself.
+    blocks : tuple of int, or None
+        Widths of the parts of a key, where several encoders have made one each; all parts of a key have one length.
     """
 
     keys: Floats
@@ -116,6 +118,7 @@ class ImageCache:
     weight_unit: float = 1.0
     features: Floats | None = None
     groups: Integers | None = None
+    blocks: tuple[int, ...] | None = None
 
     @property
     def embeddings(self) -> Floats:
@@ -131,6 +134,7 @@ class ImageCache:
         sample_weight: NDArray[Any] | None = None,
         text: Floats | None = None,
         groups: Integers | None = None,
+        blocks: tuple[int, ...] | None = None,
     ) -> tuple[ImageCache, Integers]:
         """Build a cache of N' samples; equal images with equal labels become one key with the sum of their weights.
 
@@ -147,6 +151,8 @@ class ImageCache:
             Orders classes that hold the same images.
         groups : ndarray of shape (N',), optional
             Number of each sample's group.
+        blocks : tuple of int, optional
+            Widths of the encoders' parts of an embedding.
 
         Returns
         -------
@@ -180,6 +186,7 @@ class ImageCache:
             n_classes,
             weight_unit=float(np.ldexp(unit, exponent)),
             groups=None if groups is None else joined_groups(groups[kept], inverse)[order],
+            blocks=blocks,
         )
         return made, position
 
@@ -214,6 +221,12 @@ class ImageCache:
             return np.ones(len(self.labels))
         _, group, sizes = np.unique(self.groups, return_inverse=True, return_counts=True)
         return 1 / sizes[group]
+
+    def split(self, features: Tensor) -> list[Tensor]:
+        """Split embeddings (n, D) into each encoder's own, L2-normalized; those of one encoder stay as they are."""
+        if self.blocks is None:
+            return [features]
+        return [F.normalize(part) for part in features.split(list(self.blocks), dim=1)]
 
     def affinity(self, queries: Tensor) -> Tensor:
         """Image affinity ``A_img = f Fᵀ`` (n, N) of L2-normalized queries (n, D)."""

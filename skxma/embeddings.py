@@ -1,6 +1,6 @@
 """Embeddings: an array that remembers which encoder made it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,25 +25,35 @@ class Embeddings(NDArray[np.float32]):
         The features.
     fingerprint : str or None
         The encoder's fingerprint.
+    blocks : tuple of int or None
+        Widths of the parts of a row that several encoders made.
 
     Attributes
     ----------
     fingerprint : str or None
         Equal for equal encoders, whatever their device and precision.
+    blocks : tuple of int or None
+        None for embeddings of one encoder.
     """
 
     fingerprint: str | None
+    blocks: tuple[int, ...] | None
     # with the default of 0 joining two of these would give a plain array
     __array_priority__ = 1.0
 
-    def __new__(cls, values: ArrayLike, fingerprint: str | None = None) -> "Embeddings":
+    def __new__(
+        cls, values: ArrayLike, fingerprint: str | None = None, blocks: tuple[int, ...] | None = None
+    ) -> "Embeddings":
         """View the values as embeddings; nothing is copied."""
         made = np.asarray(values).view(cls)
-        made.fingerprint = fingerprint
+        made.fingerprint, made.blocks = fingerprint, blocks
         return made
 
     def __array_finalize__(self, source: object) -> None:
         self.fingerprint = getattr(source, "fingerprint", None)
+        blocks = getattr(source, "blocks", None)
+        # some columns are no longer the blocks
+        self.blocks = blocks if blocks is not None and self.shape[-1:] == (sum(blocks),) else None
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         return array[()] if return_scalar else np.asarray(array)
@@ -56,26 +66,34 @@ class Embeddings(NDArray[np.float32]):
             return np.asarray(result)
         found = set(_fingerprints(args))
         result.fingerprint = found.pop() if len(found) == 1 else None
+        blocks = {getattr(rows, "blocks", None) for rows in _arrays(args) if rows.ndim == result.ndim}
+        result.blocks = blocks.pop() if len(blocks) == 1 else None
         return result
 
     def __reduce__(self) -> Any:
-        return _rebuild, (np.asarray(self), self.fingerprint)
+        return _rebuild, (np.asarray(self), self.fingerprint, self.blocks)
 
     def __deepcopy__(self, memo: Any) -> "Embeddings":
-        return Embeddings(np.array(self, copy=True, subok=False), self.fingerprint)
+        return Embeddings(np.array(self, copy=True, subok=False), self.fingerprint, self.blocks)
 
 
-def _rebuild(values: ArrayLike, fingerprint: str | None) -> Embeddings:
-    return Embeddings(values, fingerprint)
+def _rebuild(values: ArrayLike, fingerprint: str | None, blocks: tuple[int, ...] | None = None) -> Embeddings:
+    return Embeddings(values, fingerprint, blocks)
 
 
 def _fingerprints(args: Iterable[Any]) -> Iterator[str | None]:
     """Yield the fingerprint of every array among the arguments; None for one that has none."""
+    for array in _arrays(args):
+        yield getattr(array, "fingerprint", None)
+
+
+def _arrays(args: Iterable[Any]) -> Iterator[NDArray[Any]]:
+    """Yield every array among the arguments."""
     for arg in args:
         if isinstance(arg, np.ndarray):
-            yield getattr(arg, "fingerprint", None)
+            yield arg
         elif isinstance(arg, (list, tuple)):
-            yield from _fingerprints(arg)
+            yield from _arrays(arg)
 
 
 BLOCK_ROWS = 2**14
@@ -119,3 +137,20 @@ def unit_rows(X: NDArray[Any]) -> Floats:
         length = np.linalg.norm(scaled, axis=-1, keepdims=True)
         unit[start : start + BLOCK_ROWS] = scaled / np.where(length > 0, length, 1)
     return unit
+
+
+def unit_blocks(X: NDArray[Any], blocks: Sequence[int] | None) -> Floats:
+    """Scale rows (n, D) to unit length, of several encoders so that all parts of a row have one length.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, D)
+    blocks : sequence of int or None
+        Widths of the encoders' parts; None for one encoder.
+    """
+    if blocks is None:
+        return unit_rows(X)
+    parts = np.split(X, np.cumsum(blocks)[:-1], axis=1)
+    joined: Floats = np.concatenate([unit_rows(part) for part in parts], axis=1)
+    joined *= np.float32(len(blocks) ** -0.5)
+    return joined

@@ -206,6 +206,38 @@ class CalibrationConfig:
     max_work: int = 2**31
     """N · D · C above which one metric of two roots stands alone and no residual is trained: 1000 classes × 5 shots."""
 
+    # several encoders. Chosen on CIFAR images through ViT-B/32 beside a good, a weak, a random and a shuffled encoder,
+    # with text and without (benchmarks/encoders.py)
+    chance_deviations: float = 2.0
+    """Deviations by which the variance of an encoder's cosines must exceed that of random directions."""
+
+    agreement_mean: float = 0.5
+    """Mean correlation of the cosines of two encoders that know such images; .6 and .4 on CIFAR images."""
+
+    agreement_std: float = 0.2
+    """Deviation of that correlation between encoders."""
+
+    effect_mean: float = 3.0
+    """Expected excess of the cosines within a class, in deviations of the cosines: that of `SingletonPrior`."""
+
+    effect_std: float = 1.0
+    """Deviation of that excess."""
+
+    further_effect_std: float = 0.3
+    """Deviation of a further encoder's excess around that to expect beside the first."""
+
+    max_rank_ratio: float = 1.5
+    """Largest ratio of effective ranks that counts: those of few images are noisy."""
+
+    trust_power: float = 3.0
+    """Power of the excess to which the trust is proportional: what a weak encoder knows, the better one knows too."""
+
+    least_trust: float = 0.3
+    """Trust in a further encoder, relative to the most trusted, below which it is left out."""
+
+    max_trust_samples: int = 512
+    """Samples whose cosines tell the trust."""
+
     # left-out answers
     cross_fit_folds: int = 10
     """Folds without each of which the weights are learned and the metrics chosen for the answers on it."""

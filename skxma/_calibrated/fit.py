@@ -13,6 +13,7 @@ from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.cross_fit import LeftOutLogits, cross_fitted_logits
 from skxma._calibrated.experts import LeaveOneOutScores, left_out_image_scores
+from skxma._calibrated.further import FurtherEncoder
 from skxma._calibrated.metric import CenteredBasis
 from skxma._calibrated.metric_selection import (
     CalibrationSupport,
@@ -26,7 +27,7 @@ from skxma._calibrated.metric_selection import (
     prepare_support,
     select_metrics,
 )
-from skxma._calibrated.model import CalibratedModel, MetricComponent, StoredBasis
+from skxma._calibrated.model import CalibratedModel, FurtherMetric, MetricComponent, StoredBasis
 from skxma._calibrated.moderation import moderation_factors, rows_by_node
 from skxma._calibrated.residual import choose_residual
 from skxma._calibrated.subsample import extend_to_all, probable_label_errors
@@ -59,11 +60,26 @@ def to_arrays(best: Sequence[MetricCandidate]) -> tuple[list[StoredBasis], list[
                 candidate.averaging_weight,
             )
         )
-    stored = [
-        StoredBasis(b.mean.float().cpu().numpy(), None if b.basis is None else b.basis.float().cpu().numpy())
-        for b in bases
-    ]
-    return stored, components
+    return [to_stored_basis(basis) for basis in bases], components
+
+
+def to_stored_basis(basis: CenteredBasis) -> StoredBasis:
+    """Convert a centered basis to arrays."""
+    matrix = None if basis.basis is None else basis.basis.float().cpu().numpy()
+    return StoredBasis(basis.mean.float().cpu().numpy(), matrix)
+
+
+def to_further_metric(one: FurtherEncoder) -> FurtherMetric:
+    """Convert a further encoder's metric to arrays."""
+    scale = one.metric.scale
+    return FurtherMetric(
+        one.block,
+        to_stored_basis(one.metric.basis),
+        None if scale is None else scale.float().cpu().numpy(),
+        one.scale.beta,
+        one.scale.gaussian,
+        one.weights,
+    )
 
 
 @dataclass(frozen=True)
@@ -98,7 +114,8 @@ def leave_support_out(
         scores = []
         for one in best:
             image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, everyone, one.scale)
-            scores.append(combine_scores(support, image, everyone))
+            further = [other.left_out(everyone, config) for other in support.further]
+            scores.append(combine_scores(support, image, everyone, further))
     parts = [LeftOutLogits.of(s, o.fusion.weights, o.full_fusion.weights) for s, o in zip(scores, best, strict=True)]
     fitted = LeftOutLogits.mean(parts, [one.averaging_weight for one in best])
     if folds is None:
@@ -219,6 +236,7 @@ def fit_calibrated(
         cache,
         support.text_cache,
         *to_arrays(best),
+        further=[to_further_metric(one) for one in support.further],
         logit_scale=average(best, (candidate.full_fusion.weights[0] for candidate in best)),
         alpha=average(best, (candidate.full_fusion.alpha for candidate in best)),
         beta=average(best, (candidate.scale.beta for candidate in best)),

@@ -26,6 +26,7 @@ from skxma._calibrated.experts import (
     ridge_img2txt,
     text_scores,
 )
+from skxma._calibrated.further import FurtherEncoder, encoder_trusts
 from skxma._calibrated.fusion import Fusion, FusionObjective, FusionParametrization, leave_one_out_correction
 from skxma._calibrated.metric import (
     CLASS_TEXT_ROOT,
@@ -70,6 +71,10 @@ class CalibrationSupport:
     text_cache : TextCache or None
     plain : LeaveOneOutScores or None
         Without text: scores in the plain embeddings, whose class means stand for zero-shot.
+    further : tuple of FurtherEncoder
+        Encoders beside the first, whose embeddings `features` are.
+    shares : tuple of float
+        Factors of the prior weights of each encoder's image experts, the first encoder's first.
     """
 
     features: Tensor
@@ -82,6 +87,8 @@ class CalibrationSupport:
     text_part: Tensor | None
     text_cache: TextCache | None
     plain: LeaveOneOutScores | None
+    further: tuple[FurtherEncoder, ...] = ()
+    shares: tuple[float, ...] = (1.0,)
 
     @property
     def counts(self) -> NDArray[np.float64]:
@@ -157,18 +164,18 @@ def average(best: Sequence[MetricCandidate], values: Iterable[float]) -> float:
 def prepare_support(
     cache: ImageCache, text: Tensor | None, config: CalibrationConfig, like: Tensor
 ) -> CalibrationSupport:
-    """Score the support set leave-one-out by all experts that do not depend on the metric."""
-    features, weights, labels = to_tensors(cache.keys, cache.weights, cache.labels, like=like)
+    """Score the support set leave-one-out by all experts that do not depend on the first encoder's metric."""
+    keys, weights, labels = to_tensors(cache.keys, cache.weights, cache.labels, like=like)
+    encoders = cache.split(keys)
+    features = encoders[0]
     training_rows = fusion_training_rows(cache.labels, cache.n_classes, config.max_scores, config.max_pairs)
     rows = torch.as_tensor(training_rows, device=labels.device)
     every = np.arange(len(cache.labels)) if cache.groups is None else cache.groups
     members, independence = to_tensors(group_members(every), cache.independence, like=like)
     samples = features, labels, weights, members, independence, cache.n_classes, rows
     if text is None:
-        keys = CenteredBasis(weighted_mean(features, weights), None)(features)
-        seen = MetricSupport.from_keys(keys, labels, weights, cache.n_classes, members)
-        plain, _ = left_out_image_scores(seen, 0.0, replace(config, leave_one_out=True))
-        return CalibrationSupport(*samples, None, None, plain)
+        plain = plain_scores(features, labels, weights, cache.n_classes, members, config)
+        return with_further_encoders(CalibrationSupport(*samples, None, None, plain), encoders, config)
     # samples of classes without text teach Img2Txt nothing
     net_weights = torch.where(text.any(1)[labels], weights, 0.0)
     net, mapped = ridge_img2txt(features, text[labels], net_weights, config.ridge, members)
@@ -176,11 +183,74 @@ def prepare_support(
     image_mean, text_mean = (mean.float().cpu().numpy() for mean in means)
     text_cache = TextCache(text.float().cpu().numpy(), net, modality_means=(image_mean, text_mean))
     text_part = text_scores(features, mapped, text, means)
-    return CalibrationSupport(*samples, text_part, text_cache, None)
+    return with_further_encoders(CalibrationSupport(*samples, text_part, text_cache, None), encoders, config)
 
 
-def combine_scores(support: CalibrationSupport, image: LeaveOneOutScores, rows: Tensor) -> LeaveOneOutScores:
-    """Put zero-shot and the text experts before the image experts.
+def plain_scores(
+    features: Tensor, labels: Tensor, weights: Tensor, n_classes: int, members: Tensor, config: CalibrationConfig
+) -> LeaveOneOutScores:
+    """Leave-one-out scores in the plain embeddings."""
+    keys = CenteredBasis(weighted_mean(features, weights), None)(features)
+    seen = MetricSupport.from_keys(keys, labels, weights, n_classes, members)
+    return left_out_image_scores(seen, 0.0, replace(config, leave_one_out=True))[0]
+
+
+def with_further_encoders(
+    support: CalibrationSupport, encoders: Sequence[Tensor], config: CalibrationConfig
+) -> CalibrationSupport:
+    """Add the encoders beside the first that are worth it, each in the metric in which it would be best alone.
+
+    Parameters
+    ----------
+    support : CalibrationSupport
+        Of the first encoder.
+    encoders : sequence of Tensor of shape (N, D_b)
+        Embeddings by each.
+    config : CalibrationConfig
+    """
+    if len(encoders) == 1 or len(support.labels.unique()) < 2:
+        return support
+    trusts = encoder_trusts(encoders, support.labels, config)
+    used = [b for b in range(1, len(encoders)) if trusts[b] >= config.least_trust]
+    if not used:
+        return support
+    first = max(trusts[0], config.least_trust)
+    total = first + sum(trusts[b] for b in used)
+    shares = tuple(trust / total for trust in (first, *(trusts[b] for b in used)))
+    further = tuple(best_alone(support, b, encoders[b], config) for b in used)
+    return replace(support, further=further, shares=shares)
+
+
+def best_alone(support: CalibrationSupport, block: int, features: Tensor, config: CalibrationConfig) -> FurtherEncoder:
+    """A further encoder in the metric of the least leave-one-out objective beside the text experts alone."""
+    samples = support.labels, support.weights, support.n_classes
+    alone = replace(support, features=features)
+    if support.plain is not None:
+        alone = replace(alone, plain=plain_scores(features, *samples, support.members, config))
+    config = replace(config, warm_start=None)
+    best: MetricCandidate | None = None
+    metrics = candidate_metrics(features, *samples, None, config.shrinkages)
+    while several := list(islice(metrics, metrics_at_once(support))):
+        for one in fit_metrics(alone, several, config):
+            if best is None or one.fusion.objective < best.fusion.objective:
+                best = one
+    assert best is not None
+    n_image = 2 if support.all_singletons else 3
+    weights = np.zeros(len(IMAGE_EXPERTS))
+    weights[:n_image] = best.prior[-n_image:]
+    return FurtherEncoder(block, best.metric, best.support, best.scale, weights)
+
+
+def metrics_at_once(support: CalibrationSupport) -> int:
+    """Number of metrics whose scores are held at a time, so that those which cannot be chosen are freed."""
+    n_experts = 1 + len(TEXT_EXPERTS) + len(IMAGE_EXPERTS) + len(support.further)
+    return max(1, blocks.BATCH_ENTRIES // (len(support.rows) * support.n_classes * n_experts))
+
+
+def combine_scores(
+    support: CalibrationSupport, image: LeaveOneOutScores, rows: Tensor, further: Sequence[LeaveOneOutScores]
+) -> LeaveOneOutScores:
+    """Put zero-shot and the text experts before the image experts, and those of `further` encoders after them.
 
     Where no class has two samples the Gaussian is left out: nothing tells how wide the classes are.
     """
@@ -194,9 +264,9 @@ def combine_scores(support: CalibrationSupport, image: LeaveOneOutScores, rows: 
         assert support.plain is not None
         names, first, own = ("zero_shot",), support.plain.scores[1:2, rows], support.plain.own[1:2, rows]
     return LeaveOneOutScores(
-        names + IMAGE_EXPERTS[:n_image],
-        torch.cat([first, image.scores[:n_image]]),
-        torch.cat([own, image.own[:n_image]]),
+        sum((one.names for one in further), names + IMAGE_EXPERTS[:n_image]),
+        torch.cat([first, image.scores[:n_image], *(one.scores for one in further)]),
+        torch.cat([own, image.own[:n_image], *(one.own for one in further)]),
         image.node_weights,
         image.singleton,
     )
@@ -223,15 +293,28 @@ def loss_weights(
     return support.weights[rows] * support.independence[rows] * F.hard_sample_weights(hard, config.hard_sample_weight)
 
 
-def expert_priors(sigma: float, has_text: bool, config: CalibrationConfig) -> tuple[list[float], int]:
+def expert_priors(
+    sigma: float, has_text: bool, n_image: int, shares: Sequence[float], config: CalibrationConfig
+) -> tuple[list[float], int]:
     """Prior weights of all experts, zero-shot first, and the number of text experts.
 
     Cosines to class means are measured in σ, the deviation of cosines in the metric, so their prior is divided by it.
+
+    Parameters
+    ----------
+    sigma : float
+    has_text : bool
+    n_image : int
+        Image experts of the first encoder.
+    shares : sequence of float
+        Factors of the priors of each encoder.
+    config : CalibrationConfig
     """
-    prototype = config.prototype_prior / sigma
+    prototype = shares[0] * config.prototype_prior / sigma
     # without text, class means of the plain embeddings stand for zero-shot
     first = [config.logit_scale, config.text_cache_prior, config.centered_text_prior] if has_text else [prototype]
-    return [*first, config.image_cache_prior, prototype, config.gaussian_prior], len(first) - 1
+    image = [shares[0] * config.image_cache_prior, prototype, shares[0] * config.gaussian_prior]
+    return [*first, *image[:n_image], *shares[1:]], len(first) - 1
 
 
 def score_metric(support: CalibrationSupport, metric: Metric, config: CalibrationConfig) -> ScoredMetric:
@@ -240,11 +323,11 @@ def score_metric(support: CalibrationSupport, metric: Metric, config: Calibratio
     seen = MetricSupport.from_keys(metric(support.features), *samples)
     rows = support.rows
     image, scale = left_out_image_scores(seen, metric.scatter_weight, config, rows)
-    scores = combine_scores(support, image, rows)
-    prior, n_text = expert_priors(seen.sigma, support.text_part is not None, config)
-    n_experts = len(scores.names)
+    scores = combine_scores(support, image, rows, [one.left_out(rows, config) for one in support.further])
+    n_image = 2 if support.all_singletons else 3
+    prior, n_text = expert_priors(seen.sigma, support.text_part is not None, n_image, support.shares, config)
     parametrization = FusionParametrization(
-        np.array(prior[:n_experts]), n_text, n_experts - n_text - 1, config.alpha, config.fusion_ratio
+        np.array(prior), n_text, len(prior) - n_text - 1, config.alpha, config.fusion_ratio
     )
     weights = loss_weights(support, scores, rows, config)
     problem = FusionObjective(
@@ -397,9 +480,7 @@ def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: C
         candidate_metrics(*samples, root, shrinkages, name)
         for (name, root), shrinkages in shrinkages_to_try(roots, config)
     )
-    # as many metrics at once as fit into the memory of a block, so that the scores of others can be freed
-    n_scores = len(support.rows) * support.n_classes * (1 + len(TEXT_EXPERTS) + len(IMAGE_EXPERTS))
-    at_once = max(1, blocks.BATCH_ENTRIES // n_scores)
+    at_once = metrics_at_once(support)
     while several := list(islice(metrics, at_once)):
         candidates = fit_metrics(support, several, config)
         least = min([least, *(one.fusion.objective for one in candidates)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,11 @@ class StoredBasis:
 
     mean: Floats
     basis: Floats | None
+
+    def to_tensors(self, like: Tensor) -> CenteredBasis:
+        """Return the basis as tensors with the device and dtype of `like`."""
+        basis = None if self.basis is None else to_tensors(self.basis, like=like)[0]
+        return CenteredBasis(to_tensors(self.mean, like=like)[0], basis)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,31 @@ class MetricComponent:
 
 
 @dataclass(frozen=True)
+class FurtherMetric:
+    """The metric of an encoder beside the first with everything that scores a new image in it, as arrays.
+
+    Attributes
+    ----------
+    block : int
+        Place of the encoder in `ImageCache.blocks`.
+    basis : StoredBasis
+    scale : ndarray of shape (R,) or None
+        See `metric.Metric`.
+    beta, gaussian : float
+        See `experts.ImageScale`.
+    weights : ndarray of shape (3,)
+        Of its image experts, whose sum is one expert in the fusion.
+    """
+
+    block: int
+    basis: StoredBasis
+    scale: Floats | None
+    beta: float
+    gaussian: float
+    weights: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
     """A fitted leave-one-out-calibrated cache.
 
@@ -82,6 +112,9 @@ class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
         Trained on the centered embeddings.
     key_clusters : KeyClusters or None
         Clusters of the keys in the metric of the only member, with which predictions read no more keys than needed.
+    further : list of FurtherMetric
+        Of the encoders beside the first that are of use. The weight of each stands in each component after those of the
+        first encoder's image experts.
     """
 
     image_cache: ImageCache
@@ -94,6 +127,7 @@ class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
     fusion_ratio: float
     residual: Floats | None = None
     key_clusters: KeyClusters | None = None
+    further: list[FurtherMetric] = field(default_factory=list)
 
     @property
     def evidence(self) -> str:
@@ -139,17 +173,13 @@ class CalibratedScorer:
     def __init__(self, cache: CalibratedModel, like: Tensor) -> None:
         self.cache = cache
         image = cache.image_cache
-        keys, labels, weights = to_tensors(image.keys, image.labels, image.weights, like=like)
+        all_keys, labels, weights = to_tensors(image.keys, image.labels, image.weights, like=like)
+        encoders = image.split(all_keys)
+        keys = encoders[0]
         means, self.mass = class_means(keys, labels, weights, image.n_classes)
         self.plain_basis = CenteredBasis((self.mass[:, None] * means).sum(0) / self.mass.sum(), None)
         self.plain_means = self.plain_basis(means)
-        bases = [
-            CenteredBasis(
-                to_tensors(basis.mean, like=like)[0],
-                None if basis.basis is None else to_tensors(basis.basis, like=like)[0],
-            )
-            for basis in cache.bases
-        ]
+        bases = [basis.to_tensors(like) for basis in cache.bases]
         self.components = [
             MetricScorer(
                 Metric(bases[m.basis], None if m.scale is None else to_tensors(m.scale, like=like)[0]),
@@ -159,14 +189,21 @@ class CalibratedScorer:
             )
             for m in cache.components
         ]
+        self.further = [
+            FurtherScorer(one, encoders[one.block], labels, weights, image.n_classes) for one in cache.further
+        ]
         if self.components:
             self.index = self.components[0].index
         else:
             self.index = ExactIndex(keys, labels, weights, image.n_classes)
 
+    def first_encoder(self, features: Tensor) -> Tensor:
+        """The first encoder's part (n, D_0) of embeddings (n, D) by all encoders."""
+        return self.cache.image_cache.split(features)[0]
+
     def logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalized embeddings (n, D): the fused experts and the residual."""
-        residual = self.residual_logits(features)
+        residual = self.residual_logits(self.first_encoder(features))
         return self.fused(features, [residual]) + residual
 
     def logits_and_open_set(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,12 +211,12 @@ class CalibratedScorer:
 
         The residual plays no part in the scores: it is trained to tell known classes apart.
         """
-        residual = self.residual_logits(features)
+        residual = self.residual_logits(self.first_encoder(features))
         fused = self.fused(features, [residual, torch.zeros_like(residual)], skip_if_certain=False)
         return fused + residual, F.open_set_score(fused)
 
     def residual_logits(self, features: Tensor) -> Tensor:
-        """Logits (n, C) that the residual adds."""
+        """Logits (n, C) that the residual adds to embeddings (n, D_0) by the first encoder."""
         if self.cache.residual is None:
             return features.new_zeros(features.shape[0], len(self.mass))
         (residual,) = to_tensors(self.cache.residual, like=features)
@@ -197,16 +234,24 @@ class CalibratedScorer:
         skip_if_certain : bool
             See `clustered.classes_to_score`.
         """
+        encoders = self.cache.image_cache.split(features)
+        features = encoders[0]
         first = self._metric_free_experts(features)
         if not self.components:
             return self.cache.logit_scale * first[0]
+        further = [one.scores(encoders[one.metric_of.block]) for one in self.further]
         total = torch.zeros_like(first[0])
         for component in self.components:
-            total += component.component.averaging_weight * component.logits(features, first, added, skip_if_certain)
+            logits = component.logits(features, first, further, added, skip_if_certain)
+            total += component.component.averaging_weight * logits
         return total / sum(component.component.averaging_weight for component in self.components)
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines to the keys in the first metric, and affinities to the text of their classes; both (n, N)."""
+        """Cosines to the keys in the first metric, and affinities to the text of their classes; both (n, N).
+
+        Of several encoders they are the first one's.
+        """
+        features = self.first_encoder(features)
         queries = F.normalize(self.components[0].metric(features)) if self.components else features
         image, text_cache = self.index.cosines(queries), self.cache.text_cache
         if text_cache is None:
@@ -215,6 +260,7 @@ class CalibratedScorer:
 
     def prototype_and_text(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines to the class means and to the texts (n, C), whose difference is the hardness of a sample."""
+        features = self.first_encoder(features)
         first = self._metric_free_experts(features)
         if not self.components:
             return first[0], first[0]
@@ -252,8 +298,18 @@ class MetricScorer:
         self.means = metric(means)
         self.index = build_index(keys, labels, weights, len(means), clusters, metric)
 
-    def logits(self, features: Tensor, first: Tensor, added: Sequence[Tensor], skip_if_certain: bool) -> Tensor:
-        """Fused experts (n, C) of embeddings (n, D), `first` (J', n, C) being those that no metric changes."""
+    def logits(
+        self,
+        features: Tensor,
+        first: Tensor,
+        further: Sequence[Tensor],
+        added: Sequence[Tensor],
+        skip_if_certain: bool,
+    ) -> Tensor:
+        """Fused experts (n, C) of embeddings (n, D).
+
+        Those that this metric does not change are given: `first` (J', n, C), and of each `further` encoder (n, C).
+        """
         queries, present = self.metric(features), self.mass > 0
         prototype, gaussian = class_mean_scores(queries, self.means)
         others = F.fill_absent(
@@ -262,7 +318,10 @@ class MetricScorer:
         (weights,) = to_tensors(self.component.weights, like=features)
         n_first = len(first)
         rest = torch.tensordot(weights[:n_first], first, dims=1)
-        rest = rest + torch.tensordot(weights[n_first + 1 :], others[: len(weights) - n_first - 1], dims=1)
+        n_here = len(weights) - n_first - len(further)
+        rest = rest + torch.tensordot(weights[n_first + 1 : n_first + n_here], others[: n_here - 1], dims=1)
+        for weight, scores in zip(weights[n_first + n_here :], further, strict=True):
+            rest = rest + weight * scores
 
         def fuse(evidence: Tensor) -> Tensor:
             cache = F.fill_absent(F.log_mean_evidence(evidence, self.mass), present, IMAGELESS_DEVIATIONS)
@@ -273,3 +332,34 @@ class MetricScorer:
 
         combine = [plus(more) for more in added]
         return fuse(self.index.bounded_evidence(F.normalize(queries), self.component.beta, combine, skip_if_certain))
+
+
+class FurtherScorer:
+    """The metric of an encoder beside the first as tensors.
+
+    Parameters
+    ----------
+    metric_of : FurtherMetric
+    keys : Tensor of shape (N, D_b)
+        L2-normalized embeddings of the support images by this encoder.
+    labels, weights : Tensor of shape (N,)
+    n_classes : int
+    """
+
+    def __init__(self, metric_of: FurtherMetric, keys: Tensor, labels: Tensor, weights: Tensor, n_classes: int) -> None:
+        self.metric_of = metric_of
+        basis, scale = metric_of.basis, metric_of.scale
+        self.metric = Metric(basis.to_tensors(keys), None if scale is None else to_tensors(scale, like=keys)[0])
+        means, self.mass = class_means(keys, labels, weights, n_classes)
+        self.means = self.metric(means)
+        self.index = build_index(keys, labels, weights, n_classes, None, self.metric)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Sum of the weighted image experts (n, C) for embeddings (n, D_b) by this encoder."""
+        queries = self.metric(features)
+        evidence = self.index.evidence(F.normalize(queries), self.metric_of.beta)
+        prototype, gaussian = class_mean_scores(queries, self.means)
+        scores = [F.log_mean_evidence(evidence, self.mass), prototype, gaussian / self.metric_of.gaussian]
+        (weights,) = to_tensors(self.metric_of.weights, like=features)
+        filled = F.fill_absent(torch.stack(scores), self.mass > 0, IMAGELESS_DEVIATIONS)
+        return torch.tensordot(weights, filled, dims=1)

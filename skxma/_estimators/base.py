@@ -151,7 +151,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         X : sequence of images, or array-like of shape (n_samples, n_features)
             Paths, PIL images, uint8 arrays or tensors, bytes, open files or records with "bytes" and "path";
             embeddings if ``encoder="precomputed"``. A float array of the encoder's own embeddings (see `encode`) is
-            accepted too.
+            accepted too; of several encoders also a list of arrays, one per encoder.
         y : array-like of shape (n_samples,)
             Labels. Strings are taken as class names unless `class_names` says otherwise. A classifier with an
             `unlabeled_label` takes images marked with it as images without a label.
@@ -420,8 +420,11 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        features = torch.as_tensor(self._embed(X))
-        cosines = zero_shot_cosines(features, torch.as_tensor(self.text_features_))
+        features, text = torch.as_tensor(self._embed(X)), torch.as_tensor(self.text_features_)
+        if text.shape[1] < features.shape[1]:
+            # texts are of the first of several encoders
+            features = self.image_cache_.split(features)[0]
+        cosines = zero_shot_cosines(features, text)
         return softmax(self.encoder_logit_scale_ * cosines.double().numpy())
 
     def encode(self, X: Any) -> Floats:
@@ -547,6 +550,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             self._check_parameters()
             unfitted = _without_fitted(self)
             inputs = EmbeddingInput.of(unfitted)
+            X = inputs.joined(X)
             with whole.subtask("encode"):
                 embedded = inputs.embed_support(X) if inputs.holds_embeddings(X) else None
                 check_one_label_each(X, y)
@@ -563,7 +567,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
                     weights = np.where(unread, 0.0, weights)
                     table = self._resolve_classes(y, weights, unlabeled, announced=announced)
                     features = np.where(unread[:, None], np.float32(0), features)
-            support = SupportSet(features, table.classes[table.indices], weights, unlabeled, names)
+            labels = table.classes[table.indices]
+            support = SupportSet(features, labels, weights, unlabeled, names, embedded.blocks)
             fitted.update(embedded.attributes, sample_names_=names_of(X))
             with self._task(inputs, support, table, fitted, whole) as task:
                 yield task
@@ -573,13 +578,14 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """The task of a fitted classifier's samples and further ones."""
         self._validate_params()
         self._check_parameters()
+        inputs = EmbeddingInput.of(self)
+        X = inputs.joined(X)
         check_one_label_each(X, y)
         weights = sample_weights(sample_weight, num_samples(y))
         names = sample_groups(groups, num_samples(y))
         y, unlabeled = split_unlabeled(y, self.unlabeled_label, self.classes_[0])
         announced = announced_classes(classes, y, unlabeled, self.unlabeled_label, self.classes_)
         join_labels(self.classes_, y)
-        inputs = EmbeddingInput.of(self)
         fresh = SupportSet(inputs.embed_queries(X), y, weights, unlabeled, names)
         support = SupportSet.from_fitted(self).append(fresh).append(SupportSet.pool_of_fitted(self))
         table = self._resolve_classes(
@@ -632,11 +638,11 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         callback_task: FitTask,
     ) -> Iterator[Task]:
         """The task of a support set whose classes are settled, and the surroundings in which it is learned."""
-        n_features, n_classes = support.embeddings.shape[1], len(table.classes)
-        text = inputs.embed_classes(table, self.templates, n_features)
+        n_features, n_classes, blocks = support.embeddings.shape[1], len(table.classes), support.blocks
+        text = inputs.embed_classes(table, self.templates, n_features if blocks is None else blocks[0])
         weights = support.labeled_weights
         groups = support.with_near_duplicates(fitted.get("sample_names_")).group_numbers
-        cache, position = ImageCache.build(support.embeddings, table.indices, n_classes, weights, text, groups)
+        cache, position = ImageCache.build(support.embeddings, table.indices, n_classes, weights, text, groups, blocks)
         if support.groups is not None:
             fitted["groups_"] = support.groups[weights > 0]
         small = len(cache.keys) * (n_features + n_classes) <= DOUBLE_ENTRIES

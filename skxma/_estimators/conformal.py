@@ -96,7 +96,7 @@ def full_p_values(
         rows = np.concatenate([cache.embeddings, image[None]])
         for c in range(n_classes):
             labels = np.append(cache.labels, c)
-            extended, position = ImageCache.build(rows, labels, n_classes, weights, text, groups)
+            extended, position = ImageCache.build(rows, labels, n_classes, weights, text, groups, cache.blocks)
             left_out = left_out_calibration(extended, refit(extended).left_out)
             counted = np.where(left_out.labels == c, left_out.weights, 0.0) if by_class else left_out.weights
             p_values[i, c] = full_p_value(left_out.scores, counted, position[-1])

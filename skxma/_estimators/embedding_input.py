@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import validate_data
 
+from skxma._estimators.several_encoders import (
+    SeveralEncoders,
+    check_blocks_of_fit,
+    is_list_of_embeddings,
+    is_several,
+    join_embeddings,
+    resolve_blocks,
+)
 from skxma._labels import ClassTable, Name, no_names_message
 from skxma._runtime.device import resolve_device
 from skxma._runtime.warning import warn
-from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_rows
+from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_blocks, unit_rows
 from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._class_weights import class_weights, has_text, prompt_features
 from skxma.encoder._detached import DetachedEncoder
@@ -44,11 +52,14 @@ class Embedded:
         Of their encoder, as far as it is known.
     names : ndarray of shape (D,) or None
         Column names of the data frame that held them.
+    blocks : tuple of int or None
+        Widths of the encoders' parts of a row; None for one encoder.
     """
 
     features: Floats
     fingerprint: str | None
     names: NDArray[Any] | None = None
+    blocks: tuple[int, ...] | None = None
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -98,6 +109,12 @@ class EmbeddingInput:
         return not self.precomputed and has_text(self.make_encoder())
 
     @property
+    def text_encoder(self) -> Any:
+        """The encoder of the texts."""
+        encoder = self.make_encoder()
+        return encoder.first if isinstance(encoder, SeveralEncoders) else encoder
+
+    @property
     def fingerprint(self) -> str:
         """The encoder's own, or the name of its class."""
         encoder = self.make_encoder()
@@ -116,13 +133,38 @@ class EmbeddingInput:
 
     def make_encoder(self) -> Any:
         """Return the encoder: made from a name, or the caller's object. Weights stay in the encoder's own cache."""
-        refuse_bare_model(self.encoder)
-        if not isinstance(self.encoder, str):
-            return clone(self.encoder) if isinstance(self.encoder, BaseEstimator) else self.encoder
+        if is_several(self.encoder):
+            return SeveralEncoders([self._make_one(one) for one in self.encoder])
+        return self._make_one(self.encoder)
+
+    def _make_one(self, encoder: Any) -> Any:
+        refuse_bare_model(encoder)
+        if not isinstance(encoder, str):
+            return clone(encoder) if isinstance(encoder, BaseEstimator) else encoder
         from skxma.encoder._clip_encoder import CLIPEncoder
 
         settings = {name: getattr(self.estimator, name) for name in ("precision", "memory", "verbose")}
-        return CLIPEncoder(self.encoder, device=self.device, **settings)
+        return CLIPEncoder(encoder, device=self.device, **settings)
+
+    def joined(self, X: Any) -> Any:
+        """Return the embeddings of several encoders, a list of an array for each, as one array; else X as it is."""
+        if not (self.precomputed or is_several(self.encoder)) or not is_list_of_embeddings(X):
+            return X
+        if not hasattr(self.estimator, "blocks"):
+            raise ValueError(
+                f"X is a list of {len(X)} arrays, the embeddings of several encoders; {type(self.estimator).__name__} "
+                "takes one encoder, XMAdapterClassifier several."
+            )
+        return join_embeddings(X, None if self.precomputed else self.make_encoder().order)
+
+    def _blocks_of(self, X: Any) -> tuple[int, ...] | None:
+        """Widths of the encoders' parts of embeddings X (n, D) of a fit; None for one encoder."""
+        given = getattr(self.estimator, "blocks", None)
+        found = getattr(X, "blocks", None)
+        if found is None and is_several(self.encoder):
+            found = self.make_encoder().blocks
+        # what scikit-learn has not checked may be no array
+        return None if given is None and found is None else resolve_blocks(given, found, np.shape(X)[-1])
 
     def holds_embeddings(self, X: Any) -> bool:
         """Return True if X needs no encoder."""
@@ -136,26 +178,34 @@ class EmbeddingInput:
                 raise ValueError(f"n_views={n_views} needs images; with encoder='precomputed' use n_views=1.")
             # scikit-learn's check writes what it finds on the estimator that it is given
             unfitted = copy.copy(self.estimator)
-            rows = self._check_embeddings(X, unfitted, reset=True)
+            blocks = self._blocks_of(X)
+            rows = self._check_embeddings(X, unfitted, reset=True, blocks=blocks)
             made_by = X.fingerprint if isinstance(X, Embeddings) else None
-            return Embedded(rows, made_by, getattr(unfitted, "feature_names_in_", None))
+            return Embedded(rows, made_by, getattr(unfitted, "feature_names_in_", None), blocks)
         if is_embeddings(X):
             fitted = copy.copy(self.estimator)
             fitted.n_features_in_, fitted.encoder_fingerprint_ = X.shape[1], self.fingerprint
             vars(fitted).pop("feature_names_in_", None)
-            return Embedded(self._check_embeddings(X, fitted, reset=False), fitted.encoder_fingerprint_)
+            blocks = self._blocks_of(X)
+            rows = self._check_embeddings(X, fitted, reset=False, blocks=blocks)
+            return Embedded(rows, fitted.encoder_fingerprint_, blocks=blocks)
         # False for an encoder of the user's own, which may share embeddings in a way of its own
         warn_of_unshared_embeddings(getattr(self.make_encoder(), "memory", False))
         features = self.encode_images(X, n_views)
-        return Embedded(features, self.fingerprint)
+        return Embedded(np.asarray(features), self.fingerprint, blocks=features.blocks)
 
     def embed_queries(self, X: Any) -> Floats:
         """Embeddings of new images (n, D), by the encoder of the fit."""
         clf = self.estimator
+        X = self.joined(X)
         if self.holds_embeddings(X):
-            return self._check_embeddings(X, clf, reset=False)
-        if isinstance(self.encoder, DetachedEncoder):
-            self.encoder.encode_image()
+            cache = getattr(clf, "image_cache_", None)
+            blocks = None if cache is None else cache.blocks
+            check_blocks_of_fit(getattr(X, "blocks", None), blocks)
+            return self._check_embeddings(X, clf, reset=False, blocks=blocks)
+        for one in self.encoder if is_several(self.encoder) else [self.encoder]:
+            if isinstance(one, DetachedEncoder):
+                one.encode_image()
         check_images_first(self.make_encoder(), X)
         self.check_encoder_of_fit()
         features = self.encode_images(X)
@@ -165,7 +215,7 @@ class EmbeddingInput:
                 f"{len(unread)} images could not be read (items {_first(unread)}), so there is nothing to predict "
                 "from; leave them out."
             )
-        return features
+        return np.asarray(features)
 
     def check_encoder_of_fit(self) -> None:
         """Refuse an encoder other than that of the fit; loads its weights."""
@@ -176,7 +226,7 @@ class EmbeddingInput:
                 "of the fit with set_params(encoder=...), or fit again."
             )
 
-    def encode_images(self, X: Any, n_views: int = 1) -> Floats:
+    def encode_images(self, X: Any, n_views: int = 1) -> Embeddings:
         """L2-normalized embeddings (n, D) of images; NaN for those that the encoder was told to skip."""
         encoder = self.make_encoder()
         extra: dict[str, Any] = {}
@@ -186,7 +236,8 @@ class EmbeddingInput:
             extra = {"n_views": n_views, "random_state": self.estimator.random_state}
         # the encoder is frozen, whatever mode the caller computes in
         with torch.no_grad():
-            rows = _as_array(encoder.encode_image(X, **extra))
+            encoded = encoder.encode_image(X, **extra)
+        rows, blocks = _as_array(encoded), getattr(encoded, "blocks", None)
         skipped = [index for index, *_ in getattr(encoder, "skipped_", [])]
         lost = np.setdiff1d(np.flatnonzero(~np.isfinite(rows).all(axis=1)), skipped)
         if len(lost):
@@ -195,7 +246,7 @@ class EmbeddingInput:
                 f"(items {_first(lost)}). Leave these images out, or encode them in a higher precision.",
                 index=int(lost[0]),
             )
-        return unit_rows(rows)
+        return Embeddings(unit_blocks(rows, blocks), blocks=blocks)
 
     def encode_names(self, names: Sequence[Name | None], templates: Any) -> Floats:
         """L2-normalized text embeddings (C, D) of names in templates; zero rows for None."""
@@ -256,7 +307,7 @@ class EmbeddingInput:
         with torch.no_grad():
             return prompt_features(self.make_encoder(), table.names, templates)
 
-    def _check_embeddings(self, X: Any, estimator: Any, reset: bool) -> Floats:
+    def _check_embeddings(self, X: Any, estimator: Any, reset: bool, blocks: tuple[int, ...] | None = None) -> Floats:
         """Validate embeddings as scikit-learn does and scale their rows to unit length; zero rows stay zero."""
         if not self.precomputed:
             # the columns of an encoder's frame have no names that anybody chose
@@ -279,7 +330,7 @@ class EmbeddingInput:
                 f"The model was fitted with embeddings of {estimator.encoder_fingerprint_!r}, these come from "
                 f"{made_by!r}. Encode with the same weights, or fit again."
             )
-        return unit_rows(X)
+        return unit_blocks(X, blocks)
 
 
 def check_images_first(encoder: Any, X: Any) -> None:
@@ -296,6 +347,8 @@ def is_precomputed(encoder: Any) -> bool:
 
 def is_callers_own(encoder: Any) -> bool:
     """Return True if the `encoder` parameter is an object of the caller, which scikit-learn cannot clone."""
+    if is_several(encoder):
+        return any(is_callers_own(one) for one in encoder)
     return not isinstance(encoder, (str, BaseEstimator, DetachedEncoder))
 
 
@@ -311,6 +364,8 @@ def without_weights(encoder: Any) -> Any:
     """
     if not is_callers_own(encoder):
         return encoder
+    if is_several(encoder):
+        return [without_weights(one) for one in encoder]
     reason = _why_not_pickled(encoder)
     if reason is None:
         return encoder

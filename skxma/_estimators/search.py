@@ -99,6 +99,7 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
                 f"XMAdapterSearchCV searches an XMAdapterClassifier, not {type(self.estimator).__name__}; "
                 "sklearn.model_selection.GridSearchCV takes any estimator."
             )
+        X = EmbeddingInput.of(clone(self.estimator)).joined(X)
         check_consistent_length(X, y)
         X = self._encoded(X)
         given: Any = self.cv
@@ -130,7 +131,7 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
         if inputs.holds_embeddings(X) or self.estimator.n_views > 1:
             return X
         features = inputs.encode_images(X)
-        return X if np.isnan(features).any() else Embeddings(features, inputs.fingerprint)
+        return X if np.isnan(features).any() else Embeddings(features, inputs.fingerprint, features.blocks)
 
     def _can_sweep(self, candidates: Sequence[Mapping[str, Any]]) -> bool:
         """Return True if all candidates can share one fit per fold."""

@@ -34,6 +34,8 @@ class SupportSet:
         None where nothing marks samples without a label.
     groups : ndarray of shape (n,) of str, or None
         Names of the samples' groups, "" for a sample that stands for itself; None where all do.
+    blocks : tuple of int or None
+        Widths of the encoders' parts of an embedding; None for one encoder.
     """
 
     embeddings: Floats
@@ -41,13 +43,15 @@ class SupportSet:
     weights: NDArray[np.float64]
     unlabeled: NDArray[np.bool_] | None = None
     groups: NDArray[np.str_] | None = None
+    blocks: tuple[int, ...] | None = None
 
     @classmethod
     def from_fitted(cls, clf: Any) -> SupportSet:
         """The samples that a fitted classifier keeps: the labeled ones in the order of the fit."""
         cache, held = clf.image_cache_, clf.sample_position_[clf.sample_position_ >= 0]
         labels = clf.classes_[cache.labels[held]]
-        return cls(cache.embeddings[held], labels, clf.sample_weight_, groups=getattr(clf, "groups_", None))
+        groups = getattr(clf, "groups_", None)
+        return cls(cache.embeddings[held], labels, clf.sample_weight_, groups=groups, blocks=cache.blocks)
 
     @classmethod
     def pool_of_fitted(cls, clf: Any) -> SupportSet | None:
@@ -127,6 +131,7 @@ class SupportSet:
             np.concatenate([self.weights, other.weights]),
             marks,
             groups,
+            self.blocks,
         )
 
     def is_of(self, classes: NDArray[Any]) -> NDArray[np.bool_]:
@@ -143,7 +148,7 @@ class SupportSet:
             rows = rows | self.unlabeled
         marks = None if self.unlabeled is None else self.unlabeled[rows]
         groups = None if self.groups is None else self.groups[rows]
-        return SupportSet(self.embeddings[rows], labels[rows], self.weights[rows], marks, groups)
+        return SupportSet(self.embeddings[rows], labels[rows], self.weights[rows], marks, groups, self.blocks)
 
 
 def first_samples(position: Integers, n_keys: int) -> Integers:

@@ -81,8 +81,8 @@ class Task:
 
     @property
     def n_features(self) -> int:
-        """Width of the embeddings."""
-        return int(self.cache.keys.shape[1])
+        """Width of the embeddings; of several encoders that of the first, to which the texts belong."""
+        return int(self.cache.keys.shape[1] if self.cache.blocks is None else self.cache.blocks[0])
 
     def per_sample(self, of_keys: NDArray[Any]) -> NDArray[Any]:
         """Values of the keys (N,) for the samples (n_samples,); 0 for a sample that became no key."""

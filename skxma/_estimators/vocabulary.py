@@ -54,5 +54,5 @@ def _embed_common(inputs: EmbeddingInput) -> Floats:
     """Embeddings (m, D) of the common words: the same for every model, and so computed once per machine."""
     words = list(common_words())
     return kept_class_weights(
-        inputs.make_encoder(), words, VOCABULARY_TEMPLATE, lambda: inputs.encode_names(words, VOCABULARY_TEMPLATE)
+        inputs.text_encoder, words, VOCABULARY_TEMPLATE, lambda: inputs.encode_names(words, VOCABULARY_TEMPLATE)
     )

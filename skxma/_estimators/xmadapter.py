@@ -20,6 +20,7 @@ from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvide
 from skxma._estimators.pool_learning import fit_pool, label_pool
 from skxma._estimators.rejection import RejectionRule
 from skxma._estimators.scoring import Scoring, chunks, settle_ties
+from skxma._estimators.several_encoders import check_blocks, check_encoders, is_several
 from skxma._estimators.support_set import first_samples
 from skxma._estimators.task import Task
 from skxma._fitted import FittedEvidence
@@ -46,12 +47,13 @@ class XMAdapterClassifier(BaseFewShotClassifier):
 
     Parameters
     ----------
-    encoder : str or object, default="ViT-B-32/laion2b_s34b_b79k"
+    encoder : str, object or list of them, default="ViT-B-32/laion2b_s34b_b79k"
         An open_clip "model/tag", "hf-hub:org/name", "local-dir:/path", "photo" (of packages, where there is no hub),
         "tiny" (bundled, for first steps and tests), "timm:NAME", "transformers:NAME" or "sentence-transformers:NAME",
         a `CLIPEncoder` or another of `skxma.encoder`, any object with ``encode_image`` and, if it knows texts,
         ``encode_text``, or "precomputed": then X holds embeddings. Without texts the evidence is of images alone.
         Clones and copies share such an object; pickles of a fitted model hold it where it pickles to at most 1 MiB.
+        Of a list, the first that knows texts encodes them, and the others add what they see in the images.
 
     class_names : mapping label -> name, sequence of names or None, default=None
         Names of the classes in the prompts. Integer labels index a sequence. A name may be a sequence (synonyms and
@@ -70,6 +72,11 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     vocabulary : {"common"}, sequence of str, array-like of shape (m, n_features) or None, default="common"
         Words whose text embeddings shape the image metric. "common" is a bundled list of everyday words (no words with
         ``encoder="precomputed"``); an array holds embeddings.
+
+    blocks : sequence of int or None, default=None
+        Widths of the encoders' parts of a row, such as ``[512, 768]``, where X is one array that holds the embeddings
+        of several encoders side by side. `text_features` and `vocabulary` are of the first. With None the rows are of
+        one encoder, unless X is a list of arrays, one per encoder.
 
     false_rejection_rate : float in (0, 1) or None, default=None
         Share of images of known classes that `predict` may answer with `unknown_label`. The threshold on the open-set
@@ -200,7 +207,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     text_features_ : ndarray of shape (n_classes, n_features)
         Class text embeddings.
     n_features_in_ : int
-        Dimension of the embeddings.
+        Dimension of the embeddings; of several encoders the sum of theirs.
     encoder_fingerprint_ : str or None
         Fingerprint of the encoder that made them.
 
@@ -228,6 +235,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,
+        "encoder": [*BaseFewShotClassifier._parameter_constraints["encoder"], list, tuple],
+        "blocks": ["array-like", None],
         "vocabulary": [str, "array-like", None],
         "alpha": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "beta": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -256,6 +265,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         templates: Any = "simple",
         text_features: Any = None,
         vocabulary: Any = "common",
+        blocks: Any = None,
         false_rejection_rate: float | None = None,
         unknown_label: Any = None,
         unlabeled_label: Any = None,
@@ -293,6 +303,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             verbose=verbose,
         )
         self.vocabulary = vocabulary
+        self.blocks = blocks
         self.false_rejection_rate = false_rejection_rate
         self.unknown_label = unknown_label
         self.unlabeled_label = unlabeled_label
@@ -360,7 +371,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         Returns
         -------
         image_affinity, text_affinity : ndarray of shape (n_samples, n_neighbors)
-            Cosines in the image cache's metric and in the text cache's space; the second is 0 without text.
+            Cosines in the image cache's metric and in the text cache's space; the second is 0 without text. Of several
+            encoders they are the first one's.
         indices : ndarray of shape (n_samples, n_neighbors)
             Positions of these images among the samples given to `fit` (and then to `partial_fit`).
         """
@@ -381,6 +393,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         return affinities, text_affinities, first_samples(self.sample_position_, len(in_use))[found]
 
     def _fit_support(self, task: Task) -> dict[str, Any]:
+        if task.cache.blocks is not None:
+            self._check_several()
         rule = RejectionRule.of(self.false_rejection_rate, self.unknown_label, task.classes)
         rule.check(task.classes)
         evidence = self._evidence(task)
@@ -441,7 +455,26 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     def _n_steps(self) -> int:
         return self.n_epochs if self.evidence == "paper" else 0
 
+    def _check_several(self) -> None:
+        """Refuse what cannot be done with several encoders."""
+        if self.evidence == "paper":
+            raise ValueError(
+                "evidence='paper' knows one encoder, and X holds embeddings of several; pass evidence='calibrated', or "
+                "one encoder."
+            )
+        if self.unlabeled_label is not None:
+            raise ValueError(
+                "unlabeled_label marks images to learn from without labels, which several encoders do not; leave such "
+                "images out, or pass one encoder."
+            )
+
     def _check_parameters(self) -> None:
+        if self.blocks is not None:
+            check_blocks(self.blocks)
+        if is_several(self.encoder):
+            check_encoders(self.encoder)
+        if is_several(self.encoder) or (self.blocks is not None and len(self.blocks) > 1):
+            self._check_several()
         if self.conformal == "full" and self.evidence == "paper":
             raise ValueError(
                 "conformal='full' compares left-out scores, and evidence='paper' sees every sample; pass "

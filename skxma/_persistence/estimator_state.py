@@ -163,7 +163,12 @@ def _unpack_parameters(record: EstimatorRecord, packed: dict[str, Any], unpacker
 
 
 def _pack_encoder(encoder: Any, packer: Packer) -> dict[str, Any]:
-    """Pack a name as it is, an encoder of ours as its parameters, and of anything else the name of its class."""
+    """Pack a name as it is, an encoder of ours as its parameters, and of anything else the name of its class.
+
+    Of several encoders each is packed so.
+    """
+    if isinstance(encoder, (list, tuple)):
+        return {"several": [_pack_encoder(one, packer) for one in encoder]}
     if isinstance(encoder, str):
         return {"name": encoder}
     record = next((record for record in ENCODERS.values() if _class_of(record) is type(encoder)), None)
@@ -175,7 +180,9 @@ def _pack_encoder(encoder: Any, packer: Packer) -> dict[str, Any]:
     return {"detached": f"{type(encoder).__module__}.{type(encoder).__qualname__}"}
 
 
-def _unpack_encoder(packed: dict[str, Any], unpacker: Unpacker) -> str | BaseEstimator | DetachedEncoder:
+def _unpack_encoder(packed: dict[str, Any], unpacker: Unpacker) -> Any:
+    if "several" in packed:
+        return [_unpack_encoder(one, unpacker) for one in packed["several"]]
     if "name" in packed:
         return str(packed["name"])
     if "type" in packed:
@@ -205,8 +212,15 @@ def _check_sizes(estimator: Any) -> None:
         known = not len(labels) or 0 <= labels.min() <= labels.max() < len(classes)
         if not (sized and known and cache.n_classes == len(classes)):
             raise ModelFileError("The keys, labels and classes of its cache do not fit together.")
-    if text.shape != (len(classes), width):
+    blocks = estimator.image_cache_.blocks
+    if blocks is not None and not (len(blocks) > 1 and min(blocks) > 0 and sum(blocks) == width):
+        raise ModelFileError("The widths of its encoders' embeddings do not sum to that of the keys.")
+    # class means, which stand for texts where there are none, are of all encoders
+    if text.shape not in {(len(classes), width), (len(classes), width if blocks is None else blocks[0])}:
         raise ModelFileError("Its text features are not one row per class.")
+    further = getattr(getattr(estimator, "model_", None), "further", [])
+    if (blocks is None and further) or any(not 0 < one.block < len(blocks) for one in further):
+        raise ModelFileError("It has metrics of encoders whose embeddings it lacks.")
     calibration = getattr(estimator, "calibration_", None)
     if calibration is not None:
         n_models = len(getattr(estimator, "fold_fits_", [None]))

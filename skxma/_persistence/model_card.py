@@ -16,6 +16,14 @@ from skxma.inspection._evaluation import labeled_samples
 LONGEST_LIST = 100
 
 
+def name_encoder(encoder: Any) -> str:
+    """The name of an encoder's model, or of its class; of several encoders all names."""
+    if isinstance(encoder, (list, tuple)):
+        return " + ".join(map(name_encoder, encoder))
+    named = encoder if isinstance(encoder, str) else getattr(encoder, "model", getattr(encoder, "name", None))
+    return str(named or type(encoder).__name__)
+
+
 def model_card(clf: Any, repo: str, license_name: str | None) -> str:
     """Describe a fitted classifier in Markdown with the hub's header.
 
@@ -36,7 +44,7 @@ def model_card(clf: Any, repo: str, license_name: str | None) -> str:
         pipeline_tag="image-classification",
         tags=["skxma", "few-shot", "clip"],
     ).to_yaml()
-    encoder = clf.encoder if isinstance(clf.encoder, str) else getattr(clf.encoder, "model", type(clf.encoder).__name__)
+    encoder = name_encoder(clf.encoder)
     paths = getattr(clf, "sample_names_", None) is not None
     lines = [
         "---",

@@ -6,7 +6,7 @@ new one takes a new name on the left. The names that format 1 used are translate
 
 from __future__ import annotations
 
-from skxma._calibrated.model import CalibratedModel, MetricComponent, StoredBasis
+from skxma._calibrated.model import CalibratedModel, FurtherMetric, MetricComponent, StoredBasis
 from skxma._index.clusters import KeyClusters
 from skxma._paper.model import PaperModel
 from skxma._persistence.record import EstimatorRecord, Record, by_name
@@ -29,9 +29,10 @@ RECORDS = by_name(
     [
         Record(
             "image_cache",
-            1,
+            2,
             ImageCache,
-            _same("keys", "labels", "weights", "n_classes", "weight_unit", "features", "groups"),
+            _same("keys", "labels", "weights", "n_classes", "weight_unit", "features", "groups", "blocks"),
+            {"blocks": 2},
         ),
         Record(
             "text_cache",
@@ -43,7 +44,7 @@ RECORDS = by_name(
         Record("key_clusters", 1, KeyClusters, _same("order", "starts")),
         Record(
             "calibrated_evidence",
-            1,
+            2,
             CalibratedModel,
             {
                 "image_cache": "image_cache",
@@ -56,8 +57,11 @@ RECORDS = by_name(
                 "fusion_ratio": "fusion_ratio",
                 "residual": "residual",
                 "key_clusters": "key_clusters",
+                "further": "further",
             },
+            {"further": 2},
         ),
+        Record("further_metric", 1, FurtherMetric, _same("block", "basis", "scale", "beta", "gaussian", "weights")),
         Record("centered_basis", 1, StoredBasis, _same("mean", "basis")),
         Record(
             "metric_component",
@@ -185,6 +189,7 @@ ESTIMATORS = by_name(
             | _same(
                 "alpha",
                 "beta",
+                "blocks",
                 "evidence",
                 "false_rejection_rate",
                 "fusion_ratio",

@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._persistence.record import Record, find_record, type_on_disk
+from skxma._persistence.record import Record, find_record
 from skxma.embeddings import Embeddings
 from skxma.errors import ModelFileError
 
@@ -83,12 +83,11 @@ class Packer:
         if isinstance(value, np.random.RandomState):
             return self._pack_random_state(value, where)
         if type(value) in self._records:
-            record = self._records[type(value)]
+            written, fields = self._records[type(value)].written(value)
             inner = {
-                name: self.pack(getattr(value, attribute), f"{where}.{name}")
-                for name, attribute in record.fields.items()
+                name: self.pack(getattr(value, attribute), f"{where}.{name}") for name, attribute in fields.items()
             }
-            return {"kind": "record", "type": type_on_disk(record), "fields": inner}
+            return {"kind": "record", "type": written, "fields": inner}
         return self._pack_array(value, where)
 
     def _pack_array(self, value: Any, where: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from skxma._version import __version__
@@ -24,12 +24,22 @@ class Record:
         The dataclass.
     fields : mapping of str to str
         Names of the fields on disk, and the attributes of `cls` that they hold.
+    since : mapping of str to int
+        Versions of fields on disk that came later. Where such a field holds nothing it is not written, so that earlier
+        readers read the record.
     """
 
     name: str
     version: int
     cls: Any
     fields: Mapping[str, str]
+    since: Mapping[str, int] = field(default_factory=dict)
+
+    def written(self, value: Any) -> tuple[str, dict[str, str]]:
+        """Name and least version on disk that can hold a value, and the fields that are to be written."""
+        later = {name for name in self.since if getattr(value, self.fields[name]) in (None, [])}
+        fields = {name: attribute for name, attribute in self.fields.items() if name not in later}
+        return f"{self.name}/{max((self.since.get(name, 1) for name in fields), default=1)}", fields
 
 
 @dataclass(frozen=True)

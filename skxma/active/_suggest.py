@@ -17,6 +17,7 @@ from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.metric_selection import text_roots
 from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.embedding_input import EmbeddingInput, check_images_first
+from skxma._estimators.several_encoders import knows_several
 from skxma._estimators.vocabulary import embed_vocabulary
 from skxma._labels import has_index, resolve_classes
 from skxma._sklearn_compat import num_samples, safe_indexing
@@ -120,6 +121,7 @@ def suggest(
     80
     """
     _check(clf, n_samples, strategy, random_share)
+    pool = EmbeddingInput.of(clf).joined(pool)
     rng = check_random_state(random_state)
     seed = int(rng.randint(2**31 - 1))
     n_random = round(n_samples * random_share)
@@ -173,7 +175,8 @@ def _candidates(clf: Any, pool: Any, rng: np.random.RandomState, plain: bool) ->
     if plain:
         return Candidates(rows, features, features, support)
     mean: Floats = features.mean(0) if len(rows) else np.zeros(features.shape[1], dtype=np.float32)
-    root = _root(clf, features)
+    # texts shape the space of the first of several encoders alone
+    root = None if knows_several(clf, pool) else _root(clf, features)
     points, known = (_in_metric(given, mean, root) for given in (features, support))
     return Candidates(rows, features, points, known)
 

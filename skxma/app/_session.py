@@ -267,6 +267,10 @@ class Session:
             raise ModelFileError(str(error).replace(str(file), name)) from error
         if clf.encoder == "precomputed":
             raise ModelFileError(f"{name} was fitted on embeddings, and can't classify images.")
+        if isinstance(clf.encoder, list):
+            raise ModelFileError(
+                f"{name} was fitted with several encoders, which this page can't run; use skxma predict."
+            )
         named = isinstance(clf.encoder, str)
         if not named and named_encoder(clf.encoder) is None:
             raise ModelFileError(f"{name} was fitted with an encoder of its own, which is not in the file.")

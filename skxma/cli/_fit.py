@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 
+from skxma.benchmark._problem import DEFAULT_ENCODER
 from skxma.cli._info import left_out_line
 from skxma.cli._inputs import image_paths, read_labeled_images
 from skxma.cli._model_files import absolute, memory_of, place_for, save
@@ -24,8 +25,9 @@ def run_fit(arguments: argparse.Namespace) -> None:
     unlabeled = image_paths(arguments.unlabeled or ())
     if arguments.unlabeled and not unlabeled:
         raise FileNotFoundError(f"{' '.join(arguments.unlabeled)}: no images there to learn from without labels.")
+    encoders = [absolute(name) for name in arguments.encoder or [DEFAULT_ENCODER]]
     clf = XMAdapterClassifier(
-        absolute(arguments.encoder),
+        encoders if len(encoders) > 1 else encoders[0],
         class_names=names,
         templates=templates_of(arguments) or "simple",
         memory=memory_of(arguments),

@@ -87,6 +87,7 @@ def about_classifier(clf: Any) -> dict[str, Any]:
     import numpy as np
 
     from skxma._fitted import CONFIDENCE_LEVEL
+    from skxma._persistence.model_card import name_encoder
     from skxma.inspection import labels_in_question, support_labels
     from skxma.inspection._evaluation import labeled_samples
     from skxma.inspection._support import support_names
@@ -96,10 +97,9 @@ def about_classifier(clf: Any) -> dict[str, Any]:
     names = clf.class_names_ or [None] * len(clf.classes_)
     evidence, line = getattr(clf, "evidence", None), left_out_line(clf)
     doubts = labels_in_question(clf) if evidence == "calibrated" else []
-    encoder = clf.encoder if isinstance(clf.encoder, str) else getattr(clf.encoder, "model", None)
     return {
         "classifier": type(clf).__name__,
-        "encoder": encoder or getattr(clf.encoder, "name", type(clf.encoder).__name__),
+        "encoder": name_encoder(clf.encoder),
         "encoder_fingerprint": clf.encoder_fingerprint_,
         "n_features": int(clf.n_features_in_),
         "templates": clf.templates if isinstance(clf.templates, str) else list(clf.templates),

@@ -36,7 +36,12 @@ def add_parsers(commands: Any) -> None:
         "--model", required=True, metavar="FILE", help="where to save the model: NAME.skxma, or NAME.joblib"
     )
     fit.add_argument("--force", action="store_true", help="replace a model that is there")
-    fit.add_argument("--encoder", default=DEFAULT_ENCODER, metavar="NAME", help="(default: %(default)s)")
+    fit.add_argument(
+        "--encoder",
+        action="append",
+        metavar="NAME",
+        help=f"given again, several at once: one knows texts, the others images alone (default: {DEFAULT_ENCODER})",
+    )
     add_words(fit)
     add_columns(fit)
     add_memory(fit)

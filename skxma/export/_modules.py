@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.embedding_input import EmbeddingInput, name_of
+from skxma._estimators.several_encoders import is_several
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.encoder._image_tower import ImageTower, exact_encoder
 from skxma.encoder._library_encoders import named_encoder
@@ -150,6 +151,11 @@ def check_exportable(clf: Any, part: str) -> None:
         raise ValueError(
             "part='model' needs an encoder, and this classifier was fitted with encoder='precomputed'; pass "
             "part='head', which takes embeddings."
+        )
+    if is_several(clf.encoder):
+        raise ValueError(
+            "part='model' needs one encoder, and this classifier was fitted with several; pass part='head', and export "
+            "each encoder by its own means."
         )
     encoder = inputs.make_encoder()
     named = named_encoder(encoder)

@@ -89,8 +89,11 @@ class FusionDisplay:
         components = getattr(estimator.model_, "components", [])
         names = ["zero_shot", *(TEXT_EXPERTS if estimator.text_cache_ is not None else ()), *IMAGE_EXPERTS]
         weights = np.array([one.weights / one.prior for one in components])
+        further = [f"encoder {one.block + 1}" for one in getattr(estimator.model_, "further", [])]
+        if len(components):
+            names = [*names[: weights.shape[1] - len(further)], *further]
         return cls(
-            names=names[: weights.shape[1]] if len(components) else [],
+            names=names if len(components) else [],
             weights=weights,
             losses=np.array([one.loss for one in components]),
             shares=np.array([one.averaging_weight for one in components]),

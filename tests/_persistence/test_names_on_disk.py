@@ -22,6 +22,7 @@ from skxma._semi_supervised.model import PooledModel
 from skxma._semi_supervised.pool import Pool
 from skxma._statistics import Calibration
 from skxma.benchmark import METHODS
+from skxma.caches import ImageCache
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PUBLIC = [XMAdapterClassifier, *(getattr(baselines, name) for name in baselines.__all__)]
@@ -96,11 +97,12 @@ def test_names_on_disk_stay_as_files_have_them():
     """Change this list for a new record alone: a name that was written once is read for ever."""
     assert {type_on_disk(record): sorted(record.fields) for record in RECORDS.values()} == {
         "calibration/1": ["labels", "models", "scores", "weights"],
-        "calibrated_evidence/1": [
+        "calibrated_evidence/2": [
             "alpha",
             "bases",
             "beta",
             "components",
+            "further",
             "fusion_ratio",
             "image_cache",
             "key_clusters",
@@ -110,7 +112,8 @@ def test_names_on_disk_stay_as_files_have_them():
         ],
         "centered_basis/1": ["basis", "mean"],
         "class_statistics/1": ["center", "means", "present", "projection", "spreads"],
-        "image_cache/1": ["features", "groups", "keys", "labels", "n_classes", "weight_unit", "weights"],
+        "further_metric/1": ["basis", "beta", "block", "gaussian", "scale", "weights"],
+        "image_cache/2": ["blocks", "features", "groups", "keys", "labels", "n_classes", "weight_unit", "weights"],
         "key_clusters/1": ["order", "starts"],
         "metric_component/1": [
             "averaging_weight",
@@ -141,11 +144,23 @@ def test_names_on_disk_stay_as_files_have_them():
 
 
 def test_every_name_of_format_1_has_one_of_today():
-    assert set(format_1._RECORDS.values()) == {type_on_disk(record) for record in RECORDS.values()} - {"calibration/1"}
+    assert set(format_1._RECORDS.values()) == {f"{name}/1" for name in RECORDS} - {"calibration/1", "further_metric/1"}
     younger = {"rla/1", "stat-a/1", "timo/1"}
     assert set(format_1._ESTIMATORS.values()) == {type_on_disk(record) for record in ESTIMATORS.values()} - younger
     for old, renamed in format_1._FIELDS.items():
         assert set(renamed.values()) <= set(RECORDS[format_1._RECORDS[old].partition("/")[0]].fields)
+
+
+def test_later_fields_raise_the_version_of_a_record_only_where_they_hold_something():
+    labels, weights = np.arange(2), np.ones(2, dtype=np.float32)
+    of_one = ImageCache(np.eye(2, dtype=np.float32), labels, weights, 2)
+    record = RECORDS["image_cache"]
+    written, names = record.written(of_one)
+    assert written == "image_cache/1"
+    assert "blocks" not in names
+    written, names = record.written(replace(of_one, blocks=(1, 1)))
+    assert written == "image_cache/2"
+    assert "blocks" in names
 
 
 def renamed(record):

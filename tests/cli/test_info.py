@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from small_models import write_timm
 
 import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier
@@ -133,3 +134,13 @@ def test_what_is_no_model_is_said_in_a_line(tmp_path, name, message, capsys):
     assert not out
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_model_of_two_encoders_names_both(folder, tmp_path, capsys):
+    timm = f"timm:{write_timm(tmp_path / 'timm')}"
+    command = ["fit", str(folder / "fit"), "--model", str(tmp_path / "m.skxma"), "--no-memory"]
+    assert main([*command, "--encoder", "tiny", "--encoder", timm]) == 0
+    assert skxma.load(tmp_path / "m.skxma").encoder == ["tiny", timm]
+    capsys.readouterr()
+    assert describe(tmp_path / "m.skxma", capsys)["encoder"] == f"tiny + {timm}"
+    assert main(["predict", str(tmp_path / "m.skxma"), str(folder / "fit")]) == 0
