@@ -19,8 +19,8 @@ from results_page import (
 )
 
 from skxma.benchmark._corruptions import BLUR_SIZE, CONTRAST, JPEG_QUALITY, NOISE_STD, PIXELATE
+from skxma.benchmark._names import EMOJI, EMOJI_ENCODER, HALVES, SAME
 from skxma.benchmark._parts import load_parts
-from skxma.benchmark._problem import EMOJI, EMOJI_ENCODER, HALVES, SAME
 from skxma.benchmark._report import harmonic_mean
 from skxma.benchmark._runner import run_benchmark
 

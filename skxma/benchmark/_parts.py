@@ -13,18 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skxma.benchmark._corruptions import CORRUPTIONS
-from skxma.benchmark._problem import (
-    BASE_TO_NOVEL,
-    DEFAULT_ENCODER,
-    DOMAIN,
-    EMOJI,
-    EMOJI_ENCODER,
-    HALVES,
-    SAME,
-    Problem,
-    load_problem,
-    make_encoder,
-)
+from skxma.benchmark._names import BASE_TO_NOVEL, DEFAULT_ENCODER, DOMAIN, EMOJI, EMOJI_ENCODER, HALVES, SAME
+from skxma.benchmark._problem import Problem, load_problem, make_encoder
 from skxma.encoder._class_weights import has_text
 
 IMAGENET, CLEAN = "imagenet", "clean"

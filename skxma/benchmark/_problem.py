@@ -12,17 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma.benchmark._names import DEFAULT_ENCODER, EMOJI, EMOJI_ENCODER, HALVES, PRECOMPUTED, VALIDATED
+
 if TYPE_CHECKING:
     from skxma.model_selection import Draw
-
-PRECOMPUTED = "precomputed"
-POOL, DOMAIN, BASE_TO_NOVEL = "pool", "domain", "base-to-novel"
-VALIDATED = ("few", "full")
-PROTOCOLS = ("none", *VALIDATED, POOL, DOMAIN, BASE_TO_NOVEL)
-DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
-HALVES = ("base", "novel", "all")
-SAME = "same"
-EMOJI, EMOJI_ENCODER = "emoji", "tiny"
 
 
 @dataclass(frozen=True)

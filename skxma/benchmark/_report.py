@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skxma._runtime.optional import require
-from skxma.benchmark._problem import BASE_TO_NOVEL, DOMAIN, HALVES, SAME, VALIDATED
+from skxma.benchmark._names import BASE_TO_NOVEL, DOMAIN, HALVES, SAME, VALIDATED
 from skxma.benchmark._results_file import read_results
 
 AVERAGE, SHIFTED = "average", "shifted"
