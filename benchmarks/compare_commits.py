@@ -25,14 +25,19 @@ def least(work):
     work()
     times, until = [], time.perf_counter() + SECONDS
     while not times or time.perf_counter() < until:
-        before = os.times()
+        before = processor_time()
         work()
-        times.append(sum(os.times()[:4]) - sum(before[:4]))
+        times.append(processor_time() - before)
     return min(times)
 
 
+def processor_time():
+    """Seconds of this process and of its children that have ended; those of children come in hundredths."""
+    return time.process_time() + sum(os.times()[2:4])
+
+
 def repeated(work, n):
-    """A call that calls another several times, because the clock of child processes has a hundredth of a second."""
+    """A call that calls another several times, for one alone is shorter than what else the machine does."""
     return lambda: [work() for _ in range(n)]
 
 
@@ -89,8 +94,8 @@ def report(before, after, loss):
     return lost
 
 
-def compare(commits, tries, loss):
-    """Measure two commits in turns; the number of losses."""
+def compare(commits, tries, loss, out=None):
+    """Measure two commits in turns, and write the times to a file; the number of losses."""
     with tempfile.TemporaryDirectory() as place:
         folders = [Path(place).resolve() / name for name in ("before", "after")]
         for folder, commit in zip(folders, commits, strict=True):
@@ -101,6 +106,8 @@ def compare(commits, tries, loss):
             for folder in folders:
                 subprocess.run(["git", "worktree", "remove", "--force", folder], cwd=ROOT, check=True)
     before, after = ({name: min(one[name] for one in of) for name in of[0]} for of in zip(*found, strict=True))
+    if out is not None:
+        Path(out).write_text(json.dumps({"commits": commits, "before": before, "after": after}, indent=1))
     return len(report(before, after, loss))
 
 
@@ -109,6 +116,7 @@ def main():
     parser.add_argument("commits", nargs="*", metavar="COMMIT", help="the one before and the one after")
     parser.add_argument("--tries", type=int, default=5)
     parser.add_argument("--loss", type=float, default=0.2, help="share of its time by which a measure may grow")
+    parser.add_argument("--out", metavar="JSON", help="write the times there")
     parser.add_argument("--measure", action="store_true", help="print the times of the skxma that is imported")
     arguments = parser.parse_args()
     if arguments.measure:
@@ -118,7 +126,7 @@ def main():
         return 0
     if len(arguments.commits) != 2:
         parser.error("two commits are compared")
-    return int(compare(arguments.commits, arguments.tries, arguments.loss) > 0)
+    return int(compare(arguments.commits, arguments.tries, arguments.loss, arguments.out) > 0)
 
 
 if __name__ == "__main__":

@@ -297,7 +297,8 @@ class MetricStack:
         added, skip_if_certain
             See `CalibratedScorer.fused`.
         """
-        queries = torch.stack([mapped[basis] for basis in self.bases]) * self.scale
+        frames = [mapped[basis] for basis in self.bases]
+        queries = (frames[0][None] if len(frames) == 1 else torch.stack(frames)) * self.scale
         prototype, gaussian = self.means(queries)
         scores = torch.stack([prototype, gaussian / self.gaussian][: len(self.others)])
         scores = F.fill_absent(scores, self.present, IMAGELESS_DEVIATIONS)
