@@ -10,10 +10,14 @@ made something slower.
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+# pytest finds the folder tests/encoder first, and puts the folder of a file on no path
+sys.path.insert(0, str(Path(__file__).parent))
 from encoder import make_images, make_model
 from scale import GROWTH, bare_products, problem
 from sklearn.base import clone
