@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     replace_missing_streams()
     arguments = build_parser().parse_args(argv)
     write_any_text()
+    # the interpreter would walk through all that the libraries made once more before it ends, which takes a second
+    atexit.register(gc.freeze)
     try:
         with rare_collections(), progress_in_logs():
             return _run(arguments)
