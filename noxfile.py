@@ -111,6 +111,16 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def compare(session: nox.Session) -> None:
+    """Time the commit of a week ago and this one side by side; fail if anything takes a fifth longer."""
+    install(session, "-e", ".[test]")
+    command = ["git", "rev-list", "-1", "--before=7 days ago", "HEAD"]
+    # a young repository has no commit of a week ago
+    before = str(session.run(*command, external=True, silent=True) or "").strip() or "HEAD"
+    session.run("python", "benchmarks/compare_commits.py", before, "HEAD", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Run the mutants of the mathematics that have no result yet; fail if one survives without a reason."""
     install(session, "-e", ".[test,proofs]")

@@ -8,9 +8,16 @@ two fits. Here the same pairs run smaller, and `--benchmark-autosave` and `--ben
 made something slower.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+
+# pytest finds the folder tests/encoder first, and puts the folder of a file on no path
+sys.path.insert(0, str(Path(__file__).parent))
 from encoder import make_images, make_model
 from scale import GROWTH, bare_products, problem
 from sklearn.base import clone
@@ -18,6 +25,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier, XMAdapterSearchCV
 from skxma.baselines import CrossModalLinearProbe, LogisticRegressionProbe, LPPlusPlusClassifier, TipAdapterFClassifier
+from skxma.datasets import load_emoji
 from skxma.encoder import _clip_encoder as encoder
 
 ROUNDS, N_IMAGES, N_QUERIES = 3, 32, 10_000
@@ -53,7 +61,7 @@ def test_fit(clock, method, shots):
     clock(f"fit, 100 classes x {shots} shots", clf.fit, X, y)
 
 
-@pytest.mark.parametrize(("n_classes", "shots"), [(100, 4), (1000, 4)])
+@pytest.mark.parametrize(("n_classes", "shots"), [(100, 4), (100, 16), (1000, 4)])
 @pytest.mark.parametrize("way", ["xmadapter", "the two bare products"])
 def test_predict(clock, way, n_classes, shots):
     X, y, text, queries = problem(n_classes, shots, n_queries=N_QUERIES)
@@ -63,6 +71,56 @@ def test_predict(clock, way, n_classes, shots):
     else:
         values = torch.nn.functional.one_hot(torch.as_tensor(y)).float()
         clock(group, bare_products, torch.as_tensor(queries), torch.as_tensor(X), values)
+
+
+def numpy_form(query, keys, labels, text, beta=5.5, scale=100.0):
+    """Probabilities of one query by both caches in their plainest form."""
+    evidence = np.bincount(labels, np.exp(beta * (keys @ query - 1)), len(text))
+    logits = scale * (text @ query) + np.log(evidence)
+    p = np.exp(logits - logits.max())
+    return p / p.sum()
+
+
+@pytest.mark.parametrize(("n_classes", "shots"), [(10, 4), (1000, 4)])
+@pytest.mark.parametrize("way", ["xmadapter", "numpy"])
+def test_one_query(benchmark, way, n_classes, shots):
+    X, y, text, queries = problem(n_classes, shots, n_queries=1)
+    benchmark.group = f"one prediction, {n_classes} classes x {shots} shots"
+    if way == "xmadapter":
+        benchmark(XMAdapterClassifier("precomputed", text_features=text).fit(X, y).predict_proba, queries)
+    else:
+        keys, query, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (X, queries, text))
+        benchmark(numpy_form, query[0], keys, y, texts)
+
+
+# open_clip is imported as skxma does, which also works where the operators of torchvision are those of another torch
+IMPORTS = "from skxma.encoder._open_clip import _open_clip; _open_clip()"
+STARTS = {
+    "python": ["-c", "pass"],
+    "wrong usage": ["-m", "skxma", "predict", "--nope"],
+    "no such model": ["-m", "skxma", "predict", "none.skxma", "none.png"],
+    "import torch": ["-c", "import torch"],
+    "import torch and open_clip": ["-c", IMPORTS],
+    "predict one image": ["-m", "skxma", "predict", "m.skxma", "0.png"],
+}
+
+
+@pytest.fixture(scope="module")
+def start_folder(tmp_path_factory):
+    """A model of the bundled encoder, and an image."""
+    folder = tmp_path_factory.mktemp("start")
+    emoji = load_emoji(as_paths=True, sets=["noto", "twemoji"])
+    XMAdapterClassifier("tiny").fit(emoji.images[:8], emoji.target[:8]).save(folder / "m.skxma")
+    (folder / "0.png").write_bytes(emoji.images[0].read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("way", STARTS)
+def test_start(clock, start_folder, way):
+    def start():
+        subprocess.run([sys.executable, *STARTS[way]], cwd=start_folder, capture_output=True, check=False)
+
+    clock("start of a process", start)
 
 
 @pytest.mark.parametrize(("grows", "case"), GROWING_FITS, ids=lambda part: str(part))

@@ -20,8 +20,8 @@ from results_page import (
 )
 
 from skxma.benchmark._corruptions import BLUR_SIZE, CONTRAST, JPEG_QUALITY, NOISE_STD, PIXELATE
+from skxma.benchmark._names import ASKED, EMOJI, EMOJI_ENCODER, HALVES, RANDOM, SAME, SUGGESTED
 from skxma.benchmark._parts import load_parts
-from skxma.benchmark._problem import ASKED, EMOJI, EMOJI_ENCODER, HALVES, RANDOM, SAME, SUGGESTED
 from skxma.benchmark._report import curve_area, harmonic_mean, worth_text
 from skxma.benchmark._runner import run_benchmark
 

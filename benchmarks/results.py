@@ -25,9 +25,10 @@ from rivals import LABELED_ONLY, MANY_CLASSES, encoder_of, n_classes, problems
 from robustness import UNSCREENED, run_robustness
 from unlabeled import WITHOUT, run_unlabeled, unlabeled
 
-from skxma.benchmark._problem import ACTIVE, BASE_TO_NOVEL, DOMAIN, EMOJI, EMOJI_ENCODER, load_problem
+from skxma.benchmark._names import ACTIVE, BASE_TO_NOVEL, DOMAIN, EMOJI, EMOJI_ENCODER, METHODS
+from skxma.benchmark._problem import load_problem
 from skxma.benchmark._results_file import failures
-from skxma.benchmark._runner import METHODS, run_benchmark
+from skxma.benchmark._runner import run_benchmark
 
 PARTS = {
     "comparison": "",

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from skxma.benchmark._names import METHODS, NEED_POOL
 from skxma.benchmark._problem import load_problem
 from skxma.benchmark._report import format_table, plot_curves, summarize
 from skxma.benchmark._results_file import failures
-from skxma.benchmark._runner import METHODS, NEED_POOL, run_benchmark
+from skxma.benchmark._runner import run_benchmark
 
 MANY_CLASSES = 200
 LABELED_ONLY = [name for name in METHODS if name not in NEED_POOL]

@@ -8,8 +8,9 @@ from sklearn.utils import check_random_state
 
 from skxma import XMAdapterClassifier
 from skxma.baselines import GDAClassifier, LogisticRegressionProbe, TipAdapterFClassifier, ZeroShotClassifier
+from skxma.benchmark._names import METHODS
 from skxma.benchmark._problem import Problem
-from skxma.benchmark._runner import METHODS, run_benchmark
+from skxma.benchmark._runner import run_benchmark
 
 WRONG_SHARE = 0.2
 NOISY_SHOTS = (4, 16)

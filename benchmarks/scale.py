@@ -3,7 +3,8 @@
     python benchmarks/scale.py [--classes 1000] [--shots 16] [--queries 50000] [--no-growth]
 
 On made-up embeddings of 512 dimensions. Times are the processor's, so that another process does not count; predictions
-stand beside the two bare matrix products, queries by keys and affinities by one-hot values, on the same pieces.
+stand beside the two bare matrix products, queries by keys and affinities by one-hot values. Growth ends in the power of
+the size with which time grows.
 """
 
 import argparse
@@ -16,10 +17,11 @@ import numpy as np
 import torch
 
 from skxma import XMAdapterClassifier
-from skxma._estimators.scoring import CHUNK_ENTRIES
 from skxma.baselines import TipAdapterFClassifier
 
 DIM = 512
+# affinities that the bare products make at once
+PIECE_ENTRIES = 2**22
 IMAGE_NOISE, TEXT_NOISE = 3.0, 2.0
 # fits of fewer samples than these get more epochs, so that they take as long
 EPOCHS, SAMPLES, TRIES = 10, 4000, 3
@@ -55,8 +57,8 @@ def peak_gb():
 
 
 def bare_products(queries, keys, values):
-    """Queries by keys and affinities by values, in the pieces in which predictions are made."""
-    for piece in queries.split(max(1, CHUNK_ENTRIES // len(keys))):
+    """Queries by keys and affinities by values, in pieces, so that they fit in memory."""
+    for piece in queries.split(max(1, PIECE_ENTRIES // len(keys))):
         piece @ keys.T @ values
 
 
@@ -104,6 +106,7 @@ def training(n_classes, shots):
 def growth():
     print("\ngrows         classes  shots  dimensions  queries   fit s  predict s")
     for name, cases in GROWTH.items():
+        times = []
         for n_classes, shots, dim, n_queries in cases:
             X, y, text, queries = problem(n_classes, shots, dim, n_queries)
             clf = XMAdapterClassifier("precomputed", text_features=text)
@@ -113,6 +116,10 @@ def growth():
                 f"{name:12s}  {n_classes:7d}  {shots:5d}  {dim:10d}  {n_queries:7d}  {fit:6.2f}  {predict:9.2f}",
                 flush=True,
             )
+            times.append((fit, predict))
+        # each case is twice the one before
+        fit, predict = np.polyfit(np.arange(len(cases)), np.log2(times), 1)[0]
+        print(f"{name:12s}  time grows with the power                    {fit:6.2f}  {predict:9.2f}", flush=True)
 
 
 def import_time():

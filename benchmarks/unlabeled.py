@@ -32,7 +32,8 @@ from skxma.baselines import (
     TransCLIPClassifier,
 )
 from skxma.benchmark._cell import MEBI, PeakMemory
-from skxma.benchmark._problem import EMOJI, POOL, Problem, load_problem
+from skxma.benchmark._names import EMOJI, POOL
+from skxma.benchmark._problem import Problem, load_problem
 from skxma.benchmark._results_file import failures
 from skxma.benchmark._runner import run_benchmark
 

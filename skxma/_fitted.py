@@ -11,6 +11,7 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
+from skxma._index.clustered import ClusteredIndex
 from skxma._index.exact import ExactIndex
 from skxma.caches import Floats, ImageCache, Integers, TextCache
 
@@ -21,7 +22,7 @@ CONFIDENCE_LEVEL = 0.9
 class EvidenceScorer(Protocol):
     """Fitted evidence as tensors on a device, ready to score many chunks of images."""
 
-    index: ExactIndex
+    index: ExactIndex | ClusteredIndex
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalized embeddings (n, D)."""

@@ -33,7 +33,7 @@ register_after_fork(_copies.clear)
 
 @contextmanager
 def reading_fitted_arrays() -> Iterator[None]:
-    """Keep what `to_tensors` copies to a device, in predictions, for the next ones.
+    """Keep what `to_tensors` copies to a device or converts, in predictions, for the next ones.
 
     Fitted arrays are replaced and not written to, so that a copy is right as long as its array is there.
     """
@@ -46,8 +46,16 @@ def reading_fitted_arrays() -> Iterator[None]:
 
 def to_tensors(*arrays: NDArray[Any], like: Tensor) -> tuple[Tensor, ...]:
     """Convert arrays to tensors on the device of `like`; floats get its dtype, all others keep theirs."""
-    convert = _kept_copy if _reads_fitted_arrays.get() and like.device.type != "cpu" else _copy
-    return tuple(convert(a, like.device, like.dtype if a.dtype.kind == "f" else None) for a in arrays)
+    keeps = _reads_fitted_arrays.get()
+    return tuple(_to_tensor(a, like, keeps) for a in arrays)
+
+
+def _to_tensor(array: NDArray[Any], like: Tensor, keeps: bool) -> Tensor:
+    is_float = array.dtype.kind == "f"
+    # elsewhere tensor and array are one
+    is_copied = like.device.type != "cpu" or (is_float and array.dtype.itemsize != like.element_size())
+    convert = _kept_copy if keeps and is_copied else _copy
+    return convert(array, like.device, like.dtype if is_float else None)
 
 
 def _copy(array: NDArray[Any], device: torch.device, dtype: torch.dtype | None) -> Tensor:

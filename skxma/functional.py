@@ -316,7 +316,7 @@ def log_mean_evidence(evidence: Tensor, mass: Tensor) -> Tensor:
     return torch.log(evidence / mass.clamp_min(EPS) + EVIDENCE_FLOOR)
 
 
-def fill_absent(scores: Tensor, present: Tensor, deviations: float = 1.0) -> Tensor:
+def fill_absent(scores: Tensor, present: Tensor | None, deviations: float = 1.0) -> Tensor:
     """Give classes that an expert cannot score the row's mean plus some deviations over those that it scores.
 
     The mean alone would cost 8 points where half of the classes have no images and the text is good.
@@ -324,11 +324,13 @@ def fill_absent(scores: Tensor, present: Tensor, deviations: float = 1.0) -> Ten
     Parameters
     ----------
     scores : Tensor of shape (..., C)
-    present : bool Tensor broadcastable to `scores`
-        Without any False the scores come back as they are; a row with nothing present becomes 0.
+    present : bool Tensor broadcastable to `scores`, or None
+        Without any False, and with None, the scores come back as they are; a row with nothing present becomes 0.
     deviations : float
         Standard deviations of the row above its mean.
     """
+    if present is None:
+        return scores
     # it only saves time: a traced graph has no branches on data, and the caller would wait for those of a device
     if not torch.compiler.is_compiling() and present.device.type == "cpu" and bool(present.all()):
         return scores

@@ -214,22 +214,40 @@ def modality_means(features: Tensor, labels: Tensor, weights: Tensor, text: Tens
     return means[both].mean(0), text[both].mean(0)
 
 
-def text_scores(features: Tensor, mapped: Tensor, text: Tensor, means: tuple[Tensor, Tensor]) -> Tensor:
-    """Zero-shot cosines, text-cache affinities and centered cosines (3, n, C).
+class TextExperts:
+    """The experts of the class texts, with what does not depend on the images computed once.
 
     The centered cosine subtracts from image and text the mean of its modality, which removes what makes one text near
     all images. It sees no label.
 
     Parameters
     ----------
-    features : Tensor of shape (n, D)
-    mapped : Tensor of shape (n, D)
-        ``Img2Txt(f)``.
     text : Tensor of shape (C, D)
         Zero rows are classes without text.
     means : tuple of Tensor of shape (D,)
         See :func:`modality_means`.
     """
-    known = text.any(1)
-    centered = F.affinity(F.normalize(features - means[0]), F.normalize(text - means[1]))
-    return F.fill_absent(torch.stack([F.affinity(features, text), F.affinity(mapped, text), centered]), known)
+
+    def __init__(self, text: Tensor, means: tuple[Tensor, Tensor]) -> None:
+        self.text, self.image_mean = text, means[0]
+        self.centered = F.normalize(text - means[1])
+        known = text.any(1)
+        self.known = None if bool(known.all()) else known
+
+    def __call__(self, features: Tensor, mapped: Tensor) -> Tensor:
+        """Zero-shot cosines, text-cache affinities and centered cosines (3, n, C).
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+        mapped : Tensor of shape (n, D)
+            ``Img2Txt(f)``.
+        """
+        centered = F.affinity(F.normalize(features - self.image_mean), self.centered)
+        scores = torch.stack([F.affinity(features, self.text), F.affinity(mapped, self.text), centered])
+        return F.fill_absent(scores, self.known)
+
+
+def text_scores(features: Tensor, mapped: Tensor, text: Tensor, means: tuple[Tensor, Tensor]) -> Tensor:
+    """Scores (3, n, C) of the `TextExperts` of texts (C, D) for embeddings and mapped embeddings (n, D)."""
+    return TextExperts(text, means)(features, mapped)

@@ -265,11 +265,23 @@ def query_scores(support: MetricSupport, queries: Tensor) -> QueryScores:
     return QueryScores(cosines, *class_mean_scores(queries, support.means))
 
 
+class ClassMeans:
+    """Class means (..., C, R) with their lengths, which many queries are compared with."""
+
+    def __init__(self, means: Tensor) -> None:
+        length = means.norm(dim=-1)[..., None, :]
+        self.means, self.length, self.half_square = means, length.clamp_min(EPS), length**2 / 2
+
+    def __call__(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines of queries (..., n, R) to the means, and Gaussian scores ``q·μ − |μ|²/2``; both (..., n, C)."""
+        dots = queries @ self.means.mT
+        length = queries.norm(dim=-1, keepdim=True).clamp_min(EPS)
+        return dots / length / self.length, dots - self.half_square
+
+
 def class_mean_scores(queries: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines of queries (n, R) to class means (C, R), and Gaussian scores ``q·μ − |μ|²/2``; both (n, C)."""
-    dots, mean_norm = queries @ means.T, means.norm(dim=1)
-    norm = queries.norm(dim=1, keepdim=True).clamp_min(EPS)
-    return dots / norm / mean_norm.clamp_min(EPS), dots - mean_norm**2 / 2
+    """Cosines and Gaussian scores (n, C) of queries (n, R) to class means (C, R), as `ClassMeans` has them."""
+    return ClassMeans(means)(queries)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._calibrated.config import WarmStart
-from skxma._calibrated.experts import IMAGELESS_DEVIATIONS, text_scores
-from skxma._calibrated.metric import IDENTITY_ROOT, CenteredBasis, Metric, class_mean_scores
+from skxma._calibrated.experts import IMAGELESS_DEVIATIONS, TEXT_EXPERTS, TextExperts
+from skxma._calibrated.metric import IDENTITY_ROOT, CenteredBasis, ClassMeans, Metric, class_mean_scores
 from skxma._index.clustered import build_index
 from skxma._index.clusters import KeyClusters, can_be_clustered, cluster_keys
 from skxma._index.exact import Combine, ExactIndex
@@ -153,15 +153,18 @@ class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
         """
         if not self.components or not (self.image_cache.shots > 0).all():
             return self
-        index = self.scorer(like).index
-        if not can_be_clustered(index.unit, self.components[0].beta):
+        unit = self.scorer(like).index.keys
+        if not can_be_clustered(unit, self.components[0].beta):
             return self
-        (labels,) = to_tensors(self.image_cache.labels, like=index.unit)
-        return replace(self, key_clusters=cluster_keys(index.unit, labels, self.image_cache.n_classes))
+        (labels,) = to_tensors(self.image_cache.labels, like=unit)
+        return replace(self, key_clusters=cluster_keys(unit, labels, self.image_cache.n_classes))
 
 
 class CalibratedScorer:
     """A calibrated cache as tensors, its keys mapped by every metric.
+
+    What does not depend on the images is computed here, once: a prediction for one image takes as long as its few
+    dozen operations take to start.
 
     Parameters
     ----------
@@ -177,25 +180,34 @@ class CalibratedScorer:
         encoders = image.split(all_keys)
         keys = encoders[0]
         means, self.mass = class_means(keys, labels, weights, image.n_classes)
+        self.present = None if bool((self.mass > 0).all()) else self.mass > 0
         self.plain_basis = CenteredBasis((self.mass[:, None] * means).sum(0) / self.mass.sum(), None)
-        self.plain_means = self.plain_basis(means)
-        bases = [basis.to_tensors(like) for basis in cache.bases]
-        self.components = [
-            MetricScorer(
-                Metric(bases[m.basis], None if m.scale is None else to_tensors(m.scale, like=like)[0]),
-                m,
-                (keys, labels, weights, means, self.mass),
-                cache.key_clusters,
-            )
-            for m in cache.components
-        ]
+        self.plain_means = ClassMeans(self.plain_basis(means))
+        self.text = None
+        text_cache = cache.text_cache
+        if text_cache is not None and text_cache.modality_means is not None:
+            text, image_mean, text_mean = to_tensors(text_cache.keys, *text_cache.modality_means, like=like)
+            self.text = TextExperts(text, (image_mean, text_mean))
+        self.bases = [basis.to_tensors(like) for basis in cache.bases]
         self.further = [
             FurtherScorer(one, encoders[one.block], labels, weights, image.n_classes) for one in cache.further
         ]
-        if self.components:
-            self.index = self.components[0].index
+        support = keys, labels, weights, means, self.mass
+        by_width: dict[int, list[MetricComponent]] = {}
+        for one in cache.components:
+            basis = cache.bases[one.basis].basis
+            by_width.setdefault(keys.shape[1] if basis is None else basis.shape[1], []).append(one)
+        total = sum(one.averaging_weight for one in cache.components)
+        n_first = 1 if self.text is None else 1 + len(TEXT_EXPERTS)
+        self.stacks = [
+            MetricStack(some, self.bases, total, n_first, len(self.further), support, cache.key_clusters)
+            for some in by_width.values()
+        ]
+        if self.stacks:
+            self.index = self.stacks[0].indices[0]
         else:
             self.index = ExactIndex(keys, labels, weights, image.n_classes)
+        self.residual: Tensor | None = None if cache.residual is None else to_tensors(cache.residual, like=like)[0].T
 
     def first_encoder(self, features: Tensor) -> Tensor:
         """The first encoder's part (n, D_0) of embeddings (n, D) by all encoders."""
@@ -204,6 +216,8 @@ class CalibratedScorer:
     def logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalized embeddings (n, D): the fused experts and the residual."""
         residual = self.residual_logits(self.first_encoder(features))
+        if residual is None:
+            return self.fused(features, [None])
         return self.fused(features, [residual]) + residual
 
     def logits_and_open_set(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,23 +226,20 @@ class CalibratedScorer:
         The residual plays no part in the scores: it is trained to tell known classes apart.
         """
         residual = self.residual_logits(self.first_encoder(features))
-        fused = self.fused(features, [residual, torch.zeros_like(residual)], skip_if_certain=False)
-        return fused + residual, F.open_set_score(fused)
+        fused = self.fused(features, [residual, None], skip_if_certain=False)
+        return fused if residual is None else fused + residual, F.open_set_score(fused)
 
-    def residual_logits(self, features: Tensor) -> Tensor:
-        """Logits (n, C) that the residual adds to embeddings (n, D_0) by the first encoder."""
-        if self.cache.residual is None:
-            return features.new_zeros(features.shape[0], len(self.mass))
-        (residual,) = to_tensors(self.cache.residual, like=features)
-        return F.normalize(self.plain_basis(features)) @ residual.T
+    def residual_logits(self, features: Tensor) -> Tensor | None:
+        """Logits (n, C) that the residual adds to the first encoder's embeddings (n, D_0), or None without one."""
+        return None if self.residual is None else F.normalize(self.plain_basis(features)) @ self.residual
 
-    def fused(self, features: Tensor, added: Sequence[Tensor], skip_if_certain: bool = True) -> Tensor:
+    def fused(self, features: Tensor, added: Sequence[Tensor | None], skip_if_certain: bool = True) -> Tensor:
         """Mean over the metrics of their fused experts (n, C).
 
         Parameters
         ----------
         features : Tensor of shape (n, D)
-        added : sequence of Tensor of shape (n, C)
+        added : sequence of Tensor of shape (n, C) or None
             Logits that the caller will add. Where not all keys are read, the softmax of each of these sums is within
             the index's tolerance.
         skip_if_certain : bool
@@ -237,14 +248,14 @@ class CalibratedScorer:
         encoders = self.cache.image_cache.split(features)
         features = encoders[0]
         first = self._metric_free_experts(features)
-        if not self.components:
+        if not self.stacks:
             return self.cache.logit_scale * first[0]
         further = [one.scores(encoders[one.metric_of.block]) for one in self.further]
+        mapped = [basis(features) for basis in self.bases]
         total = torch.zeros_like(first[0])
-        for component in self.components:
-            logits = component.logits(features, first, further, added, skip_if_certain)
-            total += component.component.averaging_weight * logits
-        return total / sum(component.component.averaging_weight for component in self.components)
+        for stack in self.stacks:
+            total = total + stack.logits(mapped, first, further, added, skip_if_certain)
+        return total
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines to the keys in the first metric, and affinities to the text of their classes; both (n, N).
@@ -252,7 +263,7 @@ class CalibratedScorer:
         Of several encoders they are the first one's.
         """
         features = self.first_encoder(features)
-        queries = F.normalize(self.components[0].metric(features)) if self.components else features
+        queries = F.normalize(self.stacks[0].metrics[0](features)) if self.stacks else features
         image, text_cache = self.index.cosines(queries), self.cache.text_cache
         if text_cache is None:
             return image, torch.zeros_like(image)
@@ -262,75 +273,111 @@ class CalibratedScorer:
         """Cosines to the class means and to the texts (n, C), whose difference is the hardness of a sample."""
         features = self.first_encoder(features)
         first = self._metric_free_experts(features)
-        if not self.components:
+        if not self.stacks:
             return first[0], first[0]
-        component = self.components[0]
-        prototype, _ = class_mean_scores(component.metric(features), component.means)
-        return F.fill_absent(prototype, self.mass > 0), first[min(1, len(first) - 1)]
+        one = self.stacks[0]
+        prototype, _ = class_mean_scores(one.metrics[0](features), one.means.means[0])
+        return F.fill_absent(prototype, self.present), first[min(1, len(first) - 1)]
 
     def _metric_free_experts(self, features: Tensor) -> Tensor:
         """Zero-shot and text experts (3, n, C), or without text the class means of the plain embeddings (1, n, C)."""
         text_cache = self.cache.text_cache
-        if text_cache is not None and text_cache.modality_means is not None:
-            text, image_mean, text_mean = to_tensors(text_cache.keys, *text_cache.modality_means, like=features)
-            return text_scores(features, text_cache.img2txt(features), text, (image_mean, text_mean))
-        prototype, _ = class_mean_scores(self.plain_basis(features), self.plain_means)
-        return F.fill_absent(prototype[None], self.mass > 0)
+        if self.text is not None and text_cache is not None:
+            return self.text(features, text_cache.img2txt(features))
+        prototype, _ = self.plain_means(self.plain_basis(features))
+        return F.fill_absent(prototype[None], self.present)
 
 
-class MetricScorer:
-    """One metric of a calibrated cache as tensors.
+class MetricStack:
+    """Metrics of equal width of a calibrated cache, stacked into tensors: M metrics cost hardly more than one.
 
     Parameters
     ----------
-    metric : Metric
-    component : MetricComponent
+    components : sequence of MetricComponent
+    bases : sequence of CenteredBasis
+        Those that the components name.
+    total : float
+        Sum of the averaging weights of all metrics, of this stack and of others.
+    n_first, n_further : int
+        Numbers of experts that no metric changes, and of further encoders.
     support : keys (N, D), labels (N,), weights (N,), class means (C, D), masses (C,)
     clusters : KeyClusters or None
+        Of the keys in the only metric there is.
     """
 
     def __init__(
-        self, metric: Metric, component: MetricComponent, support: tuple[Tensor, ...], clusters: KeyClusters | None
+        self,
+        components: Sequence[MetricComponent],
+        bases: Sequence[CenteredBasis],
+        total: float,
+        n_first: int,
+        n_further: int,
+        support: tuple[Tensor, ...],
+        clusters: KeyClusters | None,
     ) -> None:
         keys, labels, weights, means, self.mass = support
-        self.metric, self.component = metric, component
-        # the metric is affine, so the mean of the mapped keys is the mapped mean
-        self.means = metric(means)
-        self.index = build_index(keys, labels, weights, len(means), clusters, metric)
+        self.present = None if bool((self.mass > 0).all()) else self.mass > 0
+        scales = [None if one.scale is None else to_tensors(one.scale, like=keys)[0] for one in components]
+        self.metrics = [Metric(bases[one.basis], scale) for one, scale in zip(components, scales, strict=True)]
+        self.bases, self.betas = [one.basis for one in components], [one.beta for one in components]
+        # the metrics are affine, so the mean of the mapped keys is the mapped mean
+        self.means = ClassMeans(torch.stack([metric(means) for metric in self.metrics]))
+        ones = torch.ones_like(self.means.means[0, 0])
+        self.scale = torch.stack([ones if scale is None else scale for scale in scales])[:, None]
+        self.indices = [build_index(keys, labels, weights, len(means), clusters, metric) for metric in self.metrics]
+        shares = np.stack([one.weights * (one.averaging_weight / total) for one in components])
+        (weights,) = to_tensors(shares, like=keys)
+        gaussian = to_tensors(np.array([one.gaussian for one in components]), like=keys)[0]
+        self.first = weights[:, :n_first].sum(0)
+        end = weights.shape[1] - n_further
+        self.cache, self.others = weights[:, n_first, None, None], weights[:, n_first + 1 : end].T[..., None, None]
+        self.further = weights[:, end:].sum(0)
+        self.gaussian = gaussian[:, None, None]
 
     def logits(
         self,
-        features: Tensor,
+        mapped: Sequence[Tensor],
         first: Tensor,
         further: Sequence[Tensor],
-        added: Sequence[Tensor],
+        added: Sequence[Tensor | None],
         skip_if_certain: bool,
     ) -> Tensor:
-        """Fused experts (n, C) of embeddings (n, D).
+        """Sum of the fused experts (n, C) of these metrics, each by its share in the mean over all.
 
-        Those that this metric does not change are given: `first` (J', n, C), and of each `further` encoder (n, C).
+        Parameters
+        ----------
+        mapped : sequence of Tensor of shape (n, R)
+            The embeddings in each basis.
+        first : Tensor of shape (J', n, C)
+            The experts that no metric changes.
+        further : sequence of Tensor of shape (n, C)
+            The expert of each further encoder.
+        added, skip_if_certain
+            See `CalibratedScorer.fused`.
         """
-        queries, present = self.metric(features), self.mass > 0
-        prototype, gaussian = class_mean_scores(queries, self.means)
-        others = F.fill_absent(
-            torch.stack([prototype, gaussian / self.component.gaussian]), present, IMAGELESS_DEVIATIONS
-        )
-        (weights,) = to_tensors(self.component.weights, like=features)
-        n_first = len(first)
-        rest = torch.tensordot(weights[:n_first], first, dims=1)
-        n_here = len(weights) - n_first - len(further)
-        rest = rest + torch.tensordot(weights[n_first + 1 : n_first + n_here], others[: n_here - 1], dims=1)
-        for weight, scores in zip(weights[n_first + n_here :], further, strict=True):
-            rest = rest + weight * scores
+        frames = [mapped[basis] for basis in self.bases]
+        queries = (frames[0][None] if len(frames) == 1 else torch.stack(frames)) * self.scale
+        prototype, gaussian = self.means(queries)
+        scores = torch.stack([prototype, gaussian / self.gaussian][: len(self.others)])
+        scores = F.fill_absent(scores, self.present, IMAGELESS_DEVIATIONS)
+        rest = torch.tensordot(self.first, first, dims=1) + (self.others * scores).sum((0, 1))
+        for weight, more in zip(self.further, further, strict=True):
+            rest = rest + weight * more
 
         def fuse(evidence: Tensor) -> Tensor:
-            cache = F.fill_absent(F.log_mean_evidence(evidence, self.mass), present, IMAGELESS_DEVIATIONS)
-            return rest + weights[n_first] * cache
+            cache = F.fill_absent(F.log_mean_evidence(evidence, self.mass), self.present, IMAGELESS_DEVIATIONS)
+            return rest + (self.cache * cache).sum(0)
 
-        def plus(more: Tensor) -> Combine:
-            return lambda evidence: fuse(evidence) + more
+        def plus(more: Tensor | None) -> Combine:
+            return lambda evidence: fuse(evidence[None]) if more is None else fuse(evidence[None]) + more
 
+        # asked only where keys are clustered, which those of several metrics are not
         combine = [plus(more) for more in added]
+        found = [
+            index.bounded_evidence(unit, beta, combine, skip_if_certain)
+            for index, unit, beta in zip(self.indices, F.normalize(queries), self.betas, strict=True)
+        ]
+        return fuse(torch.stack(found))
         return fuse(self.index.bounded_evidence(F.normalize(queries), self.component.beta, combine, skip_if_certain))
 
 

@@ -731,18 +731,25 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
 
     def _embed(self, X: Any) -> Floats:
         """L2-normalized embeddings of new images (n, D), by the encoder of the fit."""
-        check_is_fitted(self)
-        return EmbeddingInput.of(self).embed_queries(X)
+        return self._fitted_input().embed_queries(X)
 
-    def _like(self) -> Tensor:
+    def _fitted_input(self) -> EmbeddingInput:
+        """The encoder of the fit and its device."""
+        # scikit-learn's check reads the tags of the estimator first
+        if not hasattr(self, "classes_"):
+            check_is_fitted(self)
+        return EmbeddingInput.of(self)
+
+    def _like(self, inputs: EmbeddingInput | None = None) -> Tensor:
         """An empty tensor on the device and in the precision of the computation."""
-        return torch.empty(0, device=EmbeddingInput.of(self).compute_device, dtype=getattr(torch, self.compute_dtype_))
+        device = (EmbeddingInput.of(self) if inputs is None else inputs).compute_device
+        return torch.empty(0, device=device, dtype=getattr(torch, self.compute_dtype_))
 
     def _scorer(self, like: Tensor) -> Scoring:
         """The function from a chunk (n, D) to its logits (n, C); prepares once what all chunks need."""
         return self._logits
 
-    def _width(self) -> int:
+    def _width(self, like: Tensor) -> int:
         """Length of the longest row that a prediction holds for a query: here, affinities to all keys."""
         return len(self.image_cache_.keys)
 
@@ -752,8 +759,10 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
 
     def _class_prior(self, given: Any) -> ClassPrior | None:
         """The class frequencies that a caller asks for, checked before images are encoded."""
+        if given is None:
+            return None
         check_is_fitted(self)
-        return None if given is None else ClassPrior.of(given, self.classes_)
+        return ClassPrior.of(given, self.classes_)
 
     def _apply_prior(self, logits: NDArray[np.float64], prior: ClassPrior | None) -> NDArray[np.float64]:
         """Logits (n, C) under class frequencies."""
@@ -779,11 +788,14 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
 
     def _score(self, X: Any, make_scorer: Callable[[Tensor], Scoring]) -> NDArray[np.float64]:
         """Scores (n, k) of new images as float64."""
-        return self._score_embeddings(self._embed(X), make_scorer)
+        inputs = self._fitted_input()
+        return self._score_embeddings(inputs.embed_queries(X), make_scorer, inputs)
 
-    def _score_embeddings(self, features: Floats, make_scorer: Callable[[Tensor], Scoring]) -> NDArray[np.float64]:
+    def _score_embeddings(
+        self, features: Floats, make_scorer: Callable[[Tensor], Scoring], inputs: EmbeddingInput | None = None
+    ) -> NDArray[np.float64]:
         """Scores (n, k) of embeddings (n, D) as float64."""
-        return score(features, make_scorer, self._like(), self.image_cache_, self._width)
+        return score(features, make_scorer, self._like(inputs), self.image_cache_, self._width)
 
     def __copy__(self) -> Self:
         """Copy the attributes; pickles may lack some."""

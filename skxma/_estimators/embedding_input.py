@@ -317,9 +317,11 @@ class EmbeddingInput:
         if np.ma.is_masked(X):
             # scikit-learn would go on with what is under the mask
             raise ValueError("Input X holds masked values; leave these rows out, or fill them.")
-        X = validate_data(estimator, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False)
-        unusable = np.flatnonzero(~np.isfinite(X).all(axis=1))
-        if len(unusable):
+        if reset or not _is_valid(X, estimator):
+            X = validate_data(estimator, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False)
+        finite = np.isfinite(X)
+        if not finite.all():
+            unusable = np.flatnonzero(~finite.all(axis=1))
             what = "NaN" if np.isnan(X).any() else "infinity"
             raise ValueError(
                 f"Input X contains {what} in {len(unusable)} of {len(X)} rows ({_first(unusable)}): no embedding of an "
@@ -331,6 +333,18 @@ class EmbeddingInput:
                 f"{made_by!r}. Encode with the same weights, or fit again."
             )
         return unit_blocks(X, blocks)
+
+
+def _is_valid(X: Any, estimator: Any) -> bool:
+    """Tell whether scikit-learn's validation would return `X` as it is, which takes it longer than one prediction."""
+    return (
+        type(X) in (np.ndarray, Embeddings)
+        and X.ndim == 2
+        and X.dtype in (np.float64, np.float32)
+        and len(X) > 0
+        and X.shape[1] == estimator.n_features_in_
+        and not hasattr(estimator, "feature_names_in_")
+    )
 
 
 def check_images_first(encoder: Any, X: Any) -> None:

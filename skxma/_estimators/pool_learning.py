@@ -58,7 +58,7 @@ def label_pool(task: Task, model: FittedEvidence, found: PoolReport | None) -> t
         lambda like: model.scorer(like).logits,
         task.like,
         model.image_cache,
-        lambda: model.scorer(task.like).index.n_clusters // 4,
+        lambda like: model.scorer(like).index.n_clusters // 4,
     )
     soft_labels[~inside] = softmax(logits)
     return soft_labels, n_used

@@ -31,7 +31,7 @@ def score(
     make_scorer: Callable[[Tensor], Scoring],
     like: Tensor,
     cache: ImageCache,
-    width: Callable[[], int],
+    width: Callable[[Tensor], int],
 ) -> NDArray[np.float64]:
     """Score queries.
 
@@ -46,7 +46,7 @@ def score(
     cache : ImageCache
         The keys that are read.
     width : callable
-        Gives the length of the longest row of an intermediate array, once the scorer is made.
+        Takes `like` and returns the length of the longest row of an intermediate array, once the scorer is made.
 
     Returns
     -------
@@ -57,8 +57,9 @@ def score(
     told = explain_out_of_memory(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
     with torch.inference_mode(), reading_fitted_arrays(), threads, told:
         scorer = make_scorer(like)
-        pieces = chunks(embeddings, like, max(width(), cache.n_classes))
-        return np.concatenate([scorer(piece).cpu().double().numpy() for piece in pieces])
+        pieces = chunks(embeddings, like, max(width(like), cache.n_classes))
+        scores = [scorer(piece).cpu().double().numpy() for piece in pieces]
+        return scores[0] if len(scores) == 1 else np.concatenate(scores)
 
 
 def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:

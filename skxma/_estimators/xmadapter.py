@@ -510,9 +510,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         found = self._score(X, make_scorer)
         return settle_ties(found[:, :-1]), found[:, -1]
 
-    def _width(self) -> int:
+    def _width(self, like: Tensor) -> int:
         # the more queries at once, the more of them share a cluster
-        return self.model_.scorer(self._like()).index.n_clusters // 4
+        return self.model_.scorer(like).index.n_clusters // 4
 
     def _scorer(self, like: Tensor) -> Scoring:
         return self.model_.scorer(like).logits

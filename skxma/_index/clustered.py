@@ -17,7 +17,7 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._index.clusters import KeyClusters
 from skxma._index.config import IndexConfig
-from skxma._index.exact import Combine, ExactIndex
+from skxma._index.exact import Combine, ExactIndex, KeyIndex
 from skxma._runtime import blocks
 
 
@@ -54,7 +54,7 @@ def classes_to_score(low: Tensor, high: Tensor, tolerance: float, skip_if_certai
     return needed & (needed.sum(1, keepdim=True) > 1) if skip_if_certain else needed
 
 
-class ClusteredIndex(ExactIndex):
+class ClusteredIndex(KeyIndex):
     """Clustered keys, of which a query reads only those that can still change the answer.
 
     Parameters
@@ -92,13 +92,25 @@ class ClusteredIndex(ExactIndex):
         place = torch.arange(len(labels), device=device) - torch.tensor(self.class_starts, device=device)[labels]
         # keys of a cluster are neighbors in this order, so a systematic sample is spread over all clusters
         sampled = place % every == every // 2
-        self.sample = ExactIndex(unit[sampled], cluster_of_key[sampled], weights[sampled], self.n_clusters, self.config)
+        self.sample = KeyIndex(unit[sampled], cluster_of_key[sampled], weights[sampled], self.n_clusters, self.config)
         self.sample_sizes = torch.bincount(self.sample.labels, minlength=self.n_clusters)
         self.largest_weight = float(weights.max())
 
     def cosines(self, queries: Tensor) -> Tensor:
         """Cosines (n, N) of unit queries (n, R) to all keys, in the order of the cache."""
-        return super().cosines(queries)[:, self.position]
+        return (queries @ self.unit.T)[:, self.position]
+
+    @property
+    def keys(self) -> Tensor:
+        """Unit keys (N, R) in the order of the cache."""
+        return self.unit[self.position]
+
+    def evidence(self, queries: Tensor, beta: float) -> Tensor:
+        """Sum ``Σ v exp(β (cos − 1))`` (n, C) over all keys of each class."""
+        if torch.compiler.is_compiling():
+            return super().evidence(queries, beta)
+        runs = zip(self.class_starts, self.class_starts[1:], strict=False)
+        return torch.stack([self._sum(queries, start, stop, beta) for start, stop in runs], dim=1)
 
     def bounded_evidence(
         self, queries: Tensor, beta: float, combine: Sequence[Combine], skip_if_certain: bool = True
@@ -198,7 +210,7 @@ def build_index(
     n_classes: int,
     clusters: KeyClusters | None,
     metric: Callable[[Tensor], Tensor] = F.normalize,
-) -> ExactIndex:
+) -> ExactIndex | ClusteredIndex:
     """Build an index of keys (N, D) mapped by a metric: an exact one, or with clusters a bounded one."""
     order = None if clusters is None else torch.as_tensor(clusters.order, device=keys.device)
     unit = torch.empty_like(keys)

@@ -46,5 +46,11 @@ class IndexConfig:
     sharpness_sample: int = 2**14
     """Keys from which σ is estimated for that test."""
 
+    block_classes: int = 1024
+    """Classes of about as many keys that are summed at once, at most."""
+
+    padding: float = 0.1
+    """Share of keys of weight 0 by which their numbers of keys may be made equal."""
+
     tile_entries: int = blocks.TILE_ENTRIES
     tile_rows: int = blocks.TILE_ROWS

@@ -59,11 +59,11 @@ class PaperModel(CachedScorerMixin["PaperScorer"]):
         """
         if not (self.image_cache.shots > 0).all():
             return self
-        index = self.scorer(like).index
-        if not can_be_clustered(index.unit, self.beta * self.fusion_ratio):
+        unit = self.scorer(like).index.keys
+        if not can_be_clustered(unit, self.beta * self.fusion_ratio):
             return self
-        (labels,) = to_tensors(self.image_cache.labels, like=index.unit)
-        return replace(self, key_clusters=cluster_keys(index.unit, labels, self.image_cache.n_classes))
+        (labels,) = to_tensors(self.image_cache.labels, like=unit)
+        return replace(self, key_clusters=cluster_keys(unit, labels, self.image_cache.n_classes))
 
 
 class PaperScorer:

@@ -92,9 +92,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:
         If it is no model file, is damaged, or is of a format that this release does not read; says which.
     """
     file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"There is no model file {path}.")
-    _check_start(file)
+    check_start(file)
     try:
         with safetensors.safe_open(str(file), framework="numpy") as opened:
             metadata = opened.metadata() or {}
@@ -121,8 +119,22 @@ def _parse(text: str, version: str) -> dict[str, Any]:
     return format_1.translate(state) if old else state
 
 
-def _check_start(file: Path) -> None:
-    """Refuse what does not start as a safetensors file, and name what it looks like."""
+def check_start(file: Path) -> None:
+    """Refuse what does not start as a safetensors file, and name what it looks like.
+
+    Parameters
+    ----------
+    file : Path
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ModelFileError
+        If it is something else, or cut short.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no model file {file}.")
     size = file.stat().st_size
     if not size:
         raise ModelFileError(f"{file} is empty.")

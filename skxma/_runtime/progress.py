@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from types import TracebackType
 from typing import Any
-
-from tqdm.auto import tqdm
 
 _WORTH_WATCHING_SECONDS = 2.0
 _LOG_SECONDS = 5.0
@@ -18,14 +17,18 @@ _IN_LOGS: ContextVar[bool] = ContextVar("_IN_LOGS", default=False)
 _ENVIRONMENT, _OFF = "SKXMA_PROGRESS", frozenset({"0", "off", "no", "false"})
 
 
-class _Bar(tqdm):
+@cache
+def _bar_type() -> Any:
     """A bar that leaves the process as it was: it starts no thread and does not fix multiprocessing's start method."""
+    # imported when one is shown: it takes half of the start of the command line
+    from tqdm.auto import tqdm
 
-    monitor_interval = 0
+    class Bar(tqdm):
+        monitor_interval = 0
 
-
-# tqdm's own lock is also multiprocessing's, and making that one fixes the start method
-_Bar.set_lock(threading.RLock())
+    # tqdm's own lock is also multiprocessing's, and making that one fixes the start method
+    Bar.set_lock(threading.RLock())
+    return Bar
 
 
 class _Lossy:
@@ -115,7 +118,7 @@ class Progress:
         self._shown = True
         if not _is_watched():
             return
-        self._bar = _Bar(
+        self._bar = _bar_type()(
             desc=self._title,
             total=self._total,
             initial=self._done,

@@ -11,11 +11,11 @@ from torch import Tensor
 from skxma._calibrated.model import CalibratedModel
 from skxma._fitted import EvidenceScorer
 from skxma._semi_supervised.class_statistics import ClassStatistics, fuse_pool
-from skxma.caches import ImageCache, TextCache
+from skxma.caches import CachedScorerMixin, ImageCache, TextCache
 
 
 @dataclass(frozen=True)
-class PooledModel:
+class PooledModel(CachedScorerMixin["PooledScorer"]):
     """A model whose logits are fused with the experts of a pool; everything else is the model's.
 
     Attributes
@@ -66,8 +66,7 @@ class PooledModel:
         """Value of the parameter `evidence` that makes such models."""
         return self.base.evidence
 
-    def scorer(self, like: Tensor) -> PooledScorer:
-        """Return the model as tensors with the device and dtype of `like`."""
+    def _make_scorer(self, like: Tensor) -> PooledScorer:
         return PooledScorer(self, like)
 
     def without_pool(self) -> CalibratedModel:

@@ -14,6 +14,7 @@ from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from torch import Tensor
 
 from skxma._estimators.base import BaseFewShotClassifier
+from skxma._estimators.embedding_input import EmbeddingInput
 from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval, StrOptions
 from skxma.baselines._semi_supervised import UNLABELED_CONSTRAINTS
@@ -119,7 +120,7 @@ class SelfTrainingProbe(BaseFewShotClassifier):
             fitted.update(coef_=inner.coef_, intercept_=inner.intercept_, n_iter_=int(inner.n_iter_.max()))
         return fitted
 
-    def _like(self) -> Tensor:
+    def _like(self, inputs: EmbeddingInput | None = None) -> Tensor:
         # scikit-learn computes on the CPU
         return torch.empty(0, dtype=getattr(torch, self.compute_dtype_))
 
@@ -245,7 +246,7 @@ class LabelSpreadingProbe(BaseFewShotClassifier):
             max_iter=self.max_iter,
         )
 
-    def _like(self) -> Tensor:
+    def _like(self, inputs: EmbeddingInput | None = None) -> Tensor:
         # scikit-learn computes on the CPU
         return torch.empty(0, dtype=getattr(torch, self.compute_dtype_))
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skxma.benchmark._cell import Measured, PeakMemory, judge
-from skxma.benchmark._problem import ACTIVE, ASKED, RANDOM, SUGGESTED, Problem
+from skxma.benchmark._names import ACTIVE, ASKED, RANDOM, SUGGESTED
+from skxma.benchmark._problem import Problem
 
 STRATEGY = {SUGGESTED: "auto", RANDOM: "random"}
 

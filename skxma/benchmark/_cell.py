@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from skxma._labels import with_spelling_of
 from skxma._statistics import calibration_error
-from skxma.benchmark._problem import POOL, Problem
+from skxma.benchmark._names import POOL
+from skxma.benchmark._problem import Problem
 
 MEBI = 2**20
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skxma.benchmark._asked import asked
 from skxma.benchmark._corruptions import CORRUPTIONS
-from skxma.benchmark._problem import (
+from skxma.benchmark._names import (
     ACTIVE,
     BASE_TO_NOVEL,
     DEFAULT_ENCODER,
@@ -23,10 +23,8 @@ from skxma.benchmark._problem import (
     EMOJI_ENCODER,
     HALVES,
     SAME,
-    Problem,
-    load_problem,
-    make_encoder,
 )
+from skxma.benchmark._problem import Problem, load_problem, make_encoder
 from skxma.encoder._class_weights import has_text
 
 IMAGENET, CLEAN = "imagenet", "clean"

@@ -12,21 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma.benchmark._names import ACTIVE, DEFAULT_ENCODER, EMOJI, EMOJI_ENCODER, HALVES, PRECOMPUTED, VALIDATED
+
 if TYPE_CHECKING:
     from skxma.model_selection import Draw
 
-PRECOMPUTED = "precomputed"
-POOL, DOMAIN, BASE_TO_NOVEL, ACTIVE = "pool", "domain", "base-to-novel", "active"
-VALIDATED = ("few", "full")
-PROTOCOLS = ("none", *VALIDATED, POOL, DOMAIN, BASE_TO_NOVEL, ACTIVE)
-DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
-HALVES = ("base", "novel", "all")
-SAME = "same"
-# labels that were asked for: how they are chosen, and whether the rest of the pool is learned from without labels
-SUGGESTED, RANDOM, REST = "suggested", "random", "+rest"
-ASKED = (SUGGESTED, RANDOM, SUGGESTED + REST, RANDOM + REST)
 TEST_SHARE, MOST_OF_POOL = 0.4, 2 / 3
-EMOJI, EMOJI_ENCODER = "emoji", "tiny"
 
 
 @dataclass(frozen=True)

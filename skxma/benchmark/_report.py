@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from skxma._runtime.optional import require
-from skxma.benchmark._problem import (
+from skxma.benchmark._names import (
     ACTIVE,
     ASKED,
     BASE_TO_NOVEL,

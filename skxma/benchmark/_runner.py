@@ -13,38 +13,12 @@ from typing import Any
 from skxma._runtime.progress import Progress
 from skxma.benchmark._asked import Rounds
 from skxma.benchmark._cell import Measured, run_cell
+from skxma.benchmark._names import ACTIVE, DEFAULT, METHODS, NEED_POOL, POOL, PROTOCOLS, SHOTS
 from skxma.benchmark._parts import load_parts
-from skxma.benchmark._problem import ACTIVE, POOL, PROTOCOLS, Problem
+from skxma.benchmark._problem import Problem
 from skxma.benchmark._report import SummaryRow, summarize
 from skxma.benchmark._results_file import KEY, append_row, check_results_file, read_results
 
-METHODS = {
-    "xmadapter": "skxma:XMAdapterClassifier",
-    "zero-shot": "skxma.baselines:ZeroShotClassifier",
-    "tip-adapter": "skxma.baselines:TipAdapterClassifier",
-    "tip-adapter-f": "skxma.baselines:TipAdapterFClassifier",
-    "clip-adapter": "skxma.baselines:CLIPAdapterClassifier",
-    "task-res": "skxma.baselines:TaskResClassifier",
-    "clap": "skxma.baselines:CLAPClassifier",
-    "lp++": "skxma.baselines:LPPlusPlusClassifier",
-    "gda": "skxma.baselines:GDAClassifier",
-    "timo": "skxma.baselines:TIMOClassifier",
-    "rla": "skxma.baselines:RLAClassifier",
-    "proker": "skxma.baselines:ProKeRClassifier",
-    "ape": "skxma.baselines:APEClassifier",
-    "ape-t": "skxma.baselines:APETClassifier",
-    "cross-modal": "skxma.baselines:CrossModalLinearProbe",
-    "multimodal-adapter": "skxma.baselines:MultiModalAdapterClassifier",
-    "logistic-regression": "skxma.baselines:LogisticRegressionProbe",
-    "trans-clip": "skxma.baselines:TransCLIPClassifier",
-    "stat-a": "skxma.baselines:StatAClassifier",
-    "ss-text-u": "skxma.baselines:SSTextUClassifier",
-    "self-training": "skxma.baselines:SelfTrainingProbe",
-    "label-spreading": "skxma.baselines:LabelSpreadingProbe",
-}
-DEFAULT = "xmadapter"
-NEED_POOL = ("trans-clip", "stat-a", "ss-text-u", "self-training", "label-spreading")
-SHOTS = (1, 2, 4, 8, 16)
 LONGEST_ERROR = 400
 
 

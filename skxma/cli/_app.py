@@ -7,7 +7,7 @@ import webbrowser
 from typing import Any
 
 from skxma._runtime.optional import require
-from skxma.benchmark._problem import DEFAULT_ENCODER
+from skxma.benchmark._names import DEFAULT_ENCODER
 
 PORT = 7860
 

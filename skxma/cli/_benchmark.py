@@ -6,10 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from skxma.benchmark._problem import PROTOCOLS
-from skxma.benchmark._report import format_table, plot_curves
-from skxma.benchmark._results_file import failures
-from skxma.benchmark._runner import METHODS, SHOTS, run_benchmark
+from skxma.benchmark._names import METHODS, PROTOCOLS, SHOTS
 from skxma.cli._help import positive_count
 
 
@@ -64,6 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
         from skxma.inspection._figure_file import check_figure_file
 
         check_figure_file(arguments.plot, what="--plot")
+    from skxma.benchmark._report import format_table, plot_curves
+    from skxma.benchmark._results_file import failures
+    from skxma.benchmark._runner import run_benchmark
+
     summary = run_benchmark(
         arguments.datasets,
         arguments.methods,

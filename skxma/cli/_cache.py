@@ -5,10 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from skxma.store._kept import kept_files
-from skxma.store._resolve import default_folder
-from skxma.store._sqlite import EmbeddingStore
-
 
 def add_parser(commands: Any) -> None:
     """Add ``skxma cache info | clear`` to the subparsers of the command line."""
@@ -26,6 +22,10 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what a store holds, or clear it and print what was removed."""
+    from skxma.store._kept import kept_files
+    from skxma.store._resolve import default_folder
+    from skxma.store._sqlite import EmbeddingStore
+
     store = EmbeddingStore(default_folder() if arguments.path is None else arguments.path)
     held = store.info()
     kept = kept_files(store.file.parent)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skxma.cli._inputs import add_columns, read_labeled_images
-from skxma.cli._model_files import explained_for_command_line, load
+from skxma.cli._model_files import check_model, explained_for_command_line, load
 from skxma.cli._parsers import add_place_of_encoder
 from skxma.cli._predict import answers
 from skxma.cli._streams import say
@@ -52,10 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
         from skxma.inspection._figure_file import check_figure_file
 
         check_figure_file(arguments.plot, what="--plot")
+    check_model(arguments.model)
+    data = read_labeled_images(arguments.data, arguments, part="test")
     from skxma.inspection._evaluation import evaluation
 
     clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
-    data = read_labeled_images(arguments.data, arguments, part="test")
     known, unknown, untested = compare_labels(clf.classes_.tolist(), data.target.tolist(), arguments)
     kept = [row for row in zip(data.paths, data.target.tolist(), strict=True) if row[1] in known]
     with explained_for_command_line(arguments.model):

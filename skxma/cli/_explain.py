@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skxma.cli._inputs import image_paths, read_labeled_images
-from skxma.cli._model_files import explained_for_command_line, load
+from skxma.cli._inputs import check_files, image_paths, read_labeled_images
+from skxma.cli._model_files import check_model, explained_for_command_line, load
 from skxma.cli._streams import say
 from skxma.cli._tables import print_columns
 
 
 def run_explain(arguments: argparse.Namespace) -> None:
     """Print zero-shot, the answer, and the support images retrieved with both affinities."""
+    check_model(arguments.model)
+    check_files([arguments.image])
+    paths = _files_in(arguments.support, arguments) if arguments.support else None
     from skxma.inspection import support_labels
 
     clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device)
     if not hasattr(clf, "kneighbors"):
         raise ValueError(f"{arguments.model} holds a {type(clf).__name__}, which retrieves no images to explain by.")
-    paths = _files_in(arguments.support, arguments) if arguments.support else None
     query = [arguments.image]
     with explained_for_command_line(arguments.model):
         probabilities, zero_shot = clf.predict_proba(query)[0], clf.zero_shot(query)[0]

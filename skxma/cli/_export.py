@@ -8,7 +8,7 @@ from typing import Any
 
 from skxma.cli._info import opened
 from skxma.cli._inputs import image_paths
-from skxma.cli._model_files import explained_for_command_line, load, place_for_file
+from skxma.cli._model_files import check_model, explained_for_command_line, load, place_for_file
 from skxma.cli._parsers import add_place_of_encoder
 
 
@@ -44,6 +44,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the file and print how exact it is."""
     target = place_for_file(arguments.out, arguments.force)
+    check_model(arguments.model)
+    images = image_paths(arguments.images) if arguments.images else None
     from skxma.export import to_onnx
 
     if arguments.part == "head":
@@ -52,7 +54,6 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device)
         clf = getattr(clf, "best_estimator_", clf)
-    images = image_paths(arguments.images) if arguments.images else None
     with explained_for_command_line(arguments.model):
         difference = to_onnx(clf, target, arguments.part, opset=arguments.opset, half=arguments.half, images=images)
     size = target.stat().st_size / 1e6

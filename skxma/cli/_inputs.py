@@ -68,6 +68,39 @@ def image_paths(given: Sequence[str]) -> list[str]:
     return paths
 
 
+def check_files(paths: Sequence[str]) -> None:
+    """Refuse images that are no files, without opening any.
+
+    Parameters
+    ----------
+    paths : sequence of str
+
+    Raises
+    ------
+    ImageError
+        As `fit` and `predict` would raise it, once their libraries are imported.
+    """
+    from skxma.images._validation import check_images
+
+    check_images(paths)
+
+
+def existing_files(paths: Sequence[str]) -> list[str]:
+    """Return the images that are files; the others are named on standard error.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    """
+    from skxma.images._validation import find_problem
+
+    problems = {path: find_problem(path) for path in dict.fromkeys(paths)}
+    for path in paths:
+        if problems[path] is not None:
+            say(f"skxma: {path}: {problems[path]}")
+    return [path for path in paths if problems[path] is None]
+
+
 def say_skipped(path: str, notes: Sequence[str], skipped: str | None) -> None:
     """Say on standard error what of a folder or table was taken, and what was skipped."""
     for note in notes:

@@ -50,6 +50,28 @@ def save(clf: Any, target: Path) -> None:
         joblib.dump(clf, stream)
 
 
+def check_model(path: str) -> None:
+    """Refuse a model that is not there, is no model file, or a pickle by a name under which none is opened.
+
+    Parameters
+    ----------
+    path : str
+        As in `load`.
+    """
+    file = Path(path)
+    if not file.is_file() and not path.startswith(HUB):
+        raise FileNotFoundError(f"There is no model {path}; `skxma fit DIR --model {path}` makes one.")
+    if file.suffix.lower() in OTHER_PICKLES:
+        raise ValueError(
+            f"{path} is a pickle by its name, and opening one runs whatever code its maker put there. If you trust it, "
+            f"rename it to {file.stem}{PICKLE}."
+        )
+    if file.suffix.lower() != PICKLE and not path.startswith(HUB):
+        from skxma._persistence.model_file import check_start
+
+        check_start(file)
+
+
 def load(path: str, *, encoder: str | None = None, device: str | None = None, memory: Any = None) -> Any:
     """Load a saved classifier that takes images. Only ``.joblib`` is opened as a pickle, which may run any code.
 
@@ -62,15 +84,8 @@ def load(path: str, *, encoder: str | None = None, device: str | None = None, me
     memory : optional
         Where embeddings are kept.
     """
-    file = Path(path)
-    if not file.is_file() and not path.startswith(HUB):
-        raise FileNotFoundError(f"There is no model {path}; `skxma fit DIR --model {path}` makes one.")
-    if file.suffix.lower() in OTHER_PICKLES:
-        raise ValueError(
-            f"{path} is a pickle by its name, and opening one runs whatever code its maker put there. If you trust it, "
-            f"rename it to {file.stem}{PICKLE}."
-        )
-    clf = images_classifier(_load_pickle(path) if file.suffix.lower() == PICKLE else _load_ours(path), path)
+    check_model(path)
+    clf = images_classifier(_load_pickle(path) if Path(path).suffix.lower() == PICKLE else _load_ours(path), path)
     settings = {"encoder": encoder and absolute(encoder), "device": device, "memory": memory}
     settings = {name: value for name, value in settings.items() if value is not None}
     unknown = sorted(settings.keys() - clf.get_params(deep=False).keys())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from skxma.benchmark._problem import DEFAULT_ENCODER
+from skxma.benchmark._names import DEFAULT_ENCODER
 from skxma.cli._explain import run_explain
 from skxma.cli._fit import run_fit
 from skxma.cli._help import positive_count

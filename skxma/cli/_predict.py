@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skxma.cli._inputs import image_paths
-from skxma.cli._model_files import explained_for_command_line, load
+from skxma.cli._inputs import existing_files, image_paths
+from skxma.cli._model_files import check_model, explained_for_command_line, load
 from skxma.cli._streams import say
 from skxma.cli._tables import padded, width_of
 from skxma.cli._words import read_object
@@ -21,17 +21,22 @@ from skxma.cli._words import read_object
 
 def run_predict(arguments: argparse.Namespace) -> int:
     """Print the answers of a saved model; 1 where an image could not be read."""
-    clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
-    if arguments.confidence_level is not None:
-        check_sets(arguments, clf)
-    how = {} if arguments.class_prior is None else {"class_prior": class_prior(arguments, clf)}
+    check_model(arguments.model)
+    shares = None if arguments.class_prior is None else read_shares(arguments.class_prior)
     asked = image_paths(arguments.images)
     if not asked:
         raise ValueError(f"no images in {' '.join(arguments.images)}.")
+    there = existing_files(asked)
+    if not there:
+        write_nothing(arguments)
+        return 1
+    clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
     if arguments.confidence_level is not None:
-        return print_sets(arguments, clf, asked)
+        check_sets(arguments, clf)
+        return int(print_sets(arguments, clf, there) < len(asked))
+    how = {} if shares is None else {"class_prior": class_prior(shares, clf, arguments.model)}
     with explained_for_command_line(arguments.model):
-        readable, probabilities = answers(clf, asked, **how)
+        readable, probabilities = answers(clf, there, **how)
     rows = [
         (path, str(clf.classes_[c]), float(row[c]))
         for path, row in zip(readable, probabilities, strict=True)
@@ -39,6 +44,14 @@ def run_predict(arguments: argparse.Namespace) -> int:
     ]
     write(rows, arguments.format)
     return int(len(readable) < len(asked))
+
+
+def write_nothing(arguments: argparse.Namespace) -> None:
+    """Print the answers of no image in the format that was asked for."""
+    if arguments.confidence_level is None:
+        write([], arguments.format)
+    else:
+        write_sets([], arguments.format, arguments.confidence_level)
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ def check_sets(arguments: argparse.Namespace, clf: Any) -> None:
 
 
 def print_sets(arguments: argparse.Namespace, clf: Any, asked: Sequence[str]) -> int:
-    """Print the set of each image; 1 where one could not be read."""
+    """Print the set of each image that can be read, and return their number."""
 
     def compute(paths: list[str]) -> tuple[Any, Any]:
         features = clf.encode(paths)
@@ -79,7 +92,7 @@ def print_sets(arguments: argparse.Namespace, clf: Any, asked: Sequence[str]) ->
         for path, held, p in zip(readable, *(found or ([], [])), strict=True)
     ]
     write_sets(rows, arguments.format, arguments.confidence_level)
-    return int(len(readable) < len(asked))
+    return len(readable)
 
 
 def write_sets(rows: Sequence[SetOfClasses], form: str, level: float) -> None:
@@ -104,21 +117,25 @@ def write_sets(rows: Sequence[SetOfClasses], form: str, level: float) -> None:
             print(f"{padded(row.path, width)}  {row.words}")
 
 
-def class_prior(arguments: argparse.Namespace, clf: Any) -> Any:
+def read_shares(given: str) -> str | dict[str, Any]:
     """The class frequencies that the command line names: "batch", or shares by class, in place or in a JSON file."""
-    from skxma._estimators.base import BaseFewShotClassifier
-    from skxma._labels import composed
-
-    given = arguments.class_prior
-    if not isinstance(clf, BaseFewShotClassifier):
-        raise ValueError(f"{arguments.model} holds a {type(clf).__name__}, which takes no --class-prior.")
     if given == "batch":
         return given
     if "=" in given and not Path(given).is_file():
         pairs = [part.rpartition("=") for part in given.split(",")]
-        shares = {label.strip(): share for label, _, share in pairs}
-    else:
-        shares = read_object(given, "shares by class", '{"heron": 0.9, "egret": 0.1}')
+        return {label.strip(): share for label, _, share in pairs}
+    return read_object(given, "shares by class", '{"heron": 0.9, "egret": 0.1}')
+
+
+def class_prior(shares: str | dict[str, Any], clf: Any, model: str) -> Any:
+    """The class frequencies by the classes of a model."""
+    from skxma._estimators.base import BaseFewShotClassifier
+    from skxma._labels import composed
+
+    if not isinstance(clf, BaseFewShotClassifier):
+        raise ValueError(f"{model} holds a {type(clf).__name__}, which takes no --class-prior.")
+    if isinstance(shares, str):
+        return shares
     by_text = {composed(str(label)): label for label in clf.classes_.tolist()}
     return {by_text.get(composed(label), label): share for label, share in shares.items()}
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from skxma.cli._model_files import OTHER_PICKLES, OURS, PICKLE, load
-from skxma.cli._words import labels_of, read_names, templates_of
+from skxma.cli._words import complete_names, labels_of, read_names, templates_of
 
 
 def run_prompts(arguments: argparse.Namespace) -> None:
@@ -14,6 +14,7 @@ def run_prompts(arguments: argparse.Namespace) -> None:
     from skxma.prompts import clean_name, make_prompts
 
     given, templates = arguments.classes, templates_of(arguments)
+    chosen = read_names(arguments.names)
     place = Path(given[0])
     if len(given) == 1 and place.is_file() and place.suffix.lower() in (OURS, PICKLE, *OTHER_PICKLES):
         clf = load(given[0])
@@ -21,7 +22,7 @@ def run_prompts(arguments: argparse.Namespace) -> None:
         templates = templates or clf.templates
     else:
         labels = labels_of(given, arguments)
-        names = read_names(arguments.names, labels) or {label: clean_name(label) for label in labels}
+        names = complete_names(chosen, labels) or {label: clean_name(label) for label in labels}
     sent = {label: [] if name is None else make_prompts(name, templates or "simple") for label, name in names.items()}
     for label, prompts in sent.items():
         print(label)

@@ -8,8 +8,8 @@ from typing import Any
 
 from skxma.cli._help import positive_count
 from skxma.cli._info import opened
-from skxma.cli._inputs import image_paths
-from skxma.cli._model_files import explained_for_command_line, load
+from skxma.cli._inputs import existing_files, image_paths
+from skxma.cli._model_files import check_model, explained_for_command_line, load
 from skxma.cli._parsers import add_place_of_encoder
 from skxma.cli._predict import escape_bytes, skipping_unreadable
 from skxma.cli._streams import say
@@ -48,15 +48,17 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.pool:
         write(opened(Path(arguments.model)).report(), arguments.out)
         return 0
-    from skxma.active import suggest
-
-    clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+    check_model(arguments.model)
     asked = image_paths(arguments.pool)
     if not asked:
         raise ValueError(f"no images in {' '.join(arguments.pool)}.")
+    there = existing_files(asked)
+    from skxma.active import suggest
+
+    clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
     with explained_for_command_line(arguments.model):
         readable, rows = skipping_unreadable(
-            lambda paths: suggest(clf, paths, arguments.n_samples, random_state=0), asked
+            lambda paths: suggest(clf, paths, arguments.n_samples, random_state=0), there
         )
     write(clf.report(suggested=[readable[row] for row in rows]), arguments.out)
     return int(len(readable) < len(asked))

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skxma.benchmark._problem import DEFAULT_ENCODER
+from skxma.benchmark._names import DEFAULT_ENCODER
 from skxma.cli._help import positive_count
-from skxma.cli._inputs import image_paths
-from skxma.cli._model_files import absolute, explained_for_command_line, load, memory_of
+from skxma.cli._inputs import existing_files, image_paths
+from skxma.cli._model_files import absolute, check_model, explained_for_command_line, load, memory_of
 from skxma.cli._parsers import add_memory
 from skxma.cli._predict import answers, escape_bytes, skipping_unreadable
 from skxma.cli._streams import say
@@ -59,15 +59,18 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print, and copy, what is suggested; 1 where an image could not be read."""
     folder = None if arguments.copy_to is None else new_folder(arguments.copy_to)
-    from skxma.active import suggest
-
-    clf = classifier(arguments)
+    if arguments.model:
+        check_model(arguments.model)
     asked = image_paths(arguments.pool)
     if not asked:
         raise ValueError(f"no images in {' '.join(arguments.pool)}.")
+    there = existing_files(asked)
+    from skxma.active import suggest
+
+    clf = classifier(arguments)
     how = {"strategy": arguments.strategy, "random_share": arguments.random_share, "random_state": arguments.seed}
     with explained_for_command_line(arguments.model or arguments.pool[0]):
-        readable, rows = skipping_unreadable(lambda paths: suggest(clf, paths, arguments.n_samples, **how), asked)
+        readable, rows = skipping_unreadable(lambda paths: suggest(clf, paths, arguments.n_samples, **how), there)
         paths = [readable[row] for row in rows]
         found = [{"path": path} for path in paths]
         if arguments.model and arguments.format != "paths" and paths:

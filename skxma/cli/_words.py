@@ -40,17 +40,24 @@ def labels_of(given: Sequence[str], arguments: argparse.Namespace) -> list[str]:
     return list(given)
 
 
-def read_names(path: str | None, labels: Sequence[str]) -> dict[str, Any] | None:
-    """Read the names of classes from a JSON file; classes that it leaves out keep their labels. None for no file."""
-    from skxma._labels import composed
-    from skxma.prompts import clean_name
-
+def read_names(path: str | None) -> dict[str, Any] | None:
+    """Read the names of classes from a JSON file; None for no file."""
     if path is None:
         return None
     given = read_object(path, "names by class", '{"heron": ["gray heron", "a gray bird"], ...}')
     for label, name in given.items():
         if not (name is None or isinstance(name, str) or (isinstance(name, list) and name)):
             raise ValueError(f"{path}: {label!r} must be called by a text, a list of texts, or null; not {name!r}.")
+    return given
+
+
+def complete_names(given: dict[str, Any] | None, labels: Sequence[str]) -> dict[str, Any] | None:
+    """Add the classes that the names leave out, which keep their labels; None where none are given."""
+    if given is None:
+        return None
+    from skxma._labels import composed
+    from skxma.prompts import clean_name
+
     # folders from a Mac and a file from elsewhere spell a label in two Unicode forms
     spelled: dict[str, str] = {composed(label): label for label in labels}
     return {label: clean_name(label) for label in labels} | {

@@ -1,17 +1,22 @@
 """The eleven data sets of CoOp and the four shifts of ImageNet, in the layout in which everyone keeps them."""
 
+from __future__ import annotations
+
 import json
 import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from sklearn.utils import Bunch
 
+from skxma.datasets._bunch import bunch
 from skxma.datasets._listing import list_images
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 Row = tuple[str, int, str]
 INSTALL = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md explains what to download and where to put it."
@@ -110,7 +115,7 @@ def load_coop(name: str, root: str | os.PathLike[str], *, classes: Literal["all"
         raise ValueError(f"{folder} lists no images for {name}. {INSTALL}")
     _existing(Path(rows[0][0]))
     paths, labels, fold = zip(*rows, strict=True)
-    return Bunch(
+    return bunch(
         paths=list(paths),
         target=np.array(labels),
         class_names=names,

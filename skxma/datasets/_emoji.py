@@ -1,12 +1,18 @@
 """The bundled sample: forty things drawn by five emoji sets, none of which the bundled encoder was trained on."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from PIL import Image
-from sklearn.utils import Bunch
+
+from skxma.datasets._bunch import bunch
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 _HERE = Path(__file__).resolve().parent
 _PICTURES = _HERE / "emoji"
@@ -92,7 +98,7 @@ def load_emoji(
     images = paths if as_paths else np.stack([_read(path) for path in paths])
     if return_X_y:
         return images, target
-    return Bunch(
+    return bunch(
         images=images,
         target=target,
         target_names=np.unique(target),

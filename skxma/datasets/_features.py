@@ -1,12 +1,18 @@
 """Feature files: a data set that was encoded once, in one ``.npz``."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import Bunch
+
+from skxma.datasets._bunch import bunch
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 OPTIONAL = ("text_features", "class_names", "groups", "vocabulary_features", "images")
 
@@ -55,7 +61,7 @@ def load_features(path: str | os.PathLike[str]) -> Bunch:
         raise ValueError(f"{path} lacks {' and '.join(missing)}; a feature file needs image_features and labels.")
     _check_shapes(path, arrays)
     floats = {name: arrays[name].astype(np.float32) for name in arrays if name.endswith("_features")}
-    return Bunch(
+    return bunch(
         data=floats["image_features"],
         target=arrays["labels"],
         name=path.stem,

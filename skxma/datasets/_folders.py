@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.utils import Bunch
 
 from skxma._runtime.warning import warn
+from skxma.datasets._bunch import bunch
 from skxma.datasets._layout import PARTS, find_class_folders
 from skxma.datasets._listing import IMAGE_ENDINGS
 from skxma.datasets._table import Columns, read_table
 from skxma.images._validation import is_url
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 __all__ = ["IMAGE_ENDINGS", "load_image_folder", "read_image_folder"]
 
@@ -142,7 +146,7 @@ def _bunch(
     skipped: str | None,
 ) -> Bunch:
     target = np.array(labels)
-    return Bunch(
+    return bunch(
         paths=paths,
         target=target,
         target_names=np.unique(target),

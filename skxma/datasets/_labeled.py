@@ -6,16 +6,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import Bunch
 
+from skxma.datasets._bunch import bunch
 from skxma.datasets._table import GROUP_NAMES, LABEL_NAMES, PATH_NAMES, column_position
 from skxma.errors import ImageError
 from skxma.images._sources import is_path
 from skxma.images._validation import check_images, find_problem, is_url
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 UNLABELED = -1
 _ACCEPTED = (
@@ -238,4 +241,4 @@ def _bunch(images: Sequence[Any], labels: Sequence[Any] | NDArray[Any], groups: 
     # only NaN is unlike itself
     _refuse_unlabeled([bool(label is None or label != label) for label in labels])
     target = np.asarray(labels)
-    return Bunch(images=images, target=target, target_names=np.unique(target), groups=groups)
+    return bunch(images=images, target=target, target_names=np.unique(target), groups=groups)

@@ -7,10 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.model_selection import cross_val_score
 
 from skxma.inspection._draw import LINES, pyplot
-from skxma.model_selection import FewShotSplit
 
 MARKERS = "os^DvPX"
 LEGEND_LETTERS = 76
@@ -67,6 +65,11 @@ class FewShotCurveDisplay:
         -------
         display : FewShotCurveDisplay
         """
+        # most programs that import this package draw no curve
+        from sklearn.model_selection import cross_val_score
+
+        from skxma.model_selection import FewShotSplit
+
         if ax is None:
             pyplot()  # asked for before hundreds of fits
         methods = estimator if isinstance(estimator, Mapping) else {type(estimator).__name__: estimator}

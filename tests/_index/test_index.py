@@ -8,7 +8,7 @@ from skxma import functional as F
 from skxma._index.clustered import ClusteredIndex, build_index, classes_to_score
 from skxma._index.clusters import cluster_keys
 from skxma._index.config import IndexConfig
-from skxma._index.exact import ExactIndex
+from skxma._index.exact import ExactIndex, KeyIndex, class_blocks
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -81,14 +81,14 @@ def test_tiles_add_up_to_the_formula(tile):
 def read(monkeypatch):
     """How many contributions of keys were made at a time, from here on."""
     sizes = []
-    contributions = ExactIndex._contributions
+    contributions = KeyIndex._contributions
 
-    def watch(self, queries, some, beta):
-        found = contributions(self, queries, some, beta)
+    def watch(self, *arguments):
+        found = contributions(self, *arguments)
         sizes.append(found.numel())
         return found
 
-    monkeypatch.setattr(ExactIndex, "_contributions", watch)
+    monkeypatch.setattr(KeyIndex, "_contributions", watch)
     return sizes
 
 
@@ -211,3 +211,31 @@ def test_clusters_are_the_same_each_time():
     a, b = cluster_keys(keys, labels, 5), cluster_keys(keys, labels, 5)
     np.testing.assert_array_equal(a.order, b.order)
     np.testing.assert_array_equal(a.starts, b.starts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), seeds, st.sampled_from([3, 50, 2**21]))
+def test_classes_of_any_size_add_up_to_the_formula(counts, seed, tile):
+    rng = np.random.default_rng(seed)
+    labels = torch.as_tensor(rng.permutation(np.repeat(np.arange(len(counts)), counts)))
+    keys = F.normalize(torch.as_tensor(rng.standard_normal((len(labels), 6))))
+    # a key that is set aside has weight 0
+    weights = torch.as_tensor(rng.choice([0.0, 0.5, 2.0], len(labels)))
+    queries = F.normalize(torch.as_tensor(rng.standard_normal((5, 6))))
+    config = IndexConfig(tile_entries=tile, tile_rows=2, block_classes=4)
+    made = ExactIndex(keys, labels, weights, len(counts), config)
+    wanted = by_formula(keys, labels, weights, len(counts), queries, 3.0)
+    torch.testing.assert_close(made.evidence(queries, 3.0), wanted)
+    for row, truth in zip(queries, wanted, strict=True):
+        torch.testing.assert_close(made.evidence(row[None], 3.0)[0], truth)
+    assert made.evidence(queries[:0], 3.0).shape == (0, len(counts))
+    torch.testing.assert_close(made.keys, keys)
+    torch.testing.assert_close(made.cosines(queries), queries @ keys.T)
+    assert len(made.unit) <= (1 + config.padding) * len(keys)
+
+
+def test_a_few_large_classes_do_not_fill_up_the_small_ones():
+    counts = np.array([1000, 1, 1, 500, 2, 1])
+    order, blocks = class_blocks(counts, IndexConfig())
+    assert order.tolist() == [0, 3, 4, 1, 2, 5]
+    assert [(block.n_shots, block.n_classes) for block in blocks] == [(1000, 1), (500, 1), (2, 1), (1, 3)]

@@ -10,8 +10,9 @@ from skxma import XMAdapterClassifier
 from skxma.active import suggest
 from skxma.benchmark import format_table, read_results, run_benchmark, summarize
 from skxma.benchmark._asked import Rounds
+from skxma.benchmark._names import ACTIVE
 from skxma.benchmark._parts import load_parts
-from skxma.benchmark._problem import ACTIVE, Problem
+from skxma.benchmark._problem import Problem
 from skxma.benchmark._report import curve_area, labels_worth, worth_text
 from skxma.benchmark._results_file import COLUMNS, EARLIER, append_row
 

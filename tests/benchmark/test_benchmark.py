@@ -21,11 +21,12 @@ from skxma._statistics import calibration_error
 from skxma.baselines import SSTextUClassifier, TipAdapterClassifier, ZeroShotClassifier
 from skxma.benchmark import _runner as benchmark
 from skxma.benchmark._cell import PeakMemory, run_cell
+from skxma.benchmark._names import METHODS
 from skxma.benchmark._parts import load_parts
 from skxma.benchmark._problem import Problem, load_problem
 from skxma.benchmark._report import _styles, format_table, plot_curves, summarize
 from skxma.benchmark._results_file import COLUMNS, append_row, failures, read_results
-from skxma.benchmark._runner import METHODS, run_benchmark
+from skxma.benchmark._runner import run_benchmark
 from skxma.cli._benchmark import add_parser
 from skxma.cli.main import main
 from skxma.datasets._features import save_features

@@ -11,8 +11,9 @@ from skxma.baselines import ZeroShotClassifier
 from skxma.benchmark import format_table, read_results, run_benchmark, summarize
 from skxma.benchmark._cell import run_cell
 from skxma.benchmark._corruptions import CORRUPTIONS
+from skxma.benchmark._names import BASE_TO_NOVEL, DOMAIN
 from skxma.benchmark._parts import halves, load_parts
-from skxma.benchmark._problem import BASE_TO_NOVEL, DOMAIN, Problem
+from skxma.benchmark._problem import Problem
 from skxma.benchmark._results_file import append_row
 from skxma.datasets import load_emoji
 from skxma.datasets._coop import SHIFTS
