@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -126,13 +127,17 @@ def page(arguments, found, files):
     """The whole text."""
     names = {problem.name for problem in found}
 
-    def asked_for(row):
-        # the file may hold more than this run was to show
+    def asked_for(part, row):
+        # the files may hold more than this run was to show
+        if part not in arguments.parts:
+            return False
         held = row["dataset"].split(":")[0].partition("/")[0] in names
         held = held and (row["protocol"] == ACTIVE or int(row["shots"]) in arguments.shots)
         return held and int(row["seed"]) < arguments.seeds
 
-    compared, ablated, hard, pooled, shifted, novel, chosen = (Cells(file, asked_for) for file in files.values())
+    compared, ablated, hard, pooled, shifted, novel, chosen = (
+        Cells(file, partial(asked_for, part)) for part, file in files.items()
+    )
     lines = [
         "# Results",
         "",
@@ -153,6 +158,8 @@ def command(arguments):
     words = ["python benchmarks/results.py FOLDER --seeds", arguments.seeds]
     if tuple(arguments.shots) != SHOTS:
         words += ["--shots", *arguments.shots]
+    if set(arguments.parts) != set(PARTS):
+        words += ["--parts", *arguments.parts]
     words += [flag for flag, on in (("--no-words", arguments.words), ("--no-many", arguments.many)) if not on]
     return " ".join(map(str, words))
 
