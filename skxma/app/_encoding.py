@@ -58,7 +58,7 @@ class Encoders:
         while not wait([future], timeout=WATCH_SECONDS).done:
             fetched = bytes_fetched(started)
             came = f": {fetched / 1e6:,.0f} MB so far" if fetched else ""
-            job.report(f"{'Fetching the weights of' if fetched else 'Loading'} the encoder {encoder.model}{came}")
+            job.report(f"{'Fetching the weights of' if fetched else 'Loading'} the encoder {encoder.name}{came}")
         future.result()
 
     def _loaded(self, encoder: Any) -> Future[None]:

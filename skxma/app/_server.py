@@ -373,7 +373,7 @@ def described_model(model: Model, change: str | None) -> dict[str, Any]:
     return {
         "number": model.number,
         "file": model.file,
-        "encoder": clf.encoder if isinstance(clf.encoder, str) else clf.encoder.model,
+        "encoder": clf.encoder if isinstance(clf.encoder, str) else clf.encoder.name,
         "classes": [{"label": label, "n_images": n} for label, n in shots(clf)],
         "n_images": int((clf.sample_position_ >= 0).sum()),
         "seconds": model.seconds,

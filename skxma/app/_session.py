@@ -258,7 +258,7 @@ class Session:
             It is no model, or one that can't classify images.
         """
         from skxma import load
-        from skxma.encoder._library_encoders import named_encoder
+        from skxma.encoder._clip_encoder import CLIPEncoder
 
         self._refuse_if_busy()
         try:
@@ -272,7 +272,7 @@ class Session:
                 f"{name} was fitted with several encoders, which this page can't run; use skxma predict."
             )
         named = isinstance(clf.encoder, str)
-        if not named and named_encoder(clf.encoder) is None:
+        if not named and not isinstance(clf.encoder, CLIPEncoder):
             raise ModelFileError(f"{name} was fitted with an encoder of its own, which is not in the file.")
         # the machine of the fit may have had other devices
         clf.set_params(device=self.device)

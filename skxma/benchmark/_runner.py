@@ -141,7 +141,7 @@ def _check_datasets(datasets: Sequence[Any], protocol: str, **how: Any) -> list[
 
     Returns the number of parts of each.
     """
-    from skxma.encoder._library_encoders import named_encoder
+    from skxma.encoder._clip_encoder import CLIPEncoder
     from skxma.encoder._model_names import find_source
 
     unreadable: list[str] = []
@@ -161,9 +161,8 @@ def _check_datasets(datasets: Sequence[Any], protocol: str, **how: Any) -> list[
                     "them apart. Rename one, or give them results files of their own."
                 )
             sources[problem.name] = source
-            named = named_encoder(problem.encoder)
-            if named is not None:
-                encoders.add(named.model)
+            if isinstance(problem.encoder, CLIPEncoder):
+                encoders.add(problem.encoder.name)
     if unreadable:
         count = f"{len(unreadable)} of {len(datasets)} data sets cannot be read, so nothing was run:"
         raise ValueError("\n  ".join([count, *unreadable]))

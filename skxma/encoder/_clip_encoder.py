@@ -311,6 +311,11 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         return self._load().has_text
 
     @property
+    def name(self) -> str:
+        """The model's name as the parameter `encoder` of a classifier takes it."""
+        return self.model
+
+    @property
     def n_features(self) -> int:
         """The length of an embedding."""
         return self._load().n_features
@@ -322,7 +327,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     def _load(self) -> LoadedModel:
         device = resolve_device(self.device)
         return load(
-            self.model,
+            self.name,
             device,
             resolve_precision(self.precision, device),
             cache_dir=None if self.cache_dir is None else os.fspath(self.cache_dir),
@@ -465,7 +470,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         else:
             way = "a smaller encoder" if loaded.device.type == "cpu" else "device='cpu' or a smaller encoder"
         return OutOfMemoryError(
-            f"The encoder {self.model!r} ran out of memory on {loaded.device} with a batch of {size}; pass {way}. "
+            f"The encoder {self.name!r} ran out of memory on {loaded.device} with a batch of {size}; pass {way}. "
             "Finished batches are kept, unless memory=False."
         )
 
@@ -474,7 +479,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         loaded = self._load()
         if not loaded.has_text:
             raise ValueError(
-                f"The encoder {self.model!r} encodes images alone, and no texts. Leave out what needs them, or take an "
+                f"The encoder {self.name!r} encodes images alone, and no texts. Leave out what needs them, or take an "
                 "encoder of images and texts."
             )
         store = resolve_store(self.memory)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skxma.embeddings import Floats
-from skxma.encoder._library_encoders import named_encoder
+from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.prompts import make_prompts
 from skxma.store._kept import kept_arrays
 
@@ -33,10 +33,9 @@ def kept_class_weights(encoder: Any, names: Sequence[str], templates: str, make:
     -------
     weights : ndarray of shape (n, D)
     """
-    named = named_encoder(encoder)
-    if named is None or named.memory is not None:
+    if not isinstance(encoder, CLIPEncoder) or encoder.memory is not None:
         return make()
-    loaded = named._load()
+    loaded = encoder._load()
     shape = (len(names), loaded.n_features)
 
     def fits(arrays: Mapping[str, NDArray[Any]]) -> bool:

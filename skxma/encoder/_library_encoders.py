@@ -1,21 +1,17 @@
-"""Encoders of other libraries than open_clip, with the interface of `CLIPEncoder`, which does the work."""
+"""Encoders of other libraries than open_clip, named by their classes instead of by a prefix of the model's name."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from skxma._runtime.doc_links import DocumentedMixin
-from skxma.embeddings import Embeddings
 from skxma.encoder._clip_encoder import CLIPEncoder
 
 
-class LibraryEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Base of the encoders that name their library by their class; a `CLIPEncoder` made for each call does the work.
+class LibraryEncoder(CLIPEncoder):
+    """Base of the encoders whose class names the library of their model.
 
     Attributes
     ----------
@@ -24,8 +20,6 @@ class LibraryEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, Transform
     """
 
     library: ClassVar[str]
-    _parameter_constraints: ClassVar[dict[str, Any]] = CLIPEncoder._parameter_constraints
-    skipped_: list[tuple[int, str | None, str]]
 
     def __init__(
         self,
@@ -42,195 +36,24 @@ class LibraryEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, Transform
         cache_dir: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
-        self.model = model
-        self.device = device
-        self.precision = precision
-        self.batch_size = batch_size
-        self.n_threads = n_threads
-        self.memory = memory
-        self.on_error = on_error
-        self.rescale_16bit = rescale_16bit
-        self.local_files_only = local_files_only
-        self.cache_dir = cache_dir
-        self.verbose = verbose
-
-    def fit(self, X: Any = None, y: Any = None) -> Self:
-        """Validate the parameters; there is nothing to learn.
-
-        Parameters
-        ----------
-        X, y : ignored
-            For the sake of pipelines.
-
-        Returns
-        -------
-        self : object
-        """
-        self.by_name().fit(X)
-        return self
-
-    def transform(self, X: Any) -> Embeddings:
-        """Encode images; the same as `encode_image`.
-
-        Parameters
-        ----------
-        X : sequence of images
-            As in `CLIPEncoder.encode_image`.
-
-        Returns
-        -------
-        embeddings : Embeddings of shape (n_samples, n_features)
-        """
-        return self.encode_image(X)
-
-    def encode_image(self, X: Any, *, n_views: int = 1, random_state: Any = None) -> Embeddings:
-        """Encode images.
-
-        Parameters
-        ----------
-        X : sequence of images
-            As in `CLIPEncoder.encode_image`.
-        n_views : int, default=1
-            With more than 1 the mean of that many random crops and flips of each image.
-        random_state : int, RandomState or None, default=None
-            Seeds the views.
-
-        Returns
-        -------
-        embeddings : Embeddings of shape (n_samples, n_features)
-            Float32 rows of length 1; NaN for an image that was skipped.
-
-        Raises
-        ------
-        ImageError
-            If an image can't be read, and ``on_error="raise"``.
-        EncoderNotFoundError, WeightsError
-            If the model is unknown or its weights can't be had.
-        MissingDependencyError
-            If the library is not installed.
-        """
-        encoder = self.by_name()
-        rows = encoder.encode_image(X, n_views=n_views, random_state=random_state)
-        if self.on_error == "skip":
-            self.skipped_ = encoder.skipped_
-        return rows
-
-    def check_images(self, X: Any) -> None:
-        """Find what is no image, by the headers of files, without loading or fetching the model.
-
-        Parameters
-        ----------
-        X : sequence of images
-            As in `CLIPEncoder.encode_image`.
-
-        Raises
-        ------
-        ImageError
-            If an image can't be read, and ``on_error="raise"``.
-        """
-        self.by_name().check_images(X)
-
-    def encode_text(self, prompts: Sequence[str]) -> Embeddings:
-        """Encode prompts as they are, without a template.
-
-        Parameters
-        ----------
-        prompts : sequence of str of length n_prompts
-            Each is cut at the model's context.
-
-        Returns
-        -------
-        embeddings : Embeddings of shape (n_prompts, n_features)
-            Float32 rows of length 1.
-
-        Raises
-        ------
-        ValueError
-            If the model encodes images alone.
-        """
-        return self.by_name().encode_text(prompts)
-
-    def zero_shot_weights(self, class_names: Sequence[Any], templates: str | Sequence[str] = "simple") -> Embeddings:
-        """Encode each class as the mean of its prompts' unit embeddings, made a unit vector again.
-
-        Parameters
-        ----------
-        class_names : sequence of str or of sequences of str, of length n_classes
-            A class's name, or several names of it.
-        templates : str or sequence of str, default="simple"
-            As in `CLIPEncoder.zero_shot_weights`.
-
-        Returns
-        -------
-        weights : Embeddings of shape (n_classes, n_features)
-            Float32 rows of length 1.
-
-        Raises
-        ------
-        ValueError
-            If the model encodes images alone, or a name or a template is wrong.
-        """
-        return self.by_name().zero_shot_weights(class_names, templates)
+        super().__init__(
+            model,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            n_threads=n_threads,
+            memory=memory,
+            on_error=on_error,
+            rescale_16bit=rescale_16bit,
+            local_files_only=local_files_only,
+            cache_dir=cache_dir,
+            verbose=verbose,
+        )
 
     @property
-    def fingerprint(self) -> str:
-        """Identifier of the encoder: equal for equal weights and preprocessing, on any device, in any precision."""
-        return self.by_name().fingerprint
-
-    @property
-    def has_text(self) -> bool:
-        """True if the model encodes texts too."""
-        return self.by_name().has_text
-
-    @property
-    def logit_scale(self) -> float:
-        """The factor with which the model was trained to multiply cosines; 100 for a model of images alone."""
-        return self.by_name().logit_scale
-
-    @property
-    def logit_bias(self) -> float:
-        """Number that a sigmoid model adds to the scaled cosines; 0 for others."""
-        return self.by_name().logit_bias
-
-    @property
-    def n_features(self) -> int:
-        """The length of an embedding."""
-        return self.by_name().n_features
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_features
-
-    def by_name(self) -> CLIPEncoder:
-        """Return the `CLIPEncoder` that knows this model by the library's prefix.
-
-        Returns
-        -------
-        encoder : CLIPEncoder
-            With the same settings, so with the same embeddings in the same store.
-        """
-        self._validate_params()
-        return CLIPEncoder(**{**self.get_params(), "model": f"{self.library}:{self.model}"})
-
-    def __sklearn_tags__(self) -> Any:
-        return CLIPEncoder().__sklearn_tags__()
-
-
-def named_encoder(encoder: Any) -> CLIPEncoder | None:
-    """Return an encoder of ours as one that its model's name describes.
-
-    Parameters
-    ----------
-    encoder : object
-
-    Returns
-    -------
-    encoder : CLIPEncoder or None
-        None for an object of the caller's own.
-    """
-    if isinstance(encoder, LibraryEncoder):
-        return encoder.by_name()
-    return encoder if isinstance(encoder, CLIPEncoder) else None
+    def name(self) -> str:
+        """The model's name with the prefix of its library, as the parameter `encoder` of a classifier takes it."""
+        return f"{self.library}:{self.model}"
 
 
 class TimmEncoder(LibraryEncoder):

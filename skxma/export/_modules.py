@@ -17,7 +17,6 @@ from skxma._estimators.embedding_input import EmbeddingInput, name_of
 from skxma._estimators.several_encoders import is_several
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.encoder._image_tower import ImageTower, exact_encoder
-from skxma.encoder._library_encoders import named_encoder
 from skxma.encoder._model_names import library_of
 
 PARTS = ("model", "head")
@@ -158,9 +157,9 @@ def check_exportable(clf: Any, part: str) -> None:
             "each encoder by its own means."
         )
     encoder = inputs.make_encoder()
-    named = named_encoder(encoder)
-    if named is None or library_of(named.model) is not None:
-        found = name_of(encoder) if named is None else f"model of {library_of(named.model)}"
+    library = library_of(encoder.name) if isinstance(encoder, CLIPEncoder) else None
+    if not isinstance(encoder, CLIPEncoder) or library is not None:
+        found = name_of(encoder) if library is None else f"model of {library}"
         raise ValueError(
             f"part='model' needs a CLIPEncoder with a model of open_clip, but the encoder is a {found}; pass "
             "part='head' and export that encoder by its own means."

@@ -359,7 +359,7 @@ def _about_pixels(encoder: CLIPEncoder, loaded: LoadedModel) -> dict[str, Any]:
     """Metadata of a file that takes pixels: how an image becomes such."""
     preprocessing = loaded.preprocessing
     return {
-        "encoder": encoder.model,
+        "encoder": encoder.name,
         "image_size": loaded.image_size,
         "mean": loaded.mean.flatten().tolist(),
         "std": loaded.std.flatten().tolist(),
