@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma.benchmark._cell import Measured, PeakMemory, judge
+from skxma.benchmark._cell import Measured, PeakMemory, scores_of
 from skxma.benchmark._names import ACTIVE, ASKED, RANDOM, SUGGESTED
 from skxma.benchmark._problem import Problem
 
@@ -68,7 +68,7 @@ class Rounds:
         start = time.perf_counter()
         probabilities = fit.classifier.predict_proba(self.problem.features(self._test))
         seconds = time.perf_counter() - start
-        accuracy, ece, nll = judge(self.problem, fit.classifier, probabilities, self._test)
+        accuracy, ece, nll = scores_of(self.problem, fit.classifier, probabilities, self._test)
         seen = len(np.unique(self._y[fit.labeled])) / self.problem.n_classes
         n_trained = getattr(fit.classifier, "n_trained_", None)
         return Measured(accuracy, ece, nll, fit.seconds, seconds, n_trained, fit.peak_mb, seen)

@@ -75,7 +75,7 @@ def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol
         probabilities = fitted.predict_proba(test)
         done = time.perf_counter()
     return Measured(
-        *judge(problem, fitted, probabilities, draw.test),
+        *scores_of(problem, fitted, probabilities, draw.test),
         fitted_at - start,
         done - fitted_at,
         getattr(fitted, "n_trained_", None),
@@ -83,7 +83,7 @@ def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol
     )
 
 
-def judge(
+def scores_of(
     problem: Problem, fitted: Any, probabilities: NDArray[np.float64], test: NDArray[np.intp]
 ) -> tuple[float, float, float]:
     """Accuracy, calibration error and negative log-likelihood of probabilities (n, C) of test positions (n,)."""

@@ -1,4 +1,4 @@
-"""What the loaders return, made without importing scikit-learn before there is something to return."""
+"""The result of a loader, made without importing scikit-learn before there is something to return."""
 
 from __future__ import annotations
 
