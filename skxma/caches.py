@@ -216,6 +216,14 @@ class ImageCache:
         return np.bincount(self.labels, minlength=self.n_classes)
 
     @property
+    def independent_classes(self) -> NDArray[np.bool_]:
+        """Mask (C,) of classes with images of more than one group, of which one can be left out without the others."""
+        groups = np.arange(len(self.labels)) if self.groups is None else self.groups
+        pairs = np.unique(np.stack([self.labels, groups], 1), axis=0)
+        several: NDArray[np.bool_] = np.bincount(pairs[:, 0], minlength=self.n_classes) > 1
+        return several
+
+    @property
     def independent_shots(self) -> NDArray[np.float64]:
         """Number of independent samples of each class, shape (C,): a group counts as one."""
         shots: NDArray[np.float64] = np.zeros(self.n_classes)

@@ -378,7 +378,6 @@ class MetricStack:
             for index, unit, beta in zip(self.indices, F.normalize(queries), self.betas, strict=True)
         ]
         return fuse(torch.stack(found))
-        return fuse(self.index.bounded_evidence(F.normalize(queries), self.component.beta, combine, skip_if_certain))
 
 
 class FurtherScorer:

@@ -161,8 +161,18 @@ class EmbeddingInput:
         """Widths of the encoders' parts of embeddings X (n, D) of a fit; None for one encoder."""
         given = getattr(self.estimator, "blocks", None)
         found = getattr(X, "blocks", None)
+        if found is not None and not hasattr(self.estimator, "blocks"):
+            raise ValueError(
+                f"X holds embeddings of {len(found)} encoders; {type(self.estimator).__name__} takes those of one, "
+                "XMAdapterClassifier of several."
+            )
         if found is None and is_several(self.encoder):
             found = self.make_encoder().blocks
+            if found is None and given is None:
+                raise ValueError(
+                    f"X is one array for {len(self.encoder)} encoders, which do not tell their n_features; pass a list "
+                    "of arrays, one per encoder, or the widths as blocks=[...]."
+                )
         # what scikit-learn has not checked may be no array
         return None if given is None and found is None else resolve_blocks(given, found, np.shape(X)[-1])
 
@@ -189,10 +199,17 @@ class EmbeddingInput:
             blocks = self._blocks_of(X)
             rows = self._check_embeddings(X, fitted, reset=False, blocks=blocks)
             return Embedded(rows, fitted.encoder_fingerprint_, blocks=blocks)
+        given = getattr(self.estimator, "blocks", None)
+        if given is not None and not is_several(self.encoder):
+            raise ValueError(
+                f"blocks={list(given)} are widths of several encoders' embeddings, and the images are encoded by one; "
+                "leave it out, or pass a list of encoders."
+            )
         # False for an encoder of the user's own, which may share embeddings in a way of its own
         warn_of_unshared_embeddings(getattr(self.make_encoder(), "memory", False))
         features = self.encode_images(X, n_views)
-        return Embedded(np.asarray(features), self.fingerprint, blocks=features.blocks)
+        blocks = features.blocks if given is None else resolve_blocks(given, features.blocks, features.shape[1])
+        return Embedded(np.asarray(features), self.fingerprint, blocks=blocks)
 
     def embed_queries(self, X: Any) -> Floats:
         """Embeddings of new images (n, D), by the encoder of the fit."""
@@ -387,7 +404,7 @@ def without_weights(encoder: Any) -> Any:
         f"The encoder {name_of(encoder)} is left out of the pickled model, because it {reason}. Give it to the model "
         "that is loaded, in this or in another process, with set_params(encoder=...)."
     )
-    return DetachedEncoder(name_of(encoder))
+    return DetachedEncoder(name_of(encoder), has_text(encoder))
 
 
 class _TooLargeError(Exception):

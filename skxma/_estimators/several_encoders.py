@@ -162,13 +162,12 @@ def join_embeddings(X: Sequence[Any], order: Sequence[int] | None = None) -> Emb
     ValueError
         Another number of arrays than of encoders, or of rows than in the others.
     """
-    parts = [np.asarray(embedding_array(host_array(part))) for part in X]
-    if order is not None:
-        if len(parts) != len(order):
-            raise ValueError(
-                f"X is a list of {len(parts)} arrays for {len(order)} encoders; give one array per encoder."
-            )
-        parts = [parts[place] for place in order]
+    if order is not None and len(X) != len(order):
+        raise ValueError(f"X is a list of {len(X)} arrays for {len(order)} encoders; give one array per encoder.")
+    ordered = X if order is None else [X[place] for place in order]
+    parts = [np.asarray(embedding_array(host_array(part))) for part in ordered]
+    made_by = [part.fingerprint for part in ordered if isinstance(part, Embeddings) and part.fingerprint is not None]
+    fingerprint = " + ".join(made_by) if len(made_by) == len(parts) else None
     rows = [len(part) for part in parts]
     if len(set(rows)) > 1:
         raise ValueError(
@@ -176,9 +175,9 @@ def join_embeddings(X: Sequence[Any], order: Sequence[int] | None = None) -> Emb
             "per image in every array."
         )
     if len(parts) == 1:
-        return Embeddings(parts[0])
+        return Embeddings(parts[0], fingerprint)
     blocks = tuple(part.shape[1] for part in parts)
-    return Embeddings(unit_blocks(np.concatenate(parts, axis=1), blocks), blocks=blocks)
+    return Embeddings(unit_blocks(np.concatenate(parts, axis=1), blocks), fingerprint, blocks=blocks)
 
 
 def resolve_blocks(given: Any, found: tuple[int, ...] | None, width: int) -> tuple[int, ...] | None:

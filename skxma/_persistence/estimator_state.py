@@ -15,6 +15,7 @@ from skxma._persistence.packing import Arrays, Packer, Unpacker, fits
 from skxma._persistence.record import EstimatorRecord, find_record, type_on_disk
 from skxma._statistics import Calibration
 from skxma.caches import Floats, ImageCache
+from skxma.encoder._class_weights import has_text
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import ModelFileError
 
@@ -176,8 +177,11 @@ def _pack_encoder(encoder: Any, packer: Packer) -> dict[str, Any]:
         parameters = _pack_parameters(record, encoder.get_params(deep=False), packer)
         return {"type": type_on_disk(record), "parameters": parameters}
     if isinstance(encoder, DetachedEncoder):
-        return {"detached": encoder.name}
-    return {"detached": f"{type(encoder).__module__}.{type(encoder).__qualname__}"}
+        name = encoder.name
+    else:
+        name = f"{type(encoder).__module__}.{type(encoder).__qualname__}"
+    # written where it is unusual, as files of earlier releases do not have it
+    return {"detached": name} if has_text(encoder) else {"detached": name, "text": False}
 
 
 def _unpack_encoder(packed: dict[str, Any], unpacker: Unpacker) -> Any:
@@ -189,7 +193,7 @@ def _unpack_encoder(packed: dict[str, Any], unpacker: Unpacker) -> Any:
         record = find_record(ENCODERS, packed["type"], "the encoder")
         encoder: BaseEstimator = _class_of(record)(**_unpack_parameters(record, packed["parameters"], unpacker)).fit()
         return encoder
-    return DetachedEncoder(str(packed["detached"]))
+    return DetachedEncoder(str(packed["detached"]), bool(packed.get("text", True)))
 
 
 def _class_of(record: EstimatorRecord) -> type[Any]:

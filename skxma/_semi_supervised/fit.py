@@ -184,16 +184,9 @@ def score_pool(report: FitReport[CalibratedModel], problem: PoolProblem, pool: P
     return SoftLabeledPool(features, logits, counts), as_floats(known)
 
 
-def independent_classes(cache: ImageCache) -> NDArray[np.bool_]:
-    """Mask (C,) of classes with images of more than one group."""
-    groups = np.arange(len(cache.labels)) if cache.groups is None else cache.groups
-    pairs = np.unique(np.stack([cache.labels, groups], 1), axis=0)
-    return np.bincount(pairs[:, 0], minlength=cache.n_classes) > 1
-
-
 def can_be_held_out(cache: ImageCache) -> NDArray[np.bool_]:
     """Mask (N,) of labeled images whose class keeps another; none unless two classes have such."""
-    several = independent_classes(cache)[cache.labels]
+    several = cache.independent_classes[cache.labels]
     return several if len(np.unique(cache.labels[several])) > 1 else np.zeros_like(several)
 
 

@@ -76,7 +76,8 @@ def suggest(
         suggested again.
     pool : sequence of images, or array-like of shape (n_pool, n_features)
         Images without labels or their embeddings, as in `fit`. Of more than 65 536 so many are drawn at random, and
-        the choice is among them; nothing else is read, so that a :class:`numpy.memmap` may be larger than the memory.
+        the choice is among them; nothing else of an array is read, so that a :class:`numpy.memmap` may be larger than
+        the memory.
     n_samples : int, default=10
         Number of images; fewer are returned where the pool has fewer that are not in the support set.
     strategy : str, default="auto"

@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from skxma.benchmark._cell import Measured, PeakMemory, scores_of
 from skxma.benchmark._names import ACTIVE, ASKED, RANDOM, SUGGESTED
 from skxma.benchmark._problem import Problem
+
+if TYPE_CHECKING:
+    from skxma.model_selection import Draw
 
 STRATEGY = {SUGGESTED: "auto", RANDOM: "random"}
 
@@ -57,18 +61,29 @@ class Rounds:
     _fits: dict[int, Fitted] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        draw = self.problem.draw(1, ACTIVE, self.seed)
-        self._X, self._y, self._test = self.problem.features(draw.train), self.problem.y[draw.train], draw.test
         self._way, _, rest = str(self.problem.asked).partition("+")
         self._learns_rest = bool(rest)
+
+    @cached_property
+    def _draw(self) -> Draw:
+        """Pool and test set, drawn by the first cell that needs them, which reports what fails."""
+        return self.problem.draw(1, ACTIVE, self.seed)
+
+    @cached_property
+    def _pool(self) -> Any:
+        return self.problem.features(self._draw.train)
+
+    @property
+    def _y(self) -> NDArray[Any]:
+        return self.problem.y[self._draw.train]
 
     def measure(self, budget: int) -> Measured:
         """Test the classifier after the round that ends with `budget` labels per class."""
         fit = self._fit(budget)
         start = time.perf_counter()
-        probabilities = fit.classifier.predict_proba(self.problem.features(self._test))
+        probabilities = fit.classifier.predict_proba(self.problem.features(self._draw.test))
         seconds = time.perf_counter() - start
-        accuracy, ece, nll = scores_of(self.problem, fit.classifier, probabilities, self._test)
+        accuracy, ece, nll = scores_of(self.problem, fit.classifier, probabilities, self._draw.test)
         seen = len(np.unique(self._y[fit.labeled])) / self.problem.n_classes
         n_trained = getattr(fit.classifier, "n_trained_", None)
         return Measured(accuracy, ece, nll, fit.seconds, seconds, n_trained, fit.peak_mb, seen)
@@ -76,10 +91,10 @@ class Rounds:
     def _fit(self, budget: int) -> Fitted:
         if budget not in self._fits:
             labeled = self._ask(budget)
-            fresh, X, y = self._fresh(), self._X[labeled], self._y[labeled]
+            fresh, X, y = self._fresh(), self._pool[labeled], self._y[labeled]
             if self._learns_rest and "unlabeled_label" in fresh.get_params(deep=False):
                 fresh.set_params(unlabeled_label=math.nan)
-                X, y = self._X, np.full(len(self._y), None, dtype=object)
+                X, y = self._pool, np.full(len(self._y), None, dtype=object)
                 y[labeled] = self._y[labeled]
             with PeakMemory() as memory:
                 start = time.perf_counter()
@@ -98,7 +113,7 @@ class Rounds:
         clf = self._fit(before).classifier if asks_model else self._fresh()
         rest = np.setdiff1d(np.arange(len(self._y)), labeled)
         n = budget * self.problem.n_classes - len(labeled)
-        found = suggest(clf, self._X[rest], n, strategy=STRATEGY[self._way], random_state=self.seed)
+        found = suggest(clf, self._pool[rest], n, strategy=STRATEGY[self._way], random_state=self.seed)
         return np.concatenate([labeled, rest[found]])
 
     def _fresh(self) -> Any:

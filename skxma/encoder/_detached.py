@@ -14,10 +14,13 @@ class DetachedEncoder:
     ----------
     name : str
         What the encoder was.
+    has_text : bool, default=True
+        True if it knew texts, which decides its place among several encoders.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, has_text: bool = True) -> None:
         self.name = name
+        self.has_text = has_text
 
     def encode_image(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: the weights are not here."""

@@ -146,10 +146,16 @@ class CalibrationDisplay:
                 f"y_true has shape {labels.shape} and y_prob {probabilities.shape}; pass class indices (n_samples,) "
                 "and probabilities (n_samples, n_classes)."
             )
+        if labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"y_true holds {labels[:1].tolist()}; pass class indices, the columns of y_prob, as integers."
+            )
         return cls._of(probabilities.max(1), probabilities.argmax(1) == labels, n_bins, name, ax)
 
     @classmethod
     def _of(cls, confidence: Any, correct: Any, n_bins: int, name: str | None, ax: Any) -> Self:
+        if n_bins < 1:
+            raise ValueError(f"n_bins={n_bins}, but at least one bin is counted in.")
         bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
         held = [bins == b for b in np.unique(bins)]
         shares = [wilson(int(correct[rows].sum()), int(rows.sum())) for rows in held]
@@ -203,9 +209,9 @@ def _left_out(clf: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     if not hasattr(clf, "left_out_label_"):
         raise ValueError(f"{type(clf).__name__} keeps no left-out answers; give X and y that it has not seen.")
     position = clf.sample_position_
-    shots = clf.image_cache_.shots[clf.image_cache_.labels[np.maximum(position, 0)]]
-    rows = np.flatnonzero((position >= 0) & (shots > 1))
+    several = clf.image_cache_.independent_classes[clf.image_cache_.labels[np.maximum(position, 0)]]
+    rows = np.flatnonzero((position >= 0) & several)
     if not len(rows):
-        raise ValueError("No class has two images, so that none could be left out; give X and y.")
+        raise ValueError("No class has two images of two groups, so that none could be left out; give X and y.")
     correct = clf.left_out_label_[rows] == support_labels(clf)[rows]
     return np.asarray(clf.left_out_probability_[rows], dtype=np.float64), correct

@@ -321,6 +321,59 @@ def test_an_encoder_without_room_in_a_pickle_is_left_out_alone(images):
         loaded.predict(list(images))
 
 
+class OfImages:
+    """An encoder of the caller's own that knows no texts and has no room in a pickle."""
+
+    n_features = 16
+
+    def __init__(self):
+        self.ballast = np.zeros(2**20)
+
+    def encode_image(self, images):
+        return np.zeros((len(images), 16))
+
+
+class OfBoth(OfImages):
+    """One that knows texts."""
+
+    def encode_text(self, prompts):
+        return np.ones((len(prompts), 16))
+
+
+@pytest.mark.parametrize("form", ["pickle", "skxma"])
+def test_a_reloaded_model_knows_which_encoder_comes_first(problem, form, tmp_path):
+    second = other_encoder(problem, dim=16)
+    given, new = [second[0], problem.X], [second[1], problem.X_test]
+    clf = XMAdapterClassifier([OfImages(), OfBoth()], text_features=problem.text).fit(given, problem.y)
+    if form == "pickle":
+        with pytest.warns(UserWarning, match="left out of the pickled model"):
+            loaded = pickle.loads(pickle.dumps(clf))
+    else:
+        clf.save(tmp_path / "model.skxma")
+        loaded = skxma.load(tmp_path / "model.skxma")
+    np.testing.assert_allclose(loaded.predict_proba(new), clf.predict_proba(new), atol=1e-6)
+
+
+def test_lists_of_embeddings_remember_their_encoders(problem):
+    train, test = other_encoder(problem, dim=16)
+    parts = [Embeddings(problem.X, "one"), Embeddings(train, "other")]
+    clf = fitted(problem, parts)
+    assert clf.encoder_fingerprint_ == "one + other"
+    with pytest.raises(EncoderMismatchError, match=r"one \+ other"):
+        clf.predict([Embeddings(test, "other"), Embeddings(problem.X_test, "one")])
+
+
+@pytest.mark.bad_input
+def test_widths_that_do_not_belong_to_the_encoders_are_refused(problem, images):
+    with pytest.raises(ValueError, match=r"blocks=\[64, 64\] are widths of several"):
+        XMAdapterClassifier("tiny", blocks=[64, 64]).fit(list(images), LABELS)
+    rows = np.hstack([problem.X, problem.X])
+    with pytest.raises(ValueError, match="X is one array for 2 encoders"):
+        XMAdapterClassifier([Own(), Own()], text_features=problem.text).fit(rows, problem.y)
+    with pytest.raises(ValueError, match=r"of 2 encoders; TipAdapterClassifier takes those of one"):
+        TipAdapterClassifier("precomputed").fit(Embeddings(rows, blocks=(16, 16)), problem.y)
+
+
 def test_what_to_label_next_is_asked_of_all_encoders(problem):
     train, test = other_encoder(problem)
     pool = [problem.X_test, test]

@@ -75,3 +75,11 @@ def test_what_cannot_be_drawn_is_refused(fitted):
         CalibrationDisplay.from_estimator(one)
     with pytest.raises(ValueError, match=r"y_prob \(3,\)"):
         CalibrationDisplay.from_predictions([0, 1, 1], [0.2, 0.3, 0.4])
+    with pytest.raises(ValueError, match="class indices, the columns of y_prob"):
+        CalibrationDisplay.from_predictions(["a", "b"], [[0.2, 0.8], [0.3, 0.7]])
+    with pytest.raises(ValueError, match="n_bins=0"):
+        CalibrationDisplay.from_predictions([0, 1], [[0.2, 0.8], [0.3, 0.7]], n_bins=0)
+    groups = XMAdapterClassifier("precomputed", text_features=problem.text)
+    groups.fit(problem.X, problem.y, groups=problem.y)
+    with pytest.raises(ValueError, match="two images of two groups"):
+        CalibrationDisplay.from_estimator(groups)
