@@ -1,7 +1,6 @@
 """Labels that are asked for: what is drawn, the rounds, and what the table says of them."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,11 +66,15 @@ def test_rounds_are_those_of_suggest_and_do_not_depend_on_what_is_measured():
     assert [step_by_step.measure(n).nll for n in (1, 3, 2)][2] == found.nll
 
 
-def test_a_part_that_cannot_be_drawn_fails_in_its_cells_alone():
-    part = parts()["suggested"]
-    rounds = Rounds(replace(part, X=part.X[:3], y=part.y[:3]), XMAdapterClassifier("precomputed"), 0)
-    with pytest.raises(ValueError):
-        rounds.measure(1)
+def test_images_that_cannot_be_read_fail_in_the_cells_alone(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("a damaged file")
+
+    monkeypatch.setattr(Problem, "features", fail)
+    methods, out = {"ours": XMAdapterClassifier("precomputed")}, tmp_path / "cells.csv"
+    run_benchmark([small()], methods, shots=[1], seeds=1, protocol=ACTIVE, out=out)
+    errors = [row["error"] for row in read_results(out)]
+    assert errors == ["OSError: a damaged file"] * 4
 
 
 def test_the_rest_of_the_pool_is_learned_from_without_labels():
