@@ -68,8 +68,9 @@ def _kept_copy(array: NDArray[Any], device: torch.device, dtype: torch.dtype | N
     kept = _copies.get(key)
     if kept is not None and kept[0]() is array:
         return kept[1]
-    tensor, forget = _copy(array, device, dtype), _copies.pop
-    _copies[key] = weakref.ref(array, lambda _: forget(key, None)), tensor
+    tensor = _copy(array, device, dtype)
+    _copies[key] = weakref.ref(array), tensor
+    weakref.finalize(array, _copies.pop, key, None).atexit = False
     return tensor
 
 

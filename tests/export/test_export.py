@@ -250,9 +250,9 @@ def test_evidence_below_its_floor(ort, tmp_path):
     """Sharp affinities to few keys: most evidence is less than the 1e-8 that optimizers of graphs take for nothing."""
     problem = make_problem(n_classes=40, shots=2, dim=32)
     clf = fitted(text_features=problem.text, beta=40.0).fit(problem.X, problem.y)
-    component = clf.model_.scorer(torch.empty(0)).components[0]
-    queries = F.normalize(component.metric(torch.from_numpy(problem.X_test)))
-    assert component.index.evidence(queries, 40.0).median() < 1e-8
+    stack = clf.model_.scorer(torch.empty(0)).stacks[0]
+    queries = F.normalize(stack.metrics[0](torch.from_numpy(problem.X_test)))
+    assert stack.indices[0].evidence(queries, 40.0).median() < 1e-8
     assert to_onnx(clf, tmp_path / "head.onnx", "head") < 1e-5
 
 
