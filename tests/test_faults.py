@@ -14,6 +14,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from problems import make_problem
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -386,6 +387,12 @@ def test_whatever_fails_while_a_file_is_written_leaves_none_behind(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def an_image(folder):
+    """Path of an image that is there, as images are looked for before the model."""
+    Image.new("RGB", (8, 8)).save(folder / "x.png")
+    return str(folder / "x.png")
+
+
 @pytest.mark.parametrize("form", ["skxma", "joblib"])
 @pytest.mark.parametrize(
     ("damage", "said"),
@@ -404,7 +411,7 @@ def test_predict_says_what_is_wrong_with_a_model(models, tmp_path, capsys, form,
     path = tmp_path / f"model.{form}"
     save(models[0], path)
     damage(path)
-    assert main(["predict", str(path), "x.png"]) == 1
+    assert main(["predict", str(path), an_image(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
@@ -414,7 +421,7 @@ def test_predict_says_what_is_wrong_with_a_model(models, tmp_path, capsys, form,
 
 def test_predict_says_that_a_model_knows_no_encoder(models, tmp_path, capsys):
     models[0].save(tmp_path / "m.skxma")
-    assert main(["predict", str(tmp_path / "m.skxma"), "x.png"]) == 1
+    assert main(["predict", str(tmp_path / "m.skxma"), an_image(tmp_path)]) == 1
     assert "fitted on embeddings and knows no encoder" in capsys.readouterr().err
 
 

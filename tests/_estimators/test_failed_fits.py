@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 from problems import make_problem
-from threadpoolctl import threadpool_limits
 
 import skxma
 from skxma import XMAdapterClassifier
@@ -113,7 +113,7 @@ class FollowedCalls:
 
     def __enter__(self):
         self.trace, self.hook, self.threads = sys.gettrace(), sys.unraisablehook, torch.get_num_threads()
-        self.limits = threadpool_limits().__enter__()
+        self.limits = threadpoolctl.threadpool_limits().__enter__()
         sys.unraisablehook = self.drop
         sys.settrace(self)
         return self
@@ -121,8 +121,10 @@ class FollowedCalls:
     def __exit__(self, *error):
         sys.settrace(self.trace)
         sys.unraisablehook = self.hook
-        # a context that is interrupted while it ends puts nothing back
-        self.limits.restore_original_limits()
+        # a context that is interrupted while it ends puts nothing back, nor its count of the limits of this thread
+        if hasattr(threadpoolctl, "CONTROLLING_THREAD_OWNERSHIP"):
+            threadpoolctl.CONTROLLING_THREAD_OWNERSHIP.count = 1
+        self.limits.__exit__(*error)
         torch.set_num_threads(self.threads)
 
     def drop(self, unraisable):
