@@ -35,11 +35,10 @@ from skxma.active import suggest
 from skxma.active._suggest import NEED_MODEL, STRATEGIES
 from skxma.baselines import ZeroShotClassifier
 from skxma.benchmark._cell import PeakMemory
-from skxma.benchmark._problem import load_problem
+from skxma.benchmark._problem import MOST_OF_POOL, TEST_SHARE, load_problem
 
 BUDGETS = (1, 2, 4, 8)
 FEW_CLASSES = 100
-TEST_SHARE, MOST_OF_POOL = 0.4, 2 / 3
 BALANCED = "balanced"
 LARGE, IN_MEMORY = (100_000, 1_000_000), 100_000
 N_SUGGESTED, N_FEATURES, N_LARGE_CLASSES = 200, 512, 100

@@ -113,13 +113,7 @@ def near_duplicate_distance(features: NDArray[np.float32], labels: NDArray[np.in
     features : ndarray of shape (N, D), L2-normalized
     labels : ndarray of shape (N,)
     """
-    some = features[:: max(1, len(labels) // MEDIAN_SAMPLES)]
-    first, second = np.triu_indices(len(some), 1)
-    limit = NEAR_DUPLICATE * float(np.median((1 - some @ some.T)[first, second])) if len(first) else 0.0
-    in_class = [features[rows] @ features[rows].T for rows in _rows_of_classes(labels)]
-    distances = np.concatenate([1 - cosines[np.triu_indices(len(cosines), 1)] for cosines in in_class])
-    apart = distances[distances >= limit]
-    return min(limit, NEAR_DUPLICATE_IN_CLASS * float(np.median(apart))) if len(apart) else limit
+    return _near_duplicate_distance(features, [distance for _, distance in _distances_in_classes(features, labels)])
 
 
 def near_duplicate_groups(features: NDArray[np.float32], labels: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -132,20 +126,32 @@ def near_duplicate_groups(features: NDArray[np.float32], labels: NDArray[np.intp
     features : ndarray of shape (N, D), L2-normalized
     labels : ndarray of shape (N,)
     """
-    limit, pairs = near_duplicate_distance(features, labels), []
-    for rows in _rows_of_classes(labels):
-        distance = 1 - features[rows] @ features[rows].T
-        pairs.append(rows[np.argwhere(np.triu((distance < limit) & (distance > EQUAL_DISTANCE), 1))])
+    in_classes = _distances_in_classes(features, labels)
+    limit = _near_duplicate_distance(features, [distance for _, distance in in_classes])
+    pairs = [rows[np.argwhere(np.triu((d < limit) & (d > EQUAL_DISTANCE), 1))] for rows, d in in_classes]
     first, second = np.concatenate(pairs).T
     edges = coo_matrix((np.ones(len(first)), (first, second)), shape=(len(labels),) * 2)
     groups: NDArray[np.intp] = connected_components(edges, directed=False)[1].astype(np.intp)
     return groups
 
 
-def _rows_of_classes(labels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """Rows of the samples of each class."""
+def _distances_in_classes(
+    features: NDArray[np.float32], labels: NDArray[np.intp]
+) -> list[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+    """Rows (n,) of the samples of each class, and their distances (n, n)."""
     order = np.argsort(labels, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    rows_of_classes = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    return [(rows, 1 - features[rows] @ features[rows].T) for rows in rows_of_classes]
+
+
+def _near_duplicate_distance(features: NDArray[np.float32], in_classes: Sequence[NDArray[np.float32]]) -> float:
+    """`near_duplicate_distance` of features (N, D), given the distances (n, n) within each class."""
+    some = features[:: max(1, len(features) // MEDIAN_SAMPLES)]
+    first, second = np.triu_indices(len(some), 1)
+    limit = NEAR_DUPLICATE * float(np.median((1 - some @ some.T)[first, second])) if len(first) else 0.0
+    distances = np.concatenate([distance[np.triu_indices(len(distance), 1)] for distance in in_classes])
+    apart = distances[distances >= limit]
+    return min(limit, NEAR_DUPLICATE_IN_CLASS * float(np.median(apart))) if len(apart) else limit
 
 
 @dataclass(frozen=True)

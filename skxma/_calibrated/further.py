@@ -24,7 +24,7 @@ from skxma._calibrated.metric import Metric, MetricSupport
 
 @dataclass(frozen=True)
 class FurtherEncoder:
-    """What a further encoder adds to the fusion.
+    """Contribution of a further encoder to the fusion.
 
     Attributes
     ----------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, islice
 
 import numpy as np
@@ -115,6 +116,11 @@ class CalibrationSupport:
         """True where no class has two samples that can be left out one without the other."""
         groups = torch.stack([self.labels, self.members[:, 0]], 1).unique(dim=0)
         return len(self.labels.unique()) == len(groups)
+
+    @cached_property
+    def n_image_experts(self) -> int:
+        """Image experts of an encoder: without the Gaussian where nothing tells how wide the classes are."""
+        return len(IMAGE_EXPERTS) - self.all_singletons
 
 
 @dataclass(frozen=True)
@@ -227,34 +233,19 @@ def best_alone(support: CalibrationSupport, block: int, features: Tensor, config
     alone = replace(support, features=features)
     if support.plain is not None:
         alone = replace(alone, plain=plain_scores(features, *samples, support.members, config))
-    config = replace(config, warm_start=None)
-    best: MetricCandidate | None = None
     metrics = candidate_metrics(features, *samples, None, config.shrinkages)
-    while several := list(islice(metrics, metrics_at_once(support))):
-        for one in fit_metrics(alone, several, config):
-            if best is None or one.fusion.objective < best.fusion.objective:
-                best = one
-    assert best is not None
-    n_image = 2 if support.all_singletons else 3
+    candidates = chain.from_iterable(fit_a_few_at_once(alone, metrics, replace(config, warm_start=None)))
+    best = min(candidates, key=lambda one: one.fusion.objective)
     weights = np.zeros(len(IMAGE_EXPERTS))
-    weights[:n_image] = best.prior[-n_image:]
+    weights[: support.n_image_experts] = best.prior[-support.n_image_experts :]
     return FurtherEncoder(block, best.metric, best.support, best.scale, weights)
-
-
-def metrics_at_once(support: CalibrationSupport) -> int:
-    """Number of metrics whose scores are held at a time, so that those which cannot be chosen are freed."""
-    n_experts = 1 + len(TEXT_EXPERTS) + len(IMAGE_EXPERTS) + len(support.further)
-    return max(1, blocks.BATCH_ENTRIES // (len(support.rows) * support.n_classes * n_experts))
 
 
 def combine_scores(
     support: CalibrationSupport, image: LeaveOneOutScores, rows: Tensor, further: Sequence[LeaveOneOutScores]
 ) -> LeaveOneOutScores:
-    """Put zero-shot and the text experts before the image experts, and those of `further` encoders after them.
-
-    Where no class has two samples the Gaussian is left out: nothing tells how wide the classes are.
-    """
-    n_image = 2 if support.all_singletons else 3
+    """Put zero-shot and the text experts before the image experts, and those of `further` encoders after them."""
+    n_image = support.n_image_experts
     if support.text_part is not None:
         first = support.text_part[:, rows]
         names: tuple[str, ...] = ("zero_shot", *TEXT_EXPERTS)
@@ -324,8 +315,8 @@ def score_metric(support: CalibrationSupport, metric: Metric, config: Calibratio
     rows = support.rows
     image, scale = left_out_image_scores(seen, metric.scatter_weight, config, rows)
     scores = combine_scores(support, image, rows, [one.left_out(rows, config) for one in support.further])
-    n_image = 2 if support.all_singletons else 3
-    prior, n_text = expert_priors(seen.sigma, support.text_part is not None, n_image, support.shares, config)
+    has_text, n_image = support.text_part is not None, support.n_image_experts
+    prior, n_text = expert_priors(seen.sigma, has_text, n_image, support.shares, config)
     parametrization = FusionParametrization(
         np.array(prior), n_text, len(prior) - n_text - 1, config.alpha, config.fusion_ratio
     )
@@ -354,6 +345,16 @@ def fit_metrics(
         )
         for one, fusion in zip(scored, fusions, strict=True)
     ]
+
+
+def fit_a_few_at_once(
+    support: CalibrationSupport, metrics: Iterator[Metric], config: CalibrationConfig
+) -> Iterator[list[MetricCandidate]]:
+    """Yield :func:`fit_metrics` of as many metrics as memory allows, so that scores that are not kept are freed."""
+    n_experts = 1 + len(TEXT_EXPERTS) + len(IMAGE_EXPERTS) + len(support.further)
+    at_once = max(1, blocks.BATCH_ENTRIES // (len(support.rows) * support.n_classes * n_experts))
+    while several := list(islice(metrics, at_once)):
+        yield fit_metrics(support, several, config)
 
 
 def cross_fit_candidates(
@@ -480,9 +481,7 @@ def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: C
         candidate_metrics(*samples, root, shrinkages, name)
         for (name, root), shrinkages in shrinkages_to_try(roots, config)
     )
-    at_once = metrics_at_once(support)
-    while several := list(islice(metrics, at_once)):
-        candidates = fit_metrics(support, several, config)
+    for candidates in fit_a_few_at_once(support, metrics, config):
         least = min([least, *(one.fusion.objective for one in candidates)])
         if folds is not None:
             cross_fitted += cross_fit_candidates(candidates, least, support, folds, config)

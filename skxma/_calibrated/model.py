@@ -250,7 +250,7 @@ class CalibratedScorer:
         first = self._metric_free_experts(features)
         if not self.stacks:
             return self.cache.logit_scale * first[0]
-        further = [one.scores(encoders[one.metric_of.block]) for one in self.further]
+        further = [one.scores(encoders[one.fitted.block]) for one in self.further]
         mapped = [basis(features) for basis in self.bases]
         total = torch.zeros_like(first[0])
         for stack in self.stacks:
@@ -385,27 +385,27 @@ class FurtherScorer:
 
     Parameters
     ----------
-    metric_of : FurtherMetric
+    fitted : FurtherMetric
     keys : Tensor of shape (N, D_b)
         L2-normalized embeddings of the support images by this encoder.
     labels, weights : Tensor of shape (N,)
     n_classes : int
     """
 
-    def __init__(self, metric_of: FurtherMetric, keys: Tensor, labels: Tensor, weights: Tensor, n_classes: int) -> None:
-        self.metric_of = metric_of
-        basis, scale = metric_of.basis, metric_of.scale
-        self.metric = Metric(basis.to_tensors(keys), None if scale is None else to_tensors(scale, like=keys)[0])
+    def __init__(self, fitted: FurtherMetric, keys: Tensor, labels: Tensor, weights: Tensor, n_classes: int) -> None:
+        self.fitted, scale = fitted, fitted.scale
+        self.metric = Metric(fitted.basis.to_tensors(keys), None if scale is None else to_tensors(scale, like=keys)[0])
         means, self.mass = class_means(keys, labels, weights, n_classes)
-        self.means = self.metric(means)
+        self.present = None if bool((self.mass > 0).all()) else self.mass > 0
+        self.means = ClassMeans(self.metric(means))
+        (self.expert_weights,) = to_tensors(fitted.weights, like=keys)
         self.index = build_index(keys, labels, weights, n_classes, None, self.metric)
 
     def scores(self, features: Tensor) -> Tensor:
         """Sum of the weighted image experts (n, C) for embeddings (n, D_b) by this encoder."""
         queries = self.metric(features)
-        evidence = self.index.evidence(F.normalize(queries), self.metric_of.beta)
-        prototype, gaussian = class_mean_scores(queries, self.means)
-        scores = [F.log_mean_evidence(evidence, self.mass), prototype, gaussian / self.metric_of.gaussian]
-        (weights,) = to_tensors(self.metric_of.weights, like=features)
-        filled = F.fill_absent(torch.stack(scores), self.mass > 0, IMAGELESS_DEVIATIONS)
-        return torch.tensordot(weights, filled, dims=1)
+        evidence = self.index.evidence(F.normalize(queries), self.fitted.beta)
+        prototype, gaussian = self.means(queries)
+        scores = [F.log_mean_evidence(evidence, self.mass), prototype, gaussian / self.fitted.gaussian]
+        filled = F.fill_absent(torch.stack(scores), self.present, IMAGELESS_DEVIATIONS)
+        return torch.tensordot(self.expert_weights, filled, dims=1)

@@ -208,7 +208,7 @@ class EmbeddingInput:
         # False for an encoder of the user's own, which may share embeddings in a way of its own
         warn_of_unshared_embeddings(getattr(self.make_encoder(), "memory", False))
         features = self.encode_images(X, n_views)
-        blocks = features.blocks if given is None else resolve_blocks(given, features.blocks, features.shape[1])
+        blocks = resolve_blocks(given, features.blocks, features.shape[1])
         return Embedded(np.asarray(features), self.fingerprint, blocks=blocks)
 
     def embed_queries(self, X: Any) -> Floats:

@@ -56,7 +56,7 @@ class SeveralEncoders:
 
     @property
     def memory(self) -> Any:
-        """Where the first encoder keeps embeddings; False for one that does not say."""
+        """Place where the first encoder keeps embeddings; False for one that does not say."""
         return getattr(self.first, "memory", False)
 
     @property

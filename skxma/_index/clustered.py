@@ -96,15 +96,6 @@ class ClusteredIndex(KeyIndex):
         self.sample_sizes = torch.bincount(self.sample.labels, minlength=self.n_clusters)
         self.largest_weight = float(weights.max())
 
-    def cosines(self, queries: Tensor) -> Tensor:
-        """Cosines (n, N) of unit queries (n, R) to all keys, in the order of the cache."""
-        return (queries @ self.unit.T)[:, self.position]
-
-    @property
-    def keys(self) -> Tensor:
-        """Unit keys (N, R) in the order of the cache."""
-        return self.unit[self.position]
-
     def evidence(self, queries: Tensor, beta: float) -> Tensor:
         """Sum ``Σ v exp(β (cos − 1))`` (n, C) over all keys of each class."""
         if torch.compiler.is_compiling():

@@ -28,9 +28,15 @@ class KeyIndex:
         A key of weight 0 contributes nothing.
     n_classes : int
     config : IndexConfig, optional
+
+    Attributes
+    ----------
+    position : integer Tensor of shape (N',)
+        Where each key of the cache stands; set by subclasses, which make their order.
     """
 
     n_clusters = 0
+    position: Tensor
 
     def __init__(
         self, unit: Tensor, labels: Tensor, weights: Tensor, n_classes: int, config: IndexConfig | None = None
@@ -44,6 +50,15 @@ class KeyIndex:
         # one product and one sum: tiles depend on the number of queries, which a traced graph leaves open
         contributions = F.modulate(queries @ self.unit.T, beta) * self.weights
         return F.sum_by_class(contributions, self.labels, self.n_classes)
+
+    @property
+    def keys(self) -> Tensor:
+        """Unit keys (N, R) in the order of the cache."""
+        return self.unit[self.position]
+
+    def cosines(self, queries: Tensor) -> Tensor:
+        """Cosines (n, N) of unit queries (n, R) to all keys, in the order of the cache."""
+        return (queries @ self.unit.T)[:, self.position]
 
     def bounded_evidence(
         self, queries: Tensor, beta: float, combine: Sequence[Combine], skip_if_certain: bool = True
@@ -161,15 +176,6 @@ class ExactIndex(KeyIndex):
         in_order = bool((class_order == np.arange(n_classes)).all())
         self.is_whole = in_order and [block.n_classes for block in self.blocks] == [n_classes]
         self.class_position = None if in_order else torch.as_tensor(np.argsort(class_order), device=unit.device)
-
-    @property
-    def keys(self) -> Tensor:
-        """Unit keys (N, R) in the order of the cache."""
-        return self.unit[self.position]
-
-    def cosines(self, queries: Tensor) -> Tensor:
-        """Cosines (n, N) of unit queries (n, R) to all keys, in the order of the cache."""
-        return (queries @ self.unit.T)[:, self.position]
 
     def evidence(self, queries: Tensor, beta: float) -> Tensor:
         """Sum ``Σ v exp(β (cos − 1))`` (n, C) over the keys of each class, in memory for one tile of the cosines."""

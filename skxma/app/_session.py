@@ -258,6 +258,7 @@ class Session:
             It is no model, or one that can't classify images.
         """
         from skxma import load
+        from skxma._estimators.several_encoders import is_several
         from skxma.encoder._clip_encoder import CLIPEncoder
 
         self._refuse_if_busy()
@@ -267,7 +268,7 @@ class Session:
             raise ModelFileError(str(error).replace(str(file), name)) from error
         if clf.encoder == "precomputed":
             raise ModelFileError(f"{name} was fitted on embeddings, and can't classify images.")
-        if isinstance(clf.encoder, list):
+        if is_several(clf.encoder):
             raise ModelFileError(
                 f"{name} was fitted with several encoders, which this page can't run; use skxma predict."
             )

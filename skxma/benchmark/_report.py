@@ -320,7 +320,7 @@ def _asked_block(dataset: str, rows: Sequence[SummaryRow]) -> str:
 
 
 def worth_text(accuracy: float, random: Mapping[int, float]) -> str:
-    """What `labels_worth` finds, as text; outside of what was measured it is a bound."""
+    """Text of the number that `labels_worth` finds; outside of what was measured it is a bound."""
     n = labels_worth(accuracy, random)
     if math.isnan(n):
         return "–"
