@@ -209,9 +209,15 @@ def children_end_here(report):
         os._exit(0)
 
 
-@pytest.mark.slow
+# most calls of the others are calls of these too
+EACH_TIME = ("first fit", "partial_fit", "paper", "first fit with a pool", "a rival")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param(name, marks=pytest.mark.slow if name in EACH_TIME else pytest.mark.weekly) for name in SCENARIOS],
+)
 def test_a_failure_at_every_call_leaves_the_estimator_as_it_was(scenario, tmp_path):
     """Interrupt one fit at the first call of each function of the package from each line that calls it.
 
