@@ -5,6 +5,7 @@ and with text that is mixed with that of other classes), and from the CIFAR imag
 
     python benchmarks/priors.py FOLDER one-shot     prior of the cosine of a second image of a class, at one shot
     python benchmarks/priors.py FOLDER scale        prior of the logits' scale, at 1, 2 and 4 shots
+    python benchmarks/priors.py FOLDER text-metric  roots of words and of class texts, at 1 and 2 shots
     python benchmarks/priors.py FOLDER left-out     left_out_score_ and its interval against the accuracy on new images
 
 FOLDER holds the feature files that docs/results.md names. Each cell is the mean over the tasks of a kind.
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from ablation import Ablated
+from ablation import Ablated, NoVocabulary
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -50,6 +51,14 @@ class Data:
         return replace(self, X=self.X[rows], y=np.searchsorted(classes, self.y[rows]), text=self.text[classes])
 
 
+class NoTextMetric(NoVocabulary):
+    """Neither words nor class texts shape the metric."""
+
+    def _evidence(self, task):
+        evidence = super()._evidence(task)
+        return replace(evidence, config=replace(evidence.config, text_shapes_metric=False))
+
+
 @dataclass(frozen=True)
 class Task:
     """Data of which some rows are the support set and the others are new images."""
@@ -63,8 +72,8 @@ def of_features(data, words=None):
     return Data(unit_rows(data.data), data.target, unit_rows(data.text_features), words)
 
 
-def through_tiny(images, y, names):
-    encoder = CLIPEncoder("tiny", precision="fp32")
+def through(encoder, images, y, names):
+    encoder = CLIPEncoder(encoder, precision="fp32")
     labels = np.unique(y, return_inverse=True)[1]
     words, text = (
         unit_rows(np.asarray(encoder.encode_text([f"a photo of a {name}." for name in some])))
@@ -83,16 +92,18 @@ def kinds(folder) -> dict[str, Callable[[np.random.Generator], Data]]:
     """Functions that draw the data of a task, by the name of the kind."""
     imagenet, *cifar = (load_features(Path(folder) / f"{name}.npz") for name in (IMAGENET, *CIFAR))
     imagenet = of_features(imagenet, unit_rows(imagenet.text_features))
-    photos = through_tiny(cifar[0].images, cifar[0].target, cifar[0].class_names)
+    of_photos = cifar[0].images, cifar[0].target, cifar[0].class_names
+    photos = through("tiny", *of_photos)
     emoji, digits = load_emoji(), load_digits()
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     enlarged = [np.kron(d, np.ones((8, 8)))[..., None].repeat(3, 2) * 15.9 for d in digits.images]
     drawn = {
         CIFAR[0]: of_features(cifar[0], imagenet.text),
         CIFAR[1]: of_features(cifar[1]),
-        "emoji, tiny": through_tiny(emoji.images, emoji.target, np.unique(emoji.target)),
-        "digits, tiny": through_tiny([d.astype(np.uint8) for d in enlarged], digits.target, names),
+        "emoji, tiny": through("tiny", emoji.images, emoji.target, np.unique(emoji.target)),
+        "digits, tiny": through("tiny", [d.astype(np.uint8) for d in enlarged], digits.target, names),
         "photos, tiny": photos,
+        "photos, photo": through("photo", *of_photos),
     }
 
     def some_classes(rng, near, share=0.0):
@@ -191,7 +202,7 @@ LOGISTIC = "logistic regression"
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
-    parser.add_argument("table", choices=("one-shot", "scale", "left-out"))
+    parser.add_argument("table", choices=("one-shot", "text-metric", "scale", "left-out"))
     parser.add_argument("--tasks", type=int, default=10, help="tasks per kind (default: %(default)s)")
     given = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
@@ -201,6 +212,9 @@ def main():
             for mean, std in ((2.5, 2), (3, 1.5), (3, 2), (3.5, 2))
         }
         compare(given.folder, {name: with_config(singleton=prior) for name, prior in priors.items()}, (1,), given.tasks)
+    elif given.table == "text-metric":
+        variants = {"words": XMAdapterClassifier(), "class texts": NoVocabulary(), "none": NoTextMetric()}
+        compare(given.folder, variants, (1, 2), given.tasks)
     elif given.table == "scale":
         variants = {"likeliest scale": with_config(moderated=False)}
         variants |= {f"native {share:g}": with_config(scale=ScalePrior(native=share)) for share in (0.1, 0.2, 0.5)}

@@ -81,6 +81,9 @@ class CalibrationConfig:
     logit_scale: float = 100.0
     """Logits per unit of zero-shot cosine: CLIP's own learned temperature, which the encoder reports."""
 
+    text_shapes_metric: bool = True
+    """False tries no root of class texts: the encoder says that images differ along other directions than texts."""
+
     hard_sample_weight: float = 0.0
     """λ: a sample on which image and text disagree most has 1 + λ times the loss weight of one on which they agree."""
 

@@ -421,7 +421,11 @@ def text_roots(
     roots: list[Root] = []
     if vocabulary is not None:
         roots.append((VOCABULARY_ROOT, vocabulary_root(vocabulary, config.vocabulary_shrinkage)))
-    if text is not None and covariance_alignment(text[text.any(1)], features, weights) >= config.min_text_alignment:
+    if (
+        text is not None
+        and config.text_shapes_metric
+        and covariance_alignment(text[text.any(1)], features, weights) >= config.min_text_alignment
+    ):
         roots.append((CLASS_TEXT_ROOT, class_text_root(text, config.class_text_shrinkage)))
     return [root for root in roots if root[1] is not None]
 

@@ -109,6 +109,11 @@ class EmbeddingInput:
         return not self.precomputed and has_text(self.make_encoder())
 
     @property
+    def text_shapes_metric(self) -> bool:
+        """False if the encoder says that texts tell nothing of the directions along which images differ."""
+        return self.precomputed or bool(getattr(self.text_encoder, "text_shapes_metric", True))
+
+    @property
     def text_encoder(self) -> Any:
         """The encoder of the texts."""
         encoder = self.make_encoder()

@@ -58,6 +58,7 @@ class CalibratedEvidence:
             beta=auto_to_none(clf.beta),
             fusion_ratio=auto_to_none(clf.fusion_ratio),
             logit_scale=task.logit_scale,
+            text_shapes_metric=task.inputs.text_shapes_metric,
             hard_sample_weight=clf.hard_sample_weight,
             n_epochs=clf.n_epochs,
             warm_start=None if before is None else before.warm_start(clf.noise_rate_),

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma._calibrated.config import CalibrationConfig
 from skxma._estimators.scoring import score, softmax
 from skxma._estimators.task import Task
 from skxma._fitted import FitReport, FittedEvidence
+from skxma._semi_supervised.config import PoolConfig
 from skxma._semi_supervised.fit import PoolReport, fit_with_pool
 
 KEPT_POOL, KEPT_POOL_PER_CLASS = 1024, 16
@@ -34,9 +36,9 @@ def fit_pool(report: FitReport[Any], task: Task, evidence: Any) -> PoolReport | 
     if task.pool is None or not evidence.learns_from_pool:
         return None
 
-    return fit_with_pool(
-        report, task.pool, task.text, evidence.vocabulary, task.logit_scale, evidence.refit(task), task.like
-    )
+    config = PoolConfig(calibration=CalibrationConfig(text_shapes_metric=evidence.config.text_shapes_metric))
+    words, refit = evidence.vocabulary, evidence.refit(task)
+    return fit_with_pool(report, task.pool, task.text, words, task.logit_scale, refit, task.like, config)
 
 
 def label_pool(task: Task, model: FittedEvidence, found: PoolReport | None) -> tuple[NDArray[np.float32], int]:

@@ -24,7 +24,9 @@ def common_words() -> tuple[str, ...]:
 
 def embed_vocabulary(words: Any, inputs: EmbeddingInput, n_features: int) -> Floats | None:
     """L2-normalized embeddings (m, n_features) of a `vocabulary` parameter, or None for none."""
-    if words is None or (isinstance(words, str) and words == "common" and not inputs.has_text):
+    if words is None:
+        return None
+    if isinstance(words, str) and words == "common" and not (inputs.has_text and inputs.text_shapes_metric):
         return None
     if isinstance(words, str):
         if words != "common":

@@ -71,7 +71,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
 
     vocabulary : {"common"}, sequence of str, array-like of shape (m, n_features) or None, default="common"
         Words whose text embeddings shape the image metric. "common" is a bundled list of everyday words (no words with
-        ``encoder="precomputed"``); an array holds embeddings.
+        ``encoder="precomputed"``, nor with an encoder whose `text_shapes_metric` is False, as "tiny" and "photo" say);
+        an array holds embeddings.
 
     blocks : sequence of int or None, default=None
         Widths of the encoders' parts of a row, such as ``[512, 768]``, where X is one array that holds the embeddings

@@ -151,10 +151,12 @@ def fit_with_pool(
 
 
 def pool_root(vocabulary: Tensor | None, text: Tensor | None, config: CalibrationConfig) -> Tensor | None:
-    """Root ``B`` of the pool's metric: of the vocabulary, without one of the class texts, without text none."""
+    """Root ``B`` of the pool's metric: of the vocabulary, without one of the class texts, or none."""
     if vocabulary is not None:
         return vocabulary_root(vocabulary, config.vocabulary_shrinkage)
-    return None if text is None else class_text_root(text, config.class_text_shrinkage)
+    if text is None or not config.text_shapes_metric:
+        return None
+    return class_text_root(text, config.class_text_shrinkage)
 
 
 def as_floats(tensor: Tensor) -> Floats:

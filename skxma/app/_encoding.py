@@ -121,6 +121,11 @@ class WatchedEncoder:
         return bool(self._encoder.has_text)
 
     @property
+    def text_shapes_metric(self) -> bool:
+        """The encoder's."""
+        return bool(self._encoder.text_shapes_metric)
+
+    @property
     def logit_scale(self) -> float:
         """The encoder's."""
         return float(self._encoder.logit_scale)
