@@ -8,7 +8,8 @@ and with text that is mixed with that of other classes), and from the CIFAR imag
     python benchmarks/priors.py FOLDER text-metric  roots of words and of class texts, at 1 and 2 shots
     python benchmarks/priors.py FOLDER left-out     left_out_score_ and its interval against the accuracy on new images
 
-FOLDER holds the feature files that docs/results.md names. Each cell is the mean over the tasks of a kind.
+FOLDER holds the feature files that docs/results.md names. With --images DIR, folders of class folders are kinds too,
+through "tiny" and "photo", each task with 20 of the classes at most. Each cell is the mean over the tasks of a kind.
 """
 
 import argparse
@@ -28,11 +29,12 @@ from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma._calibrated.config import ScalePrior
 from skxma._estimators.vocabulary import common_words
 from skxma._statistics import SingletonPrior, calibration_error
-from skxma.datasets import load_emoji, load_features
+from skxma.datasets import load_emoji, load_features, load_image_folder
 from skxma.embeddings import unit_rows
 
 IMAGENET, CIFAR = "imagenet_4shot_vitb32_openai", ("cifar10_500_vitb32_openai", "cifar10_848_vitb32_laion2b")
 CLASS_COUNTS = (5, 10, 20, 40, 80)
+MOST_IMAGES, LEAST_IMAGES = 80, 20
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,28 @@ def weakened(data, share, others, rng):
     return replace(data, text=unit_rows((1 - share) * data.text + share * strange))
 
 
-def kinds(folder) -> dict[str, Callable[[np.random.Generator], Data]]:
+def of_folders(folders) -> dict[str, Callable[[np.random.Generator], Data]]:
+    """Kinds of folders of class folders, of which no more than so many images per class and classes per task count."""
+    made = {}
+    for folder in map(Path, folders):
+        found = load_image_folder(folder)
+        files, labels = found.paths, found.target
+        rows = [np.flatnonzero(labels == name)[:MOST_IMAGES] for name in np.unique(labels)]
+        some = np.concatenate([own for own in rows if len(own) >= LEAST_IMAGES])
+        y = labels[some]
+        for encoder in ("tiny", "photo"):
+            data = through(encoder, [files[row] for row in some], y, np.unique(y))
+            made[f"{folder.name}, {encoder}"] = lambda rng, data=data: a_few_classes(data, rng)
+    return made
+
+
+def a_few_classes(data, rng):
+    """The data of 20 classes at most."""
+    n = len(data.text)
+    return data.of_classes(rng.choice(n, min(n, 20), replace=False))
+
+
+def kinds(folder, images=()) -> dict[str, Callable[[np.random.Generator], Data]]:
     """Functions that draw the data of a task, by the name of the kind."""
     imagenet, *cifar = (load_features(Path(folder) / f"{name}.npz") for name in (IMAGENET, *CIFAR))
     imagenet = of_features(imagenet, unit_rows(imagenet.text_features))
@@ -121,6 +144,7 @@ def kinds(folder) -> dict[str, Callable[[np.random.Generator], Data]]:
         "imagenet, useless text": lambda rng: some_classes(rng, near=False, share=0.8),
         **{name: (lambda rng, data=data: data) for name, data in drawn.items()},
         "two photos, tiny": lambda rng: photos.of_classes(pairs[rng.integers(len(pairs))]),
+        **of_folders(images),
     }
 
 
@@ -153,11 +177,10 @@ def with_config(**changed):
     return type("Changed", (Ablated,), {"changes": changed})()
 
 
-def compare(folder, variants, shots, n_tasks):
+def compare(made, variants, shots, n_tasks):
     """Print accuracy / calibration error / log loss of each variant for each kind of task."""
     print("accuracy / calibration error (%) / log loss")
     print(f"{'':28s}" + "".join(f"{name:>22s}" for name in variants))
-    made = kinds(folder)
     for n_shots in shots:
         for kind, make in made.items():
             found = {name: [] for name in variants}
@@ -174,12 +197,11 @@ def compare(folder, variants, shots, n_tasks):
                 print(f"{n_shots:2d} {kind:25s}" + "".join(f"{cell:>22s}" for cell in cells), flush=True)
 
 
-def left_out(folder, shots, n_tasks):
+def left_out(made, shots, n_tasks):
     """Print how far left_out_score_ is from the accuracy on new images, and how often its interval holds it."""
     print(
         "accuracy, left_out_score_ less it, mean distance, distance by counting alone (points); share in the interval"
     )
-    made = kinds(folder)
     for n_shots in shots:
         for kind, make in made.items():
             rows = []
@@ -203,24 +225,26 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("table", choices=("one-shot", "text-metric", "scale", "left-out"))
+    parser.add_argument("--images", nargs="+", default=[], metavar="DIR", help="folders of class folders")
     parser.add_argument("--tasks", type=int, default=10, help="tasks per kind (default: %(default)s)")
     given = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
+    made = kinds(given.folder, given.images)
     if given.table == "one-shot":
         priors = {
             f"{mean:g} ± {std:g} sigma": SingletonPrior(mean, std)
             for mean, std in ((2.5, 2), (3, 1.5), (3, 2), (3.5, 2))
         }
-        compare(given.folder, {name: with_config(singleton=prior) for name, prior in priors.items()}, (1,), given.tasks)
+        compare(made, {name: with_config(singleton=prior) for name, prior in priors.items()}, (1,), given.tasks)
     elif given.table == "text-metric":
         variants = {"words": XMAdapterClassifier(), "class texts": NoVocabulary(), "none": NoTextMetric()}
-        compare(given.folder, variants, (1, 2), given.tasks)
+        compare(made, variants, (1, 2), given.tasks)
     elif given.table == "scale":
         variants = {"likeliest scale": with_config(moderated=False)}
         variants |= {f"native {share:g}": with_config(scale=ScalePrior(native=share)) for share in (0.1, 0.2, 0.5)}
-        compare(given.folder, {**variants, LOGISTIC: LogisticRegression(max_iter=1000)}, (1, 2, 4), given.tasks)
+        compare(made, {**variants, LOGISTIC: LogisticRegression(max_iter=1000)}, (1, 2, 4), given.tasks)
     else:
-        left_out(given.folder, (2, 4, 8, 16), given.tasks)
+        left_out(made, (2, 4, 8, 16), given.tasks)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,8 @@ from skxma.store._sqlite import EmbeddingStore
 from skxma.store._workers import warn_of_unshared_embeddings
 
 WITHOUT_TEXT_METRIC = ("tiny", "photo")
-"""Models whose texts know too little of what makes images differ. At one shot the common words' root costs "tiny" 1
-point and "photo" 9 on five sets of photographs, and emoji and digits 2 through "tiny", where it is worth 0 to 5 through
-CLIPs of hundreds of millions of images. The texts of "photo" are zero in most of the dimensions of its images."""
+"""Models whose texts know too little of what makes images differ (docs/method.md, step 1). Those of "photo" are zero in
+most of the dimensions of its images."""
 
 MAX_KNOWN_KEYS = 2**17
 # A search asks for the same files hundreds of times; unchanged ones are not read again.

@@ -131,6 +131,13 @@ def test_at_one_shot_the_first_root_stands_alone():
     assert [one.choice[0] for one in fit(problem, words=False).model.components] == [IDENTITY_ROOT]
 
 
+def test_class_texts_shape_no_metric_where_the_encoder_says_so():
+    for shots in (1, 2):
+        report = fit(make_problem(shots=shots), words=False, text_shapes_metric=False)
+        assert {one.choice[0] for one in report.model.components} == {IDENTITY_ROOT}
+        assert report.model.text_cache is not None
+
+
 def test_at_one_shot_the_gaussian_is_left_out():
     assert len(fit(make_problem(shots=1)).model.components[0].weights) == 5
     assert len(fit(make_problem(shots=2)).model.components[0].weights) == 6

@@ -347,3 +347,9 @@ def test_images_are_read_lazily_so_that_memory_does_not_grow_with_them(random_mo
     assert sum(seen) == 3 * many + 4 * few
     # a image takes 12 288 bytes; what grows is the result, a digest and a list entry of each
     assert growth < 4 * width + 1000
+
+
+def test_a_model_says_whether_its_texts_shape_the_metric_before_it_is_loaded():
+    assert not CLIPEncoder("tiny").text_shapes_metric
+    assert not CLIPEncoder("photo").text_shapes_metric
+    assert CLIPEncoder("ViT-B-32/openai").text_shapes_metric

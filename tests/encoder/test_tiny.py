@@ -6,6 +6,9 @@ import pytest
 import torch
 
 import skxma
+from skxma import XMAdapterClassifier
+from skxma._calibrated.metric import IDENTITY_ROOT, VOCABULARY_ROOT
+from skxma._estimators.vocabulary import common_words
 from skxma.datasets import load_emoji
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.prompts import TEMPLATES
@@ -100,3 +103,37 @@ def test_means_of_some_styles_name_the_others(emoji, features, shots, floor):
         predicted = emoji.target_names[np.argmax(features[~support] @ means.T, 1)]
         scores.append(np.mean(predicted == emoji.target[~support]))
     assert np.mean(scores) > floor
+
+
+@pytest.fixture(scope="module")
+def one_of_each(emoji):
+    """An image of each thing, and one of each for a test."""
+    styles = emoji.sets
+    first, second = (np.flatnonzero(styles == style) for style in np.unique(styles)[:2])
+    return first, second
+
+
+def roots(clf):
+    return {one.choice[0] for one in clf.model_.components}
+
+
+def test_neither_common_words_nor_class_names_shape_its_metric(emoji, features, one_of_each):
+    train, _ = one_of_each
+    clf = XMAdapterClassifier("tiny").fit(features[train], emoji.target[train])
+    assert roots(clf) == {IDENTITY_ROOT}
+    assert clf.text_cache_ is not None
+
+
+def test_words_that_are_passed_shape_it(emoji, features, one_of_each):
+    train, _ = one_of_each
+    clf = XMAdapterClassifier("tiny", vocabulary=["dog", "car", "tree", "face"])
+    assert roots(clf.fit(features[train], emoji.target[train])) == {VOCABULARY_ROOT}
+
+
+def test_the_plain_metric_is_better_at_one_shot(emoji, features, one_of_each):
+    train, test = one_of_each
+    score = {}
+    for vocabulary in ("common", list(common_words())):
+        clf = XMAdapterClassifier("tiny", vocabulary=vocabulary).fit(features[train], emoji.target[train])
+        score[len(vocabulary)] = clf.score(features[test], emoji.target[test])
+    assert score[len("common")] >= score[len(common_words())]
