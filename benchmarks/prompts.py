@@ -15,12 +15,11 @@ import torch
 from priors import figures
 
 from skxma import CLIPEncoder, XMAdapterClassifier
-from skxma._estimators.vocabulary import common_words
 from skxma.baselines._timo import guided_text, matching_scores
 from skxma.datasets import load_emoji, load_features
 from skxma.embeddings import unit_rows
+from skxma.encoder._class_weights import prompt_features
 from skxma.model_selection import FewShotSplit
-from skxma.prompts import make_prompts
 
 GAMMAS = (1, 50)
 
@@ -43,15 +42,14 @@ def main():
 
 def compare(title, encoder, images, target, class_names, arguments):
     """Print a line for each set of templates and number of shots."""
-    features, y = embed(encoder.encode_image, images), np.unique(target, return_inverse=True)[1]
-    words = embed(encoder.encode_text, [f"a photo of a {word}." for word in common_words()])
+    features, y = encoder.encode_image(images), np.unique(target, return_inverse=True)[1]
     for templates in ("simple", "imagenet"):
-        prompts = np.stack([embed(encoder.encode_text, make_prompts(name, templates)) for name in class_names])
+        prompts = prompt_features(encoder, class_names, templates)
         for shots in arguments.shots:
             found = {}
             for train, test in FewShotSplit(shots, arguments.seeds, random_state=0).split(y, y):
-                for gamma, text in texts(features[train], y[train], prompts).items():
-                    clf = XMAdapterClassifier("precomputed", text_features=text, vocabulary=words)
+                for gamma, text in texts(np.asarray(features[train]), y[train], prompts).items():
+                    clf = XMAdapterClassifier(encoder, text_features=text)
                     p = clf.fit(features[train], y[train]).predict_proba(features[test])
                     found.setdefault(gamma, []).append(figures(p, y[test]))
             plain = np.array(found.pop("mean"))
@@ -71,11 +69,6 @@ def texts(features, y, prompts):
     match = matching_scores(torch.as_tensor(means), given[:, 0], rows, given)
     weighted = {gamma: guided_text(rows, given, match, gamma).numpy() for gamma in GAMMAS}
     return {"mean": unit_rows(prompts.mean(1)), **weighted}
-
-
-def embed(encode, inputs):
-    """L2-normalized embeddings (n, D)."""
-    return unit_rows(np.asarray(encode(inputs)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ THUMBNAIL = 192
 MAX_UNDO = 50
 EXAMPLE_CLASSES, EXAMPLE_SHOTS = ("bear", "cat face", "fox", "poodle"), 3
 # two of the example's classes, and one that is like none of them
-EXAMPLE_QUERIES = ("fox", "cat face", "tornado")
+EXAMPLE_QUERIES = ("bear", "cat face", "tornado")
 
 
 class ChangedError(ValueError):

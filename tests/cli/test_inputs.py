@@ -215,8 +215,8 @@ def test_embeddings_are_kept_from_run_to_run_unless_told_otherwise(root, monkeyp
     assert main([*fit, "n.skxma", "--no-memory"]) == 0
     assert not (tmp_path / "kept").exists()
     assert main([*fit, "n.skxma", "--force"]) == 0
-    # six images, and the texts of classes and everyday words
-    assert EmbeddingStore(tmp_path / "kept").info()["n_embeddings"] > 300
+    # six images, and the texts of two classes
+    assert EmbeddingStore(tmp_path / "kept").info()["n_embeddings"] >= 8
     assert skxma.load("n.skxma").memory is None
     with pytest.raises(SystemExit):
         main([*fit, "n.skxma", "--no-memory", "--memory", "x"])
