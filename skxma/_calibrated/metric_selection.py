@@ -39,6 +39,7 @@ from skxma._calibrated.metric import (
     candidate_metrics,
     class_text_root,
     covariance_alignment,
+    singletons,
     vocabulary_root,
 )
 from skxma._calibrated.newton import fit_fusions
@@ -114,8 +115,7 @@ class CalibrationSupport:
     @property
     def all_singletons(self) -> bool:
         """True where no class has two samples that can be left out one without the other."""
-        groups = torch.stack([self.labels, self.members[:, 0]], 1).unique(dim=0)
-        return len(self.labels.unique()) == len(groups)
+        return bool(singletons(self.labels, self.members).all())
 
     @cached_property
     def n_image_experts(self) -> int:

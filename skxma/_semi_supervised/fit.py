@@ -186,7 +186,7 @@ def score_pool(report: FitReport[CalibratedModel], problem: PoolProblem, pool: P
 
 def can_be_held_out(cache: ImageCache) -> NDArray[np.bool_]:
     """Mask (N,) of labeled images whose class keeps another; none unless two classes have such."""
-    several = cache.independent_classes[cache.labels]
+    several = ~cache.singleton
     return several if len(np.unique(cache.labels[several])) > 1 else np.zeros_like(several)
 
 
