@@ -400,5 +400,5 @@ def test_an_encoder_of_several_is_not_exported_with_the_head(images):
 def test_the_display_of_the_fusion_names_the_encoders(problem):
     pytest.importorskip("matplotlib")
     display = FusionDisplay.from_estimator(fitted(problem, [problem.X, other_encoder(problem)[0]]))
-    assert display.names[-2:] == ["gaussian", "encoder 2"]
+    assert display.names[-2:] == ["gaussian", "encoder_2"]
     assert display.weights.shape[1] == len(display.names)
