@@ -34,7 +34,7 @@ from skxma._estimators.pool_learning import KEPT_POOL, KEPT_POOL_PER_CLASS
 from skxma._estimators.sample_names import names_of, names_with, names_without
 from skxma._estimators.scoring import Scoring, score, settle_ties, softmax
 from skxma._estimators.support_set import SupportSet, check_one_label_each, sample_groups, sample_weights
-from skxma._estimators.task import Task, class_mean_directions
+from skxma._estimators.task import Task, class_mean_directions, warn_of_unknown_classes
 from skxma._labels import (
     ClassTable,
     announced_classes,
@@ -175,6 +175,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             An image that cannot be read; the message names it.
         """
         with self._first_task(X, y, sample_weight, groups) as task:
+            warn_of_unknown_classes(task)
             task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
@@ -191,8 +192,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             Labels, known or new.
         classes : array-like, optional
             All labels that this call and later ones may bring, as in scikit-learn. Those without images so far become
-            classes at once, known by their text if they have one; `y` must not contain others. With None, classes
-            join as they appear.
+            classes at once, known by their text if they have one, with a warning if not; `y` must not contain others.
+            With None, classes join as they appear.
         sample_weight : array-like of shape (n_samples,), optional
             As in `fit`.
         groups : array-like of shape (n_samples,), optional
@@ -205,6 +206,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """
         prepare = self._grown_task if hasattr(self, "classes_") else self._first_task
         with prepare(X, y, sample_weight, groups, classes) as task:
+            warn_of_unknown_classes(task)
             task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
