@@ -35,6 +35,8 @@ from skxma.errors import EncoderMismatchError, ImageError
 from skxma.store._workers import warn_of_unshared_embeddings
 
 PRECOMPUTED = "precomputed"
+NUMBERS = "fiub"
+"""Kinds of numpy's types that embeddings without an encoder may have, as scikit-learn's estimators take them."""
 LOGIT_SCALE = 100.0
 # Weights are larger than this; settings, addresses and names of models are smaller.
 SMALL_PICKLE = 2**20
@@ -148,7 +150,9 @@ class EmbeddingInput:
 
     def joined(self, X: Any) -> Any:
         """Return the embeddings of several encoders, a list of an array for each, as one array; else X as it is."""
-        if not (self.precomputed or is_several(self.encoder)) or not is_list_of_embeddings(X):
+        if not (self.precomputed or is_several(self.encoder)):
+            return X
+        if not is_list_of_embeddings(X, NUMBERS if self.precomputed else "f"):
             return X
         if not hasattr(self.estimator, "blocks"):
             raise ValueError(

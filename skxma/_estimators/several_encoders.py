@@ -140,11 +140,11 @@ def check_encoders(encoders: Sequence[Any]) -> None:
         raise ValueError(f"encoder holds {twice!r} twice; a second copy of an encoder knows nothing more.")
 
 
-def is_list_of_embeddings(X: Any) -> bool:
-    """Tell a list of embeddings, an array for each encoder, from embeddings and from images."""
+def is_list_of_embeddings(X: Any, kinds: str = "f") -> bool:
+    """Tell a list of embeddings, an array for each encoder, from embeddings and from images; see `is_embeddings`."""
     if not isinstance(X, (list, tuple)) or not len(X):
         return False
-    return all(is_embeddings(host_array(part)) for part in X)
+    return all(is_embeddings(host_array(part), kinds) for part in X)
 
 
 def join_embeddings(X: Sequence[Any], order: Sequence[int] | None = None) -> Embeddings:
