@@ -298,8 +298,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         Raises
         ------
         ValueError
-            A `class_prior` that names a class which the model does not know, or lacks one, or holds shares that are
-            negative or do not sum to 1.
+            A `class_prior` with an unknown class or without one of the classes, or with shares that are negative or do
+            not sum to 1.
 
         References
         ----------

@@ -125,7 +125,7 @@ def knows_several(clf: Any, X: Any) -> bool:
 def check_encoders(encoders: Sequence[Any]) -> None:
     """Refuse a list that is empty, or holds what is no encoder, or the same name twice."""
     if not encoders:
-        raise ValueError("encoder=[] holds no encoder; pass one, or a list of them.")
+        raise ValueError("encoder=[] is an empty list; pass an encoder, or a list of them.")
     for one in encoders:
         if isinstance(one, str) and one == "precomputed":
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What left-out samples tell of a fitted classifier: the answers to them, and the accuracy to expect."""
+"""Answers of a fitted classifier to left-out samples, and the accuracy to expect by them."""
 
 from __future__ import annotations
 

@@ -303,7 +303,7 @@ def test_clones_and_copies_share_encoders_of_the_callers_own(images):
 @pytest.mark.parametrize(
     ("encoders", "error", "message"),
     [
-        ([], ValueError, "holds no encoder"),
+        ([], ValueError, "is an empty list"),
         (["tiny", 3], TypeError, "holds 3, which is neither"),
         (["tiny", "tiny"], ValueError, "'tiny' twice"),
         (["tiny", "precomputed"], ValueError, "X as a list of arrays"),
