@@ -35,16 +35,8 @@ from skxma._estimators.sample_names import names_of, names_with, names_without
 from skxma._estimators.scoring import Scoring, score, settle_ties, softmax
 from skxma._estimators.support_set import SupportSet, check_one_label_each, sample_groups, sample_weights
 from skxma._estimators.task import Task, class_mean_directions, warn_of_unknown_classes
-from skxma._labels import (
-    ClassTable,
-    announced_classes,
-    join_labels,
-    members,
-    members_to_drop,
-    resolve_classes,
-    split_unlabeled,
-    with_spelling_of,
-)
+from skxma._labels.arrays import join_labels, members, split_unlabeled, with_spelling_of
+from skxma._labels.class_table import ClassTable, announced_classes, members_to_drop, resolve_classes
 from skxma._persistence import hub, model_file
 from skxma._persistence.estimator_state import pack_estimator
 from skxma._persistence.model_card import model_card

@@ -24,7 +24,8 @@ from skxma._estimators.several_encoders import (
     join_embeddings,
     resolve_blocks,
 )
-from skxma._labels import ClassTable, Name, no_names_message
+from skxma._labels.by_label import Name
+from skxma._labels.class_table import ClassTable, no_names_message
 from skxma._runtime.device import resolve_device
 from skxma._runtime.warning import warn
 from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_blocks, unit_rows

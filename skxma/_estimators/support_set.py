@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import column_or_1d
 
-from skxma._labels import join_labels, members
+from skxma._labels.arrays import join_labels, members
 from skxma._runtime.warning import warn
 from skxma._sklearn_compat import check_sample_weight, num_samples
 from skxma._statistics import near_duplicate_groups

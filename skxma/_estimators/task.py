@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skxma._estimators.embedding_input import EmbeddingInput
 from skxma._estimators.support_set import SupportSet
-from skxma._labels import some
+from skxma._labels.arrays import some
 from skxma._runtime.callbacks import FitTask
 from skxma._runtime.warning import warn
 from skxma._semi_supervised.pool import Pool
