@@ -42,8 +42,8 @@ class LeftOutAnswers:
 def left_out_answers(clf: Any) -> LeftOutAnswers | None:
     """Answers to the samples that could be left out of a fit; None where there are none.
 
-    A sample that had neither label nor weight has none, nor has a singleton (`ImageCache.singleton`), whose evidence is
-    simulated; nor a sample of an evidence other than the calibrated one, whose models have seen all samples.
+    Samples without a label or without weight have none, nor have singletons (`ImageCache.singleton`), whose own class
+    is simulated, nor samples of another evidence than the calibrated one, whose models have seen all samples.
 
     Parameters
     ----------
