@@ -4,11 +4,11 @@
     python benchmarks/active.py --large [100000 1000000]
 
 FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; the bundled
-emoji come first. Of files with more than 200 classes 100 are drawn for each seed. Two fifths of the images of each
-class are the test and the others the pool, from which C labels are asked for, then C more, 2C more and 4C more, with
-a fit in between; budgets of more than two thirds of the pool are left out. "balanced" draws the same number of images
-of each class, for which it needs the labels. Before there are labels, "margin" and "clue" see zero-shot. With --pool,
-fits learn from the rest of the pool as images without labels.
+emoji come first. Of files with more than 200 classes 100 are drawn for each seed. The rounds are those of `skxma
+benchmark --protocol active`: C labels are asked for, then C more, 2C more and 4C more, with a fit in between; budgets
+of more than two thirds of the pool are left out. "balanced" draws the same number of images of each class, for which
+it needs the labels. Before there are labels, "margin" and "clue" see zero-shot. With --pool, fits learn from the rest
+of the pool as images without labels.
 
 Each cell holds the accuracy, the share of the classes that have an image, and the calibration error, in per cent; in
 brackets the accuracy above random labels on the same seeds, with its standard error.
@@ -27,15 +27,16 @@ from pathlib import Path
 
 import numpy as np
 from results_page import markdown, number, signed
-from rivals import MANY_CLASSES, n_classes, problems
+from rivals import MANY_CLASSES, problems
 
 from skxma import XMAdapterClassifier
-from skxma._statistics import calibration_error
 from skxma.active import suggest
 from skxma.active._suggest import NEED_MODEL, STRATEGIES
 from skxma.baselines import ZeroShotClassifier
+from skxma.benchmark._asked import Rounds
 from skxma.benchmark._cell import PeakMemory
-from skxma.benchmark._problem import MOST_OF_POOL, TEST_SHARE, load_problem
+from skxma.benchmark._names import ACTIVE, REST
+from skxma.benchmark._problem import load_problem
 
 BUDGETS = (1, 2, 4, 8)
 FEW_CLASSES = 100
@@ -61,9 +62,8 @@ def main():
     for problem in [load_problem("emoji"), *problems(arguments.folder, words=True)]:
         found = {name: [] for name in dict.fromkeys(["random", *arguments.strategies])}
         for seed in range(arguments.seeds):
-            task = Task(problem, seed, arguments.pool)
             for name, rounds in found.items():
-                rounds.append(task.run(name))
+                rounds.append(measure_rounds(problem, name, seed, arguments.pool))
         for name, rounds in found.items():
             print_row(f"{problem.name}, {name}", np.array(rounds), np.array(found["random"]))
             totals.setdefault(name, []).append(np.array(rounds)[..., 0].mean(0))
@@ -114,90 +114,57 @@ def measure_large(name, clf, pool):
     return rows
 
 
-class Task:
-    """A pool and a test of one seed.
+class AnyRounds(Rounds):
+    """Rounds of any strategy of `suggest`, or of the same number of images of each class."""
 
-    Parameters
-    ----------
-    problem : Problem
-    seed : int
-    learn_from_rest : bool
-    """
+    def _choose(self, clf, rest, labeled, n):
+        if self._way == BALANCED:
+            return self._balanced(rest, labeled, n)
+        if self._way in NEED_MODEL and not len(labeled):
+            known = self._draw.test[:2]
+            clf = self.problem.settle(ZeroShotClassifier(), self.seed)
+            clf.fit(self.problem.features(known), self.problem.y[known])
+        return super()._choose(clf, rest, labeled, n)
 
-    def __init__(self, problem, seed, learn_from_rest):
-        rng = np.random.default_rng(seed)
-        if n_classes(problem) > MANY_CLASSES:
-            problem = some_classes(problem, rng)
-        if problem.class_names is None and problem.text_features is None:
-            problem = replace(problem, class_names=np.unique(problem.y).tolist())
-        order = rng.permutation(len(problem.y))
-        test = np.zeros(len(order), dtype=bool)
-        for label in np.unique(problem.y):
-            rows = order[problem.y[order] == label]
-            test[rows[: int(TEST_SHARE * len(rows))]] = True
-        pool, test = order[~test[order]], np.flatnonzero(test)
-        self.X, self.y = problem.features(pool), problem.y[pool]
-        self.X_test, self.y_test = problem.features(test), problem.y[test]
-        self.classes, self.problem, self.seed = np.unique(problem.y), problem, seed
-        self.learn_from_rest = learn_from_rest
-
-    def run(self, strategy):
-        """Accuracy, share of classes seen and calibration error at each budget (budgets, 3)."""
-        labeled, found = np.empty(0, dtype=int), []
-        clf = self.problem.settle(XMAdapterClassifier(), self.seed)
-        for budget in BUDGETS:
-            wanted = budget * len(self.classes)
-            if wanted > MOST_OF_POOL * len(self.y):
-                break
-            labeled = np.append(labeled, self.choose(clf, labeled, wanted, strategy))
-            clf = self.fit(labeled)
-            found.append(self.measure(clf, labeled))
-        return found
-
-    def choose(self, clf, labeled, wanted, strategy):
-        """Positions of the labels to add."""
-        rest = np.setdiff1d(np.arange(len(self.y)), labeled)
-        n = wanted - len(labeled)
-        if strategy == BALANCED:
-            return self.balanced(rest, labeled, n)
-        if strategy in NEED_MODEL and not len(labeled):
-            clf = self.problem.settle(ZeroShotClassifier(), self.seed).fit(self.X_test[:2], self.y_test[:2])
-        return rest[suggest(clf, self.X[rest], n, strategy=strategy, random_state=self.seed)]
-
-    def balanced(self, rest, labeled, n):
+    def _balanced(self, rest, labeled, n):
         """From the class with the fewest labels, again and again, a random image."""
         rest = np.random.default_rng(self.seed).permutation(rest)
         place = np.zeros(len(rest), dtype=int)
-        for label in self.classes:
-            of_class = self.y[rest] == label
-            place[of_class] = (self.y[labeled] == label).sum() + np.arange(of_class.sum())
+        for label in np.unique(self.problem.y):
+            of_class = self._y[rest] == label
+            place[of_class] = (self._y[labeled] == label).sum() + np.arange(of_class.sum())
         return rest[np.argsort(place, kind="stable")[:n]]
 
-    def fit(self, labeled):
-        """The default estimator on some labels."""
-        clf = self.problem.settle(XMAdapterClassifier(), self.seed)
-        if not self.learn_from_rest:
-            return clf.fit(self.X[labeled], self.y[labeled])
-        y = np.full(len(self.y), None, dtype=object)
-        y[labeled] = self.y[labeled]
-        return clf.set_params(unlabeled_label=np.nan).fit(self.X, y)
 
-    def measure(self, clf, labeled):
-        """Accuracy, share of classes seen, calibration error."""
-        p = clf.predict_proba(self.X_test)
-        target = np.searchsorted(clf.classes_, self.y_test)
-        error = calibration_error(p.max(1), p.argmax(1) == target)
-        return (p.argmax(1) == target).mean(), len(np.unique(self.y[labeled])) / len(self.classes), error
+def measure_rounds(problem, strategy, seed, learn_from_rest):
+    """Accuracy, share of classes seen and calibration error at each budget (budgets, 3) of which there are enough."""
+    if problem.n_classes > MANY_CLASSES:
+        problem = some_classes(problem, np.random.default_rng(seed))
+    if problem.class_names is None and problem.text_features is None:
+        problem = replace(problem, class_names=np.unique(problem.y).tolist())
+    rounds = AnyRounds(replace(problem, asked=strategy + REST * learn_from_rest), XMAdapterClassifier(), seed)
+    found = []
+    for budget in BUDGETS:
+        try:
+            problem.draw(budget, ACTIVE, seed)
+        except ValueError:
+            # more than two thirds of the pool
+            break
+        cell = rounds.measure(budget)
+        found.append((cell.accuracy, cell.seen, cell.ece))
+    return found
 
 
 def some_classes(problem, rng):
     """A problem with some of the classes of another, whose labels are integers from 0 on."""
-    chosen = np.sort(rng.choice(n_classes(problem), FEW_CLASSES, replace=False))
+    chosen = np.sort(rng.choice(problem.n_classes, FEW_CLASSES, replace=False))
     rows = np.flatnonzero(np.isin(problem.y, chosen))
     return replace(
         problem,
         X=problem.X[rows],
         y=np.searchsorted(chosen, problem.y[rows]),
+        groups=None if problem.groups is None else problem.groups[rows],
+        fold=None if problem.fold is None else problem.fold[rows],
         class_names=None,
         text_features=np.asarray(problem.text_features)[chosen],
     )

@@ -15,7 +15,7 @@ import os
 import numpy as np
 import torch
 from results_page import markdown, number, signed
-from rivals import MANY_CLASSES, n_classes, problems
+from rivals import MANY_CLASSES, problems
 
 from skxma import XMAdapterClassifier
 from skxma._statistics import ClassPriorEstimator
@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 16])
     parser.add_argument("--ratio", type=float, default=0.6, help="of the frequencies of one class and the next")
     arguments = parser.parse_args()
-    small = [problem for problem in problems(arguments.folder, words=False) if n_classes(problem) <= MANY_CLASSES]
+    small = [problem for problem in problems(arguments.folder, words=False) if problem.n_classes <= MANY_CLASSES]
     for name, ratio in (("balanced", 1.0), ("skewed", arguments.ratio)):
         rows = [row(problem, k, arguments.seeds, ratio) for problem in small for k in arguments.shots]
         print("\n".join(["", *markdown([f"{name} batch", "no prior", *RULES, "found unbalanced"], rows)]))

@@ -20,7 +20,7 @@ from time import perf_counter
 
 import numpy as np
 from results_page import markdown, number
-from rivals import MANY_CLASSES, n_classes, problems
+from rivals import MANY_CLASSES, problems
 
 from skxma import XMAdapterClassifier
 from skxma._statistics import Calibration, nonconformity, own_nonconformity, prediction_sets, samples_needed
@@ -37,7 +37,7 @@ def main():
     parser.add_argument("--allow-empty", action="store_true", help="count empty sets as they are")
     parser.add_argument("--cost", action="store_true")
     arguments = parser.parse_args()
-    small = [problem for problem in problems(arguments.folder, words=False) if n_classes(problem) <= MANY_CLASSES]
+    small = [problem for problem in problems(arguments.folder, words=False) if problem.n_classes <= MANY_CLASSES]
     if arguments.cost:
         rows = [cost(problem, n_shots) for problem in small for n_shots in arguments.shots]
         columns = ["fit, None, s", "loo ×", "cross ×", "sets / probabilities, loo", "file, loo ×", "cross ×"]

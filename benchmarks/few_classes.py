@@ -14,7 +14,7 @@ import os
 
 import numpy as np
 from results_page import markdown, number, signed
-from rivals import MANY_CLASSES, n_classes, problems
+from rivals import MANY_CLASSES, problems
 
 from skxma import XMAdapterClassifier
 from skxma.baselines import StatAClassifier, TransCLIPClassifier, ZeroShotClassifier
@@ -43,7 +43,7 @@ def main():
 def print_rows(problem, shots, arguments):
     """A row of the table for each range within the problem's classes, and for all images of all classes."""
     for bounds in RANGES:
-        if bounds is not None and bounds[1] > n_classes(problem):
+        if bounds is not None and bounds[1] > problem.n_classes:
             continue
         tasks = arguments.tasks if bounds is not None else min(arguments.tasks, WHOLE_TASKS)
         found = [run(problem, shots, bounds, arguments.batch, seed) for seed in range(tasks)]
@@ -73,7 +73,7 @@ def run(problem, shots, bounds, size, seed):
     found = {name: (plain if name == "zero-shot" else ours).predict(X, **how) for name, how in ONCE.items()}
     everything = np.concatenate([train, X]), np.concatenate([y_train.astype(object), np.full(len(X), None)])
     for name, kind in POOLED.items():
-        if kind is not XMAdapterClassifier or n_classes(problem) <= MANY_CLASSES:
+        if kind is not XMAdapterClassifier or problem.n_classes <= MANY_CLASSES:
             estimator = problem.settle(kind(unlabeled_label=float("nan")), seed)
             found[name] = estimator.fit(*everything).predict(X)
     return {name: (answers == y).mean() for name, answers in found.items()}

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 from results_page import markdown, number
-from rivals import MANY_CLASSES, n_classes, problems
+from rivals import MANY_CLASSES, problems
 
 from skxma import XMAdapterClassifier
 from skxma.benchmark._problem import load_problem
@@ -28,7 +28,7 @@ def main():
     parser.add_argument("--shots", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.3])
     arguments = parser.parse_args()
-    small = [one for one in problems(arguments.folder, words=False) if n_classes(one) <= MANY_CLASSES]
+    small = [one for one in problems(arguments.folder, words=False) if one.n_classes <= MANY_CLASSES]
     print("\n".join(markdown(["data set, shots", *(f"rate {rate:.0%}" for rate in arguments.rates)], [])))
     means = []
     for problem in [load_problem("emoji"), *small]:

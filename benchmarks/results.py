@@ -14,6 +14,7 @@ import sys
 import time
 from functools import partial
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ablation_page import ablation, hard_conditions
 from cells import Cells, drop_method
 from protocols_page import protocols, run_protocol, with_domains
 from results_page import DEFAULT, ZERO_SHOT, comparison, markdown, number
-from rivals import LABELED_ONLY, MANY_CLASSES, encoder_of, n_classes, problems
+from rivals import LABELED_ONLY, MANY_CLASSES, encoder_of, problems
 from robustness import UNSCREENED, run_robustness
 from unlabeled import WITHOUT, run_unlabeled, unlabeled
 
@@ -51,7 +52,7 @@ def main():
     files = {part: arguments.cells.with_stem(arguments.cells.stem + end) for part, end in PARTS.items()}
     for name in arguments.redo:
         redo(files, name)
-    found = [load_problem(EMOJI), *sorted(problems(arguments.folder, arguments.words), key=n_classes)]
+    found = [load_problem(EMOJI), *sorted(problems(arguments.folder, arguments.words), key=attrgetter("n_classes"))]
     for problem in found:
         run(problem, found, arguments, files)
     if DOMAIN in arguments.parts:
@@ -104,7 +105,7 @@ def shots_of(problem, shots):
 
 def run(problem, found, arguments, files):
     """All parts on one data set."""
-    many = n_classes(problem) > MANY_CLASSES
+    many = problem.n_classes > MANY_CLASSES
     seeds = 1 if many else arguments.seeds
     shots = shots_of(problem, arguments.shots)
     common = {"shots": shots, "seeds": seeds, "verbose": 1}
@@ -193,7 +194,7 @@ def row_of(problem, compared):
     zero_shot = compared.average(ZERO_SHOT, shots[0], sets=[problem.name])[0]
     encoder = EMOJI_ENCODER + " (bundled)" if problem.name == EMOJI else " ".join(encoder_of(problem))
     seeds = compared.n_seeds(problem.name)
-    figures = [len(problem.y), n_classes(problem), number(zero_shot), seeds, ", ".join(map(str, shots))]
+    figures = [len(problem.y), problem.n_classes, number(zero_shot), seeds, ", ".join(map(str, shots))]
     return [problem.name, encoder, *map(str, figures), vocabulary_of(problem)]
 
 
@@ -208,7 +209,7 @@ def words(arguments, tested):
     given = [problem.name for problem in tested if problem.vocabulary is not None]
     if not given:
         return "Vocabulary: the default's bundled list of common words on images, none on feature files."
-    largest = max((problem for problem in tested if problem.vocabulary is not None), key=n_classes).name
+    largest = max((problem for problem in tested if problem.vocabulary is not None), key=attrgetter("n_classes")).name
     return (
         f"Vocabulary: of the emoji the default's bundled list of common words; of {', '.join(given)} the class texts "
         f"of {largest}, the file with the most classes of that encoder, in the place of that list, which takes an "

@@ -11,9 +11,8 @@ import argparse
 import os
 import sys
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
-
-import numpy as np
 
 from skxma.benchmark._names import METHODS, NEED_POOL
 from skxma.benchmark._problem import load_problem
@@ -43,18 +42,14 @@ def main():
     arguments = parser.parse_args()
     common = {"shots": arguments.shots, "protocol": arguments.protocol, "out": arguments.out, "verbose": 1}
     run_benchmark(["emoji"], arguments.methods, seeds=arguments.seeds, **common)
-    for problem in sorted(problems(arguments.folder, arguments.words), key=n_classes):
-        seeds = 1 if n_classes(problem) > MANY_CLASSES else arguments.seeds
+    for problem in sorted(problems(arguments.folder, arguments.words), key=attrgetter("n_classes")):
+        seeds = 1 if problem.n_classes > MANY_CLASSES else arguments.seeds
         run_benchmark([problem], arguments.methods, seeds=seeds, **common)
     print(format_table(summarize(arguments.out)))
     for line in failures(arguments.out):
         print(f"failed: {line}", file=sys.stderr)
     if arguments.plot:
         plot_curves(arguments.out, arguments.plot)
-
-
-def n_classes(problem):
-    return len(np.unique(problem.y))
 
 
 def encoder_of(problem):
@@ -71,7 +66,7 @@ def problems(folder, words):
         print(f"feature files are skipped: {folder} has no .npz", file=sys.stderr)
     if not words or not found:
         return found
-    largest = max(found, key=n_classes)
+    largest = max(found, key=attrgetter("n_classes"))
     return [
         replace(problem, vocabulary=largest.text_features) if encoder_of(problem) == encoder_of(largest) else problem
         for problem in found

@@ -21,7 +21,7 @@ import joblib
 import numpy as np
 from cells import Cells
 from results_page import at, markdown, number, signed, with_error
-from rivals import MANY_CLASSES, encoder_of, n_classes, problems
+from rivals import MANY_CLASSES, encoder_of, problems
 
 from skxma import XMAdapterClassifier
 from skxma.baselines import (
@@ -102,7 +102,7 @@ def conditions(problem, found):
     yield half_of_classes(problem)
     for other in found:
         same = problem.name != EMOJI and other.name != problem.name and encoder_of(other) == encoder_of(problem)
-        if same and n_classes(problem) <= MANY_CLASSES:
+        if same and problem.n_classes <= MANY_CLASSES:
             everything = np.ones(len(problem.y), dtype=bool)
             yield with_others(problem, f"{other.name} among them", everything, other.X)
 
@@ -216,7 +216,7 @@ def main():
         return
     found = problems(arguments.folder, words=True)
     for problem in [load_problem(EMOJI), *found]:
-        if n_classes(problem) <= MANY_CLASSES:
+        if problem.n_classes <= MANY_CLASSES:
             run_unlabeled(problem, found, arguments.shots, arguments.seeds, arguments.cells)
     for line in failures(arguments.cells):
         print(f"failed: {line}", file=sys.stderr)

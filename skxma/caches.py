@@ -217,12 +217,15 @@ class ImageCache:
         return np.bincount(self.labels, minlength=self.n_classes)
 
     @property
-    def independent_classes(self) -> NDArray[np.bool_]:
-        """Mask (C,) of classes with images of more than one group, of which one can be left out without the others."""
+    def singleton(self) -> NDArray[np.bool_]:
+        """Mask (N,) of keys whose class has none but those of their group: left out, they leave nothing of it.
+
+        The answer to a left-out sample is one to a new image if the sample is no singleton.
+        """
         groups = np.arange(len(self.labels)) if self.groups is None else self.groups
         pairs = np.unique(np.stack([self.labels, groups], 1), axis=0)
-        several: NDArray[np.bool_] = np.bincount(pairs[:, 0], minlength=self.n_classes) > 1
-        return several
+        alone: NDArray[np.bool_] = np.bincount(pairs[:, 0], minlength=self.n_classes) == 1
+        return alone[self.labels]
 
     @property
     def independent_shots(self) -> NDArray[np.float64]:

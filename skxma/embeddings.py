@@ -100,13 +100,20 @@ BLOCK_ROWS = 2**14
 Floats = NDArray[np.float32]
 
 
-def is_embeddings(X: Any) -> bool:
-    """Tell embeddings from images: floats of two dimensions are never an image here, in an array or in a frame."""
+def is_embeddings(X: Any, kinds: str = "f") -> bool:
+    """Tell embeddings from images: floats of two dimensions are never an image here, in an array or in a frame.
+
+    Parameters
+    ----------
+    X : object
+    kinds : str
+        Kinds of numpy's types that an embedding may have. Where there are no images, integers may be embeddings, too.
+    """
     if not isinstance(X, np.ndarray):
         if not _is_frame(X):
             return False
         X = X.to_numpy()
-    return bool(X.ndim == 2 and X.dtype.kind == "f")
+    return bool(X.ndim == 2 and X.dtype.kind in kinds)
 
 
 def embedding_array(X: Any) -> Any:

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid, check_cv
 from sklearn.utils import check_consistent_length, check_random_state
 
-from skxma._labels import split_unlabeled, with_spelling_of
+from skxma._labels.arrays import split_unlabeled, with_spelling_of
 from skxma._sklearn_compat import Interval, StrOptions, num_samples
 
 __all__ = ["Draw", "FewShotSplit", "Tuned", "UnlabeledInTraining", "tune", "validation_score"]

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import make_problem, unit
 
+from skxma._calibrated.metric import singletons
+from skxma._sampling import group_members
 from skxma.caches import CachedScorerMixin, ImageCache, Projection, TextCache, class_ranks, to_tensors
 
 
@@ -192,3 +194,17 @@ def test_classes_are_ordered_by_their_first_key_and_then_by_their_text():
     assert cache.class_order(text).tolist() == [2, 0, 3, 4, 1]
     assert cache.class_order(None).tolist() == [2, 0, 1, 3, 4]
     assert cache.rename_classes(np.array([4, 3, 2, 1, 0])).labels.tolist() == [2, 4, 2, 4]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_singletons_are_those_that_the_calibrated_evidence_leaves_out_with_their_class(seed):
+    rng = np.random.default_rng(seed)
+    labels, groups = rng.integers(0, 5, 12), rng.integers(0, 6, 12)
+    features = unit(rng.normal(size=(12, 4)).astype(np.float32))
+    for given_groups in (groups, None):
+        cache, _ = ImageCache.build(features, labels, 5, groups=given_groups)
+        joined = np.arange(12) if cache.groups is None else cache.groups
+        alone = [not ((cache.labels == cache.labels[i]) & (joined != joined[i])).any() for i in range(12)]
+        assert cache.singleton.tolist() == alone
+        members = torch.as_tensor(group_members(joined))
+        assert singletons(torch.as_tensor(cache.labels), members).tolist() == alone

@@ -16,11 +16,14 @@ class WarmStart:
 
     Attributes
     ----------
+    experts : tuple of str
+        Names of the J experts.
     relative_weights : dict from metric (root name, ρ) to ndarray of shape (J,)
         Expert weights over their priors, in each metric that the fit chose.
     noise_rate : float
     """
 
+    experts: tuple[str, ...]
     relative_weights: dict[tuple[str, float | None], NDArray[np.float64]]
     noise_rate: float
 

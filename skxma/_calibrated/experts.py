@@ -6,6 +6,7 @@ sample is scored by anything that saw its label, except the own class of a singl
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,28 @@ from skxma.caches import Projection
 
 TEXT_EXPERTS = ("text_cache", "centered_text")
 IMAGE_EXPERTS = ("image_cache", "prototype", "gaussian")
+
+
+def expert_names(has_text: bool, n_image: int, further: Iterable[int] = ()) -> tuple[str, ...]:
+    """Names of the experts in the order of their weights.
+
+    Parameters
+    ----------
+    has_text : bool
+        Whether a class has a text.
+    n_image : int
+        Number of image experts of the first encoder.
+    further : iterable of int
+        Places of the encoders beside the first, which are an expert each.
+    """
+    text = TEXT_EXPERTS if has_text else ()
+    return ("zero_shot", *text, *IMAGE_EXPERTS[:n_image], *map(encoder_expert, further))
+
+
+def encoder_expert(block: int) -> str:
+    """Name of the expert that an encoder beside the first is, by its place among the encoders."""
+    return f"encoder_{block + 1}"
+
 
 IMAGELESS_DEVIATIONS = 1.5
 """Deviations above the row's mean that an image expert gives a class without images. Of .5 to 3 tried on the CIFAR

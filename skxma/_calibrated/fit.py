@@ -114,8 +114,7 @@ def leave_support_out(
         scores = []
         for one in best:
             image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, everyone, one.scale)
-            further = [other.left_out(everyone, config) for other in support.further]
-            scores.append(combine_scores(support, image, everyone, further))
+            scores.append(combine_scores(support, image, everyone, config))
     parts = [LeftOutLogits.of(s, o.fusion.weights, o.full_fusion.weights) for s, o in zip(scores, best, strict=True)]
     fitted = LeftOutLogits.mean(parts, [one.averaging_weight for one in best])
     if folds is None:

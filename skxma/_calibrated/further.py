@@ -18,7 +18,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._calibrated.config import CalibrationConfig
-from skxma._calibrated.experts import ImageScale, LeaveOneOutScores, left_out_image_scores
+from skxma._calibrated.experts import ImageScale, LeaveOneOutScores, encoder_expert, left_out_image_scores
 from skxma._calibrated.metric import Metric, MetricSupport
 
 
@@ -48,7 +48,7 @@ class FurtherEncoder:
         image, _ = left_out_image_scores(self.support, self.metric.scatter_weight, config, rows, self.scale)
         weights = torch.as_tensor(self.weights).to(image.scores)
         scores, own = (torch.tensordot(weights, part, dims=1)[None] for part in (image.scores, image.own))
-        return replace(image, names=(f"encoder_{self.block + 1}",), scores=scores, own=own)
+        return replace(image, names=(encoder_expert(self.block),), scores=scores, own=own)
 
 
 def encoder_trusts(encoders: Sequence[Tensor], labels: Tensor, config: CalibrationConfig) -> list[float]:

@@ -152,10 +152,8 @@ class FusionParametrization:
 
     def theta_from(
         self, relative: NDArray[np.float64], noise_rate: float, noise_prior_logit: float
-    ) -> NDArray[np.float64] | None:
-        """`Fusion.theta` (J + 1,) of relative weights (J,) and a noise rate; None if J is another."""
-        if len(relative) != 1 + self.n_text + self.n_image:
-            return None
+    ) -> NDArray[np.float64]:
+        """`Fusion.theta` (J + 1,) of relative weights (J,) and a noise rate."""
         noise = np.log(noise_rate + F.EPS) - np.log1p(-noise_rate) - noise_prior_logit
         return np.array([*np.log(np.maximum(relative, F.EPS)), noise])
 

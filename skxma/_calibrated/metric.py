@@ -73,6 +73,12 @@ class Metric:
         return mapped if self.scale is None else mapped * self.scale
 
 
+def singletons(labels: Tensor, members: Tensor) -> Tensor:
+    """`ImageCache.singleton` (N,) of labels (N,), by the members (N, g) of each sample's group (`MetricSupport`)."""
+    own_class = (labels[members.clamp_min(0)] == labels[:, None]) & (members >= 0)
+    return own_class.sum(1) == torch.bincount(labels)[labels]
+
+
 @dataclass(frozen=True)
 class MetricSupport:
     """The support set mapped by one metric.
@@ -110,9 +116,7 @@ class MetricSupport:
     @cached_property
     def singleton(self) -> Tensor:
         """Mask (N,) of samples whose class has none but those that are left out together with them."""
-        shots = torch.bincount(self.labels, minlength=len(self.mass))
-        others = self.labels[self.members.clamp_min(0)] == self.labels[:, None]
-        return (others & (self.members >= 0)).sum(1) == shots[self.labels]
+        return singletons(self.labels, self.members)
 
     @cached_property
     def squared_weights(self) -> Tensor:

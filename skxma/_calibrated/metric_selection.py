@@ -22,6 +22,7 @@ from skxma._calibrated.experts import (
     TEXT_EXPERTS,
     ImageScale,
     LeaveOneOutScores,
+    expert_names,
     left_out_image_scores,
     modality_means,
     ridge_img2txt,
@@ -39,6 +40,7 @@ from skxma._calibrated.metric import (
     candidate_metrics,
     class_text_root,
     covariance_alignment,
+    singletons,
     vocabulary_root,
 )
 from skxma._calibrated.newton import fit_fusions
@@ -114,8 +116,7 @@ class CalibrationSupport:
     @property
     def all_singletons(self) -> bool:
         """True where no class has two samples that can be left out one without the other."""
-        groups = torch.stack([self.labels, self.members[:, 0]], 1).unique(dim=0)
-        return len(self.labels.unique()) == len(groups)
+        return bool(singletons(self.labels, self.members).all())
 
     @cached_property
     def n_image_experts(self) -> int:
@@ -242,20 +243,19 @@ def best_alone(support: CalibrationSupport, block: int, features: Tensor, config
 
 
 def combine_scores(
-    support: CalibrationSupport, image: LeaveOneOutScores, rows: Tensor, further: Sequence[LeaveOneOutScores]
+    support: CalibrationSupport, image: LeaveOneOutScores, rows: Tensor, config: CalibrationConfig
 ) -> LeaveOneOutScores:
-    """Put zero-shot and the text experts before the image experts, and those of `further` encoders after them."""
-    n_image = support.n_image_experts
+    """Put zero-shot and the text experts before the image experts, and those of further encoders after them."""
+    n_image, further = support.n_image_experts, [one.left_out(rows, config) for one in support.further]
     if support.text_part is not None:
         first = support.text_part[:, rows]
-        names: tuple[str, ...] = ("zero_shot", *TEXT_EXPERTS)
         index = support.labels[rows][None, :, None].expand(len(first), -1, 1)
         own = first.gather(2, index).expand(-1, -1, image.own.shape[2])
     else:
         assert support.plain is not None
-        names, first, own = ("zero_shot",), support.plain.scores[1:2, rows], support.plain.own[1:2, rows]
+        first, own = support.plain.scores[1:2, rows], support.plain.own[1:2, rows]
     return LeaveOneOutScores(
-        sum((one.names for one in further), names + IMAGE_EXPERTS[:n_image]),
+        expert_names(support.text_part is not None, n_image, (one.block for one in support.further)),
         torch.cat([first, image.scores[:n_image], *(one.scores for one in further)]),
         torch.cat([own, image.own[:n_image], *(one.own for one in further)]),
         image.node_weights,
@@ -314,7 +314,7 @@ def score_metric(support: CalibrationSupport, metric: Metric, config: Calibratio
     seen = MetricSupport.from_keys(metric(support.features), *samples)
     rows = support.rows
     image, scale = left_out_image_scores(seen, metric.scatter_weight, config, rows)
-    scores = combine_scores(support, image, rows, [one.left_out(rows, config) for one in support.further])
+    scores = combine_scores(support, image, rows, config)
     has_text, n_image = support.text_part is not None, support.n_image_experts
     prior, n_text = expert_priors(seen.sigma, has_text, n_image, support.shares, config)
     parametrization = FusionParametrization(
@@ -380,9 +380,11 @@ def cross_fit_candidates(
 
 
 def warm_theta(scored: ScoredMetric, config: CalibrationConfig) -> NDArray[np.float64] | None:
-    """`Fusion.theta` of an earlier fit's solution in the metric; None where there is none."""
+    """`Fusion.theta` of an earlier fit's solution in the metric; None where there is none by the same experts."""
     before = config.warm_start
     if before is None or scored.metric.choice not in before.relative_weights:
+        return None
+    if scored.problem.scores.names != before.experts:
         return None
     relative = before.relative_weights[scored.metric.choice]
     return scored.problem.parametrization.theta_from(relative, before.noise_rate, config.noise_prior_logit)

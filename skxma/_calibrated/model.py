@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._calibrated.config import WarmStart
-from skxma._calibrated.experts import IMAGELESS_DEVIATIONS, TEXT_EXPERTS, TextExperts
+from skxma._calibrated.experts import IMAGELESS_DEVIATIONS, TEXT_EXPERTS, TextExperts, expert_names
 from skxma._calibrated.metric import IDENTITY_ROOT, CenteredBasis, ClassMeans, Metric, class_mean_scores
 from skxma._index.clustered import build_index
 from skxma._index.clusters import KeyClusters, can_be_clustered, cluster_keys
@@ -137,9 +137,19 @@ class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
     def _make_scorer(self, like: Tensor) -> CalibratedScorer:
         return CalibratedScorer(self, like)
 
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts whose weights each component holds; none where there are no components."""
+        if not self.components:
+            return ()
+        has_text = self.text_cache is not None
+        n_others = len(expert_names(has_text, 0)) + len(self.further)
+        n_image = len(self.components[0].weights) - n_others
+        return expert_names(has_text, n_image, (one.block for one in self.further))
+
     def warm_start(self, noise_rate: float) -> WarmStart:
         """Return the solution from which a fit on other samples may start."""
-        return WarmStart({one.choice: one.weights / one.prior for one in self.components}, noise_rate)
+        return WarmStart(self.experts, {one.choice: one.weights / one.prior for one in self.components}, noise_rate)
 
     def without_pool(self) -> CalibratedModel:
         """Return the model itself, which has no pool."""

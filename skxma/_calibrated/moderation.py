@@ -63,8 +63,10 @@ class ScaleGrid:
         return cls(torch.exp(zero), torch.exp(rest), log_zero[:, None] + log_rest, native)
 
 
-def nearest_factors(target: Tensor, parts: Tensor, offset: Tensor | None = None) -> NDArray[np.float64]:
-    """Factors (P,) with which the sum of logits has the probabilities nearest to a target.
+def nearest_log_factors(
+    target: Tensor, parts: Tensor, offset: Tensor | None = None, ridge: float = RIDGE, largest: float | None = None
+) -> NDArray[np.float64]:
+    """Logarithms (P,) of the factors with which the sum of logits has the probabilities nearest to a target.
 
     Parameters
     ----------
@@ -73,15 +75,20 @@ def nearest_factors(target: Tensor, parts: Tensor, offset: Tensor | None = None)
     parts : Tensor of shape (P, n, C)
     offset : Tensor of shape (n, C), optional
         Logits whose factor is held at 1.
+    ridge : float
+        Pull of the log factors to 0.
+    largest : float, optional
+        Largest log factor.
     """
 
     def divergence(theta: Tensor) -> Tensor:
         logits = torch.tensordot(torch.exp(theta), parts, dims=1)
         logits = logits if offset is None else logits + offset
-        return -(target * torch.log_softmax(logits, 1)).sum() + RIDGE * theta.square().sum()
+        return -(target * torch.log_softmax(logits, 1)).sum() + ridge * theta.square().sum()
 
-    _, theta = minimize_lbfgs(divergence, np.zeros(len(parts)), parts)
-    return np.exp(theta)
+    bounds = None if largest is None else [(None, largest)] * len(parts)
+    _, theta = minimize_lbfgs(divergence, np.zeros(len(parts)), parts, bounds)
+    return theta
 
 
 def moderation_factors(
@@ -126,17 +133,19 @@ def moderation_factors(
         target += torch.einsum("h,hnc->nc", posterior[g], torch.softmax(scale * zero_shot + scaled_rest, 2))
     target *= row_weights[:, None] / row_weights.sum()
     if holds_rest:
-        return (float(nearest_factors(target, zero_shot[None], rest)[0]), 1.0) if has_zero_shot else (1.0, 1.0)
+        if not has_zero_shot:
+            return 1.0, 1.0
+        return float(np.exp(nearest_log_factors(target, zero_shot[None], rest)[0])), 1.0
     if not has_zero_shot:
-        return 1.0, float(nearest_factors(target, rest[None])[0])
-    separate = nearest_factors(target, torch.stack([zero_shot, rest]))
+        return 1.0, float(np.exp(nearest_log_factors(target, rest[None])[0]))
+    separate = np.exp(nearest_log_factors(target, torch.stack([zero_shot, rest])))
     # the caches hold images of the classes: whatever shrinks them more than zero-shot is the few samples' chance, which
     # cost .3 to 1 point and up to .02 nats on tasks of 20 and 60 ImageNet classes at one and two shots
     separate[1] = separate.max()
     # an encoder that knows the images leaves no doubt of zero-shot's scale alone, and then the learned ratio stands;
     # neighboring ImageNet classes gain 1 point by it at two shots, the CIFAR files .1 to .3 at two and eight
     native = float(posterior.sum(1) @ grid.native)
-    common = nearest_factors(target, (zero_shot + rest)[None])
+    common = np.exp(nearest_log_factors(target, (zero_shot + rest)[None]))
     factors = separate ** (1 - native) * common**native
     return float(factors[0]), float(factors[1])
 

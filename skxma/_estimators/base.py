@@ -6,9 +6,7 @@ import copy
 import os
 import tempfile
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -30,36 +28,20 @@ from skxma._estimators.embedding_input import (
     is_precomputed,
     without_weights,
 )
-from skxma._estimators.pool_learning import KEPT_POOL, KEPT_POOL_PER_CLASS
-from skxma._estimators.sample_names import names_of, names_with, names_without
+from skxma._estimators.fitted_attributes import with_attributes, without_fitted
+from skxma._estimators.preparation import first_task, grown_task, reduced_task
 from skxma._estimators.scoring import Scoring, score, settle_ties, softmax
-from skxma._estimators.support_set import SupportSet, check_one_label_each, sample_groups, sample_weights
-from skxma._estimators.task import Task, class_mean_directions
-from skxma._labels import (
-    ClassTable,
-    announced_classes,
-    join_labels,
-    members,
-    members_to_drop,
-    resolve_classes,
-    split_unlabeled,
-    with_spelling_of,
-)
+from skxma._estimators.task import Task, warn_of_unknown_classes
+from skxma._labels.arrays import with_spelling_of
 from skxma._persistence import hub, model_file
 from skxma._persistence.estimator_state import pack_estimator
 from skxma._persistence.model_card import model_card
-from skxma._runtime.callbacks import FitTask
-from skxma._runtime.device import PRECISIONS, explain_out_of_memory
+from skxma._runtime.device import PRECISIONS
 from skxma._runtime.doc_links import doc_link_parameters, doc_link_template
-from skxma._runtime.threads import limit_blas_threads, limit_torch_threads
-from skxma._semi_supervised.pool import Pool
-from skxma._sklearn_compat import CallbackSupportMixin, HasMethods, Interval, StrOptions, num_samples
+from skxma._sklearn_compat import CallbackSupportMixin, HasMethods, Interval, StrOptions
 from skxma._statistics import P_VALUE_ROUNDING, Calibration, prediction_sets, zero_shot_cosines
 from skxma.caches import Floats, ImageCache
 from skxma.inspection._model_report import ModelReport, model_report
-
-DOUBLE_ENTRIES = 2**16
-FIT_PASSES = 1000
 
 
 class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
@@ -174,7 +156,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         skxma.errors.ImageError
             An image that cannot be read; the message names it.
         """
-        with self._first_task(X, y, sample_weight, groups) as task:
+        with first_task(self, X, y, sample_weight, groups) as task:
+            warn_of_unknown_classes(task)
             task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
@@ -191,8 +174,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             Labels, known or new.
         classes : array-like, optional
             All labels that this call and later ones may bring, as in scikit-learn. Those without images so far become
-            classes at once, known by their text if they have one; `y` must not contain others. With None, classes
-            join as they appear.
+            classes at once, known by their text if they have one, with a warning if not; `y` must not contain others.
+            With None, classes join as they appear.
         sample_weight : array-like of shape (n_samples,), optional
             As in `fit`.
         groups : array-like of shape (n_samples,), optional
@@ -203,8 +186,9 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         self : object
             The fitted classifier.
         """
-        prepare = self._grown_task if hasattr(self, "classes_") else self._first_task
-        with prepare(X, y, sample_weight, groups, classes) as task:
+        prepare = grown_task if hasattr(self, "classes_") else first_task
+        with prepare(self, X, y, sample_weight, groups, classes) as task:
+            warn_of_unknown_classes(task)
             task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
@@ -228,7 +212,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         ValueError
             A class that the model does not know, or too few that would stay.
         """
-        with self._reduced_task(classes) as task:
+        with reduced_task(self, classes) as task:
             task.fitted.update(self._fit_support(task) | self._cross_fit(task))
         return self._set_fitted(task.fitted)
 
@@ -296,8 +280,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         Raises
         ------
         ValueError
-            A `class_prior` that names a class which the model does not know, or lacks one, or holds shares that are
-            negative or do not sum to 1.
+            A `class_prior` with an unknown class or without one of the classes, or with shares that are negative or do
+            not sum to 1.
 
         References
         ----------
@@ -538,192 +522,18 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             card = model_card(shared, repo_id, license)
             return hub.upload(repo_id, path, card, private=private, message=commit_message)
 
-    @contextmanager
-    def _first_task(self, X: Any, y: Any, sample_weight: Any, groups: Any, classes: Any = None) -> Iterator[Task]:
-        """The task of a fit on images, with `classes` announced; labels are settled before images are encoded."""
-        fitted: dict[str, Any] = {}
-        with FitTask.fit(self, X, y, sample_weight, 2, lambda: fitted) as whole:
-            if y is None:
-                raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-            if isinstance(X, (str, os.PathLike)):
-                raise ValueError(f"X is the single path {str(X)!r}; pass a list of images, one per label.")
-            self._check_parameters()
-            unfitted = _without_fitted(self)
-            inputs = EmbeddingInput.of(unfitted)
-            X = inputs.joined(X)
-            with whole.subtask("encode"):
-                embedded = inputs.embed_support(X) if inputs.holds_embeddings(X) else None
-                check_one_label_each(X, y)
-                weights = sample_weights(sample_weight, num_samples(y))
-                names = sample_groups(groups, num_samples(y))
-                y, unlabeled = split_unlabeled(y, self.unlabeled_label)
-                announced = announced_classes(classes, y, unlabeled, self.unlabeled_label)
-                table = self._resolve_classes(y, weights, unlabeled, announced=announced)
-                embedded = inputs.embed_support(X) if embedded is None else embedded
-                features = embedded.features
-                unread = np.asarray(np.isnan(features).any(axis=1))
-                if unread.any():
-                    # an encoder with on_error="skip" has warned of them
-                    weights = np.where(unread, 0.0, weights)
-                    table = self._resolve_classes(y, weights, unlabeled, announced=announced)
-                    features = np.where(unread[:, None], np.float32(0), features)
-            labels = table.classes[table.indices]
-            support = SupportSet(features, labels, weights, unlabeled, names, embedded.blocks)
-            fitted.update(embedded.attributes, sample_names_=names_of(X))
-            with self._task(inputs, support, table, fitted, whole) as task:
-                yield task
-
-    @contextmanager
-    def _grown_task(self, X: Any, y: Any, sample_weight: Any, groups: Any, classes: Any) -> Iterator[Task]:
-        """The task of a fitted classifier's samples and further ones."""
-        self._validate_params()
-        self._check_parameters()
-        inputs = EmbeddingInput.of(self)
-        X = inputs.joined(X)
-        check_one_label_each(X, y)
-        weights = sample_weights(sample_weight, num_samples(y))
-        names = sample_groups(groups, num_samples(y))
-        y, unlabeled = split_unlabeled(y, self.unlabeled_label, self.classes_[0])
-        announced = announced_classes(classes, y, unlabeled, self.unlabeled_label, self.classes_)
-        join_labels(self.classes_, y)
-        fresh = SupportSet(inputs.embed_queries(X), y, weights, unlabeled, names)
-        support = SupportSet.from_fitted(self).append(fresh).append(SupportSet.pool_of_fitted(self))
-        table = self._resolve_classes(
-            support.labels, support.weights, support.unlabeled, announced=announced, known=self.classes_
-        )
-        fitted = {**self._kept_attributes(), "sample_names_": names_with(self, X)}
-        if hasattr(self, "dropped_classes_"):
-            back = members(self.dropped_classes_, support.labels.tolist())
-            fitted["dropped_classes_"] = self.dropped_classes_[~back]
-            table = table.without(fitted["dropped_classes_"])
-        with self._task(inputs, support, table, fitted, FitTask()) as task:
-            yield task
-
-    @contextmanager
-    def _kept_task(self) -> Iterator[Task]:
-        """The task of a fitted classifier's labeled samples."""
-        support = SupportSet.from_fitted(self).with_found_groups(self)
-        table = self._resolve_classes(support.labels, support.weights, None, known=self.classes_)
-        if hasattr(self, "dropped_classes_"):
-            table = table.without(self.dropped_classes_)
-        with self._task(EmbeddingInput.of(self), support, table, {}, FitTask()) as task:
-            yield task
-
-    @contextmanager
-    def _reduced_task(self, classes: Any) -> Iterator[Task]:
-        """The task of a fitted classifier's samples without those of some classes."""
-        check_is_fitted(self)
-        dropped = members_to_drop(classes, self.classes_)
-        n_kept = int((~members(self.classes_, dropped.tolist())).sum())
-        before = SupportSet.from_fitted(self).append(SupportSet.pool_of_fitted(self))
-        support = before.without(dropped)
-        if n_kept < 2 or not support.labeled_weights.any():
-            raise ValueError(f"{n_kept} classes would remain; a classifier needs two, one of them with images.")
-        table = self._resolve_classes(support.labels, support.weights, support.unlabeled, known=self.classes_)
-        fitted = {
-            **self._kept_attributes(),
-            "sample_names_": names_without(self, ~before.is_of(dropped)),
-            "dropped_classes_": np.unique(join_labels(getattr(self, "dropped_classes_", dropped), dropped)),
-        }
-        with self._task(EmbeddingInput.of(self), support, table.without(dropped), fitted, FitTask()) as task:
-            yield task
-
-    @contextmanager
-    def _task(
-        self,
-        inputs: EmbeddingInput,
-        support: SupportSet,
-        table: ClassTable,
-        fitted: dict[str, Any],
-        callback_task: FitTask,
-    ) -> Iterator[Task]:
-        """The task of a support set whose classes are settled, and the surroundings in which it is learned."""
-        n_features, n_classes, blocks = support.embeddings.shape[1], len(table.classes), support.blocks
-        text = inputs.embed_classes(table, self.templates, n_features if blocks is None else blocks[0])
-        weights = support.labeled_weights
-        groups = support.with_near_duplicates(fitted.get("sample_names_")).group_numbers
-        cache, position = ImageCache.build(support.embeddings, table.indices, n_classes, weights, text, groups, blocks)
-        if support.groups is not None:
-            fitted["groups_"] = support.groups[weights > 0]
-        small = len(cache.keys) * (n_features + n_classes) <= DOUBLE_ENTRIES
-        fitted.update(
-            classes_=table.classes,
-            class_names_=table.names,
-            image_cache_=cache,
-            sample_position_=position,
-            sample_weight_=weights[weights > 0],
-            text_features_=class_mean_directions(cache) if text is None else text,
-            encoder_logit_scale_=inputs.logit_scale,
-            # batch-invariant to the last digits where that costs nothing
-            compute_dtype_="float64" if small else "float32",
-        )
-        pool = pool_position = None
-        if support.unlabeled is not None:
-            rows = support.unlabeled
-            pool, pool_position = Pool.build(support.embeddings[rows], support.weights[rows], cache)
-            # some of a large pool stand for it when the model grows
-            most = max(KEPT_POOL, KEPT_POOL_PER_CLASS * n_classes)
-            fitted.update(
-                unlabeled_position_=pool_position, unlabeled_cache_=None if pool is None else pool.thinned(most)
-            )
-        device, dtype = inputs.compute_device, getattr(torch, fitted["compute_dtype_"])
-        n = len(cache.keys)
-        work = float(n) * n * n_features + float(n) * n_classes * FIT_PASSES
-        memory_guard = explain_out_of_memory(f"Fitting {n} images of {n_classes} classes", device)
-        # the caller may have turned gradients off, as scripts that encode do
-        gradients = torch.inference_mode(False), torch.enable_grad()
-        with (
-            limit_torch_threads(work),
-            limit_blas_threads(work),
-            memory_guard,
-            gradients[0],
-            gradients[1],
-            callback_task.subtask("learn", self._n_steps()) as learning,
-        ):
-            yield Task(
-                cache=cache,
-                text=None if text is None else torch.as_tensor(text, device=device, dtype=dtype),
-                text_features=fitted["text_features_"],
-                prompts=partial(inputs.embed_prompts, table, self.templates),
-                classes=table.classes,
-                logit_scale=fitted["encoder_logit_scale_"],
-                device=device,
-                dtype=dtype,
-                inputs=inputs,
-                support=support,
-                position=position,
-                pool=pool,
-                pool_position=pool_position,
-                fitted=fitted,
-                callback_task=learning,
-            )
-
     def _cross_fit(self, task: Task) -> dict[str, Any]:
         """The fitted attributes of sets that are calibrated by folds, or none."""
         # a warm start would know the samples that are left out
-        return sets.cross_fit(_without_fitted(self), task) if self.conformal == "cross" else {}
+        return sets.cross_fit(without_fitted(self), task) if self.conformal == "cross" else {}
 
     def _set_fitted(self, fitted: dict[str, Any]) -> Self:
         """Replace all fitted attributes, in one assignment: an interrupt finds the old ones or the new ones."""
-        self.__dict__ = {**vars(_without_fitted(self)), **fitted}
+        self.__dict__ = {**vars(without_fitted(self)), **fitted}
         return self
-
-    def _kept_attributes(self) -> dict[str, Any]:
-        """Fitted attributes that describe a valid X; growing and dropping do not change them."""
-        names = ("n_features_in_", "encoder_fingerprint_", "feature_names_in_")
-        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
     def _check_parameters(self) -> None:
         """Warn of parameters that have no effect, or refuse such that do not go together."""
-
-    def _resolve_classes(
-        self, y: Any, weights: NDArray[np.float64], unlabeled: NDArray[np.bool_] | None, **more: Any
-    ) -> ClassTable:
-        """The classes of labels (n_samples,), of which those of weight 0 and those that stand for none do not count."""
-        counts = weights > 0 if unlabeled is None else (weights > 0) & ~unlabeled
-        kept = None if counts.all() else counts
-        marker = self.unlabeled_label
-        return resolve_classes(y, self.class_names, self.text_features, kept, marker=marker, **more)
 
     def _n_steps(self) -> int:
         """Number of steps of `_fit_support` that callbacks may watch; 0 where it learns as a whole."""
@@ -779,7 +589,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
 
     def _fitted_as(self, fitted: dict[str, Any]) -> Self:
         """A classifier with these parameters and some fitted attributes."""
-        made: Self = _with_attributes(self, {**vars(_without_fitted(self)), **fitted})
+        made: Self = with_attributes(self, {**vars(without_fitted(self)), **fitted})
         return made
 
     def _left_out_models(self) -> list[Any]:
@@ -799,13 +609,13 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
 
     def __copy__(self) -> Self:
         """Copy the attributes; pickles may lack some."""
-        return _with_attributes(self, vars(self))
+        return with_attributes(self, vars(self))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy the attributes deeply, but for an encoder object of the caller's, which may hold locks and handles."""
         if is_callers_own(self.encoder):
             memo[id(self.encoder)] = self.encoder
-        copied = _with_attributes(self, {})
+        copied = with_attributes(self, {})
         memo[id(self)] = copied
         vars(copied).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
         return copied
@@ -815,7 +625,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         if not is_callers_own(self.encoder) or hasattr(self.encoder, "get_params"):
             cloned: Self = super().__sklearn_clone__()
             return cloned
-        named = _with_attributes(self, {**vars(self), "encoder": PRECOMPUTED})
+        named = with_attributes(self, {**vars(self), "encoder": PRECOMPUTED})
         cloned = BaseEstimator.__sklearn_clone__(named)
         cloned.encoder = self.encoder
         return cloned
@@ -835,16 +645,3 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             tags.input_tags.string = True
             tags.input_tags.three_d_array = True
         return tags
-
-
-def _with_attributes(estimator: Any, attributes: Mapping[str, Any]) -> Any:
-    """Another estimator of this class with some attributes."""
-    made: Any = object.__new__(type(estimator))
-    vars(made).update(attributes)
-    return made
-
-
-def _without_fitted(estimator: Any) -> Any:
-    """A shallow copy that is not fitted."""
-    fitted = [name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")]
-    return _with_attributes(estimator, {name: value for name, value in vars(estimator).items() if name not in fitted})

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from skxma import functional as F
 from skxma._estimators.scoring import settle_ties
-from skxma._labels import composed, has_index, some
+from skxma._labels.arrays import composed, some
+from skxma._labels.by_label import has_index
 from skxma._statistics import ClassPriorEstimator, class_shares
 from skxma.caches import ImageCache
 from skxma.embeddings import host_array

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._estimators.task import Task
+from skxma._estimators.task import Task, known_classes
 from skxma._fitted import FitReport, LeftOutPredictions
 from skxma._sampling import stratified_folds
 from skxma._statistics import Calibration, full_p_value, nonconformity, own_nonconformity, samples_needed
@@ -55,7 +55,7 @@ def scores_by(model: Any, features: Floats) -> NDArray[np.float64]:
     A class of which a fold has neither image nor text conforms to nothing.
     """
     logits = model._score_embeddings(features, model._scorer)
-    known = (model.image_cache_.shots > 0) | model.text_features_.any(axis=1)
+    known = known_classes(model.image_cache_, model.text_features_)
     return nonconformity(np.where(known, logits, -np.inf))
 
 

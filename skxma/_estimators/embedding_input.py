@@ -24,7 +24,8 @@ from skxma._estimators.several_encoders import (
     join_embeddings,
     resolve_blocks,
 )
-from skxma._labels import ClassTable, Name, no_names_message
+from skxma._labels.by_label import Name
+from skxma._labels.class_table import ClassTable, no_names_message
 from skxma._runtime.device import resolve_device
 from skxma._runtime.warning import warn
 from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_blocks, unit_rows
@@ -35,6 +36,8 @@ from skxma.errors import EncoderMismatchError, ImageError
 from skxma.store._workers import warn_of_unshared_embeddings
 
 PRECOMPUTED = "precomputed"
+NUMBERS = "fiub"
+"""Kinds of numpy's types that embeddings without an encoder may have, as scikit-learn's estimators take them."""
 LOGIT_SCALE = 100.0
 # Weights are larger than this; settings, addresses and names of models are smaller.
 SMALL_PICKLE = 2**20
@@ -153,7 +156,9 @@ class EmbeddingInput:
 
     def joined(self, X: Any) -> Any:
         """Return the embeddings of several encoders, a list of an array for each, as one array; else X as it is."""
-        if not (self.precomputed or is_several(self.encoder)) or not is_list_of_embeddings(X):
+        if not (self.precomputed or is_several(self.encoder)):
+            return X
+        if not is_list_of_embeddings(X, NUMBERS if self.precomputed else "f"):
             return X
         if not hasattr(self.estimator, "blocks"):
             raise ValueError(

@@ -51,7 +51,7 @@ class CalibratedEvidence:
     @classmethod
     def of(cls, clf: Any, task: Task) -> CalibratedEvidence:
         """That of an estimator's parameters, for a task."""
-        before = earlier_model(clf, cls.name)
+        before = earlier_model(clf, cls.name, task)
         indexed = reads_some_keys(clf, task)
         config = CalibrationConfig(
             alpha=auto_to_none(clf.alpha),
@@ -123,10 +123,7 @@ class PaperEvidence:
             batch_size=clf.batch_size,
             seed=draw_seed(clf.random_state),
         )
-        before = earlier_model(clf, cls.name)
-        if before is not None and before.image_cache.keys.shape[1] != task.n_features:
-            before = None
-        return cls(config, before, reads_some_keys(clf, task))
+        return cls(config, earlier_model(clf, cls.name, task), reads_some_keys(clf, task))
 
     def fit(self, task: Task) -> FitReport[PaperModel]:
         """Fit on the support set of a task."""
@@ -146,9 +143,16 @@ EVIDENCES: dict[str, type[CalibratedEvidence] | type[PaperEvidence]] = {
 }
 
 
-def earlier_model(clf: Any, evidence: str) -> Any:
-    """The fitted model that a warm start goes on from: of the same evidence, without a pool; None for a cold start."""
+def earlier_model(clf: Any, evidence: str, task: Task) -> Any:
+    """The fitted model that a warm start goes on from, without its pool; None for a cold start.
+
+    It is one of the same evidence on embeddings of the same encoders, as far as these are known.
+    """
     if not (clf.warm_start and hasattr(clf, "model_")) or clf.model_.evidence != evidence:
+        return None
+    made_by = {clf.encoder_fingerprint_, task.fitted.get("encoder_fingerprint_")} - {None}
+    before, now = clf.model_.image_cache, task.cache
+    if len(made_by) > 1 or before.keys.shape[1] != now.keys.shape[1] or before.blocks != now.blocks:
         return None
     return clf.model_.without_pool()
 

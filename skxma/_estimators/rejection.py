@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skxma._fitted import LeftOutPredictions
-from skxma._labels import check_unknown, with_unknown
+from skxma._labels.arrays import check_unknown, with_unknown
 
 
 @dataclass(frozen=True)

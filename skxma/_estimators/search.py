@@ -22,7 +22,7 @@ from skxma import functional as F
 from skxma._estimators.embedding_input import EmbeddingInput
 from skxma._estimators.scoring import chunks, settle_ties, softmax
 from skxma._estimators.xmadapter import XMAdapterClassifier
-from skxma._labels import with_spelling_of
+from skxma._labels.arrays import with_spelling_of
 from skxma._runtime.doc_links import DocumentedMixin
 from skxma._sklearn_compat import safe_indexing
 from skxma.embeddings import Embeddings

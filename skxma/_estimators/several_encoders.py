@@ -125,7 +125,7 @@ def knows_several(clf: Any, X: Any) -> bool:
 def check_encoders(encoders: Sequence[Any]) -> None:
     """Refuse a list that is empty, or holds what is no encoder, or the same name twice."""
     if not encoders:
-        raise ValueError("encoder=[] holds no encoder; pass one, or a list of them.")
+        raise ValueError("encoder=[] is an empty list; pass an encoder, or a list of them.")
     for one in encoders:
         if isinstance(one, str) and one == "precomputed":
             raise ValueError(
@@ -140,11 +140,11 @@ def check_encoders(encoders: Sequence[Any]) -> None:
         raise ValueError(f"encoder holds {twice!r} twice; a second copy of an encoder knows nothing more.")
 
 
-def is_list_of_embeddings(X: Any) -> bool:
-    """Tell a list of embeddings, an array for each encoder, from embeddings and from images."""
+def is_list_of_embeddings(X: Any, kinds: str = "f") -> bool:
+    """Tell a list of embeddings, an array for each encoder, from embeddings and from images; see `is_embeddings`."""
     if not isinstance(X, (list, tuple)) or not len(X):
         return False
-    return all(is_embeddings(host_array(part)) for part in X)
+    return all(is_embeddings(host_array(part), kinds) for part in X)
 
 
 def join_embeddings(X: Sequence[Any], order: Sequence[int] | None = None) -> Embeddings:

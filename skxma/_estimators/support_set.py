@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import column_or_1d
 
-from skxma._labels import join_labels, members
+from skxma._labels.arrays import join_labels, members
 from skxma._runtime.warning import warn
 from skxma._sklearn_compat import check_sample_weight, num_samples
 from skxma._statistics import near_duplicate_groups
@@ -97,8 +97,8 @@ class SupportSet:
         shown = " and ".join(str(i) if names is None or names[i] is None else str(names[i]) for i in first)
         warn(
             f"{int(sizes[several].sum())} of {len(labeled)} images are near-duplicates of another of their class, such "
-            f"as {shown}. They are left out together when the model is judged. Pass groups= to say which images belong "
-            "together; groups=range(n_samples) for none."
+            f"as {shown}. They are left out together when the model is judged. Pass groups= to name the images that "
+            "belong together; groups=range(n_samples) for none."
         )
         groups = np.full(len(self.labels), "", dtype=f"<U{len(str(len(labeled))) + 10}")
         together = np.isin(found, several)

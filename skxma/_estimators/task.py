@@ -14,7 +14,9 @@ from torch import Tensor
 
 from skxma._estimators.embedding_input import EmbeddingInput
 from skxma._estimators.support_set import SupportSet
+from skxma._labels.arrays import some
 from skxma._runtime.callbacks import FitTask
+from skxma._runtime.warning import warn
 from skxma._semi_supervised.pool import Pool
 from skxma._statistics import class_means
 from skxma.caches import Floats, ImageCache, Integers
@@ -114,6 +116,31 @@ class Task:
             fitted=fitted,
             callback_task=FitTask(),
         )
+
+
+def known_classes(cache: ImageCache, text_features: Floats) -> NDArray[np.bool_]:
+    """Mask (C,) of the classes that have an image or a text; of others nothing is known.
+
+    Parameters
+    ----------
+    cache : ImageCache
+    text_features : ndarray of shape (C, D)
+        Those of a fitted classifier: zero rows for classes without, class means where no class has a text.
+    """
+    known: NDArray[np.bool_] = (cache.shots > 0) | text_features.any(axis=1)
+    return known
+
+
+def warn_of_unknown_classes(task: Task) -> None:
+    """Warn of classes that a fit was told of and knows nothing of."""
+    unknown = task.classes[~known_classes(task.cache, task.text_features)].tolist()
+    if not unknown:
+        return
+    these = "this class" if len(unknown) == 1 else "these classes"
+    warn(
+        f"Of {some(unknown)} there is neither an image nor a text, so that probabilities of {these} are guesses. Bring "
+        "images with partial_fit, give a text by text_features or class_names, or leave out what is no class yet."
+    )
 
 
 def class_mean_directions(cache: ImageCache) -> Floats:

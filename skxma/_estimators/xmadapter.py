@@ -18,6 +18,7 @@ from skxma._estimators.class_prior import base_frequencies
 from skxma._estimators.conformal import full_p_values, left_out_calibration
 from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvidence
 from skxma._estimators.pool_learning import fit_pool, label_pool
+from skxma._estimators.preparation import kept_task
 from skxma._estimators.rejection import RejectionRule
 from skxma._estimators.scoring import Scoring, chunks, settle_ties
 from skxma._estimators.several_encoders import check_blocks, check_encoders, is_several
@@ -438,7 +439,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     def _p_values(self, features: Floats, class_conditional: bool) -> NDArray[np.float64]:
         if self.conformal != "full":
             return super()._p_values(features, class_conditional)
-        with self._kept_task() as task:
+        with kept_task(self) as task:
             # which `conformal="full"` asks for
             evidence = CalibratedEvidence.of(self, task)
             return full_p_values(task, evidence.refit(task), features, class_conditional)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from skxma._labels import without_index
+from skxma._labels.by_label import without_index
 from skxma._persistence.names_on_disk import ENCODERS, ESTIMATORS, RECORDS
 from skxma._persistence.packing import Arrays, Packer, Unpacker, fits
 from skxma._persistence.record import EstimatorRecord, find_record, type_on_disk

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from skxma._statistics import calibration_error
 from skxma._version import __version__
 from skxma.inspection import support_labels
 from skxma.inspection._evaluation import labeled_samples
+from skxma.inspection._left_out import expected_score, left_out_answers
 
 LONGEST_LIST = 100
 
@@ -78,16 +78,13 @@ def model_card(clf: Any, repo: str, license_name: str | None) -> str:
 
 def _accuracy(clf: Any) -> str:
     """Left-out accuracy and calibration, in words."""
-    if math.isnan(getattr(clf, "left_out_score_", math.nan)):
+    expected, found = expected_score(clf), left_out_answers(clf)
+    if expected is None or found is None:
         return "not measured on images that the model has not learned from."
-    counted = labeled_samples(clf)
-    right = (clf.left_out_label_ == support_labels(clf))[counted]
-    error = calibration_error(np.asarray(clf.left_out_probability_, dtype=float)[counted], right)
-    low, high = clf.left_out_interval_
     return (
-        f"{clf.left_out_score_:.1%} ({CONFIDENCE_LEVEL:.0%} interval {low:.1%} to {high:.1%}) is to be expected on new "
-        f"images of the same kind, by the answers to {counted.sum()} support images, each left out; calibration error "
-        f"{error:.1%}."
+        f"{expected.value:.1%} ({CONFIDENCE_LEVEL:.0%} interval {expected.low:.1%} to {expected.high:.1%}) is to be "
+        f"expected on new images of the same kind, by the answers to {len(found.right)} support images, each left out; "
+        f"calibration error {calibration_error(found.probability, found.right):.1%}."
     )
 
 

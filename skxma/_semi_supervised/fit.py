@@ -21,6 +21,7 @@ from skxma._calibrated.fusion import (
 )
 from skxma._calibrated.metric import class_text_root, vocabulary_root
 from skxma._calibrated.model import CalibratedModel
+from skxma._calibrated.moderation import nearest_log_factors
 from skxma._fitted import FitReport, FittedEvidence
 from skxma._runtime import blocks
 from skxma._sampling import fusion_training_rows, stratified_folds
@@ -188,7 +189,7 @@ def score_pool(report: FitReport[CalibratedModel], problem: PoolProblem, pool: P
 
 def can_be_held_out(cache: ImageCache) -> NDArray[np.bool_]:
     """Mask (N,) of labeled images whose class keeps another; none unless two classes have such."""
-    several = cache.independent_classes[cache.labels]
+    several = ~cache.singleton
     return several if len(np.unique(cache.labels[several])) > 1 else np.zeros_like(several)
 
 
@@ -332,12 +333,8 @@ def scale_at_one_shot(pool: SoftLabeledPool, soft_labels: Tensor) -> float:
     """
     target = torch.softmax(pool.logits, 1) * pool.counts[:, None] / pool.counts.sum().clamp_min(F.EPS)
     log_soft = torch.log(soft_labels.clamp_min(torch.finfo(soft_labels.dtype).tiny))
-
-    def divergence(theta: Tensor) -> Tensor:
-        return -(target * torch.log_softmax(torch.exp(theta[0]) * log_soft, 1)).sum()
-
-    _, theta = minimize_lbfgs(divergence, [0.0], log_soft, [(None, 0.0)])
-    return math.exp(theta[0] / 2)
+    (log_scale,) = nearest_log_factors(target.double(), log_soft.double()[None], ridge=0.0, largest=0.0)
+    return math.exp(log_scale / 2)
 
 
 def pool_helps_at_one_shot(problem: PoolProblem, prior: PoolWeights) -> bool:

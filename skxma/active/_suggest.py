@@ -19,7 +19,8 @@ from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.embedding_input import EmbeddingInput, check_images_first
 from skxma._estimators.several_encoders import knows_several
 from skxma._estimators.vocabulary import embed_vocabulary
-from skxma._labels import has_index, resolve_classes
+from skxma._labels.by_label import has_index
+from skxma._labels.class_table import resolve_classes
 from skxma._sklearn_compat import num_samples, safe_indexing
 from skxma.active._strategies import central, cluster, farthest_first, fewest_labels_first, typical
 from skxma.caches import Floats, Integers

@@ -35,8 +35,8 @@ class TIMOClassifier(BaseFewShotClassifier):
     The official code [2]_ picks alpha from {1e-4, ..., 1e4} on a full validation set and has gamma at 50, for ImageNet
     at 1 and for Oxford flowers at 100. Here alpha is picked on the support set, by the accuracy on four left-out folds,
     among equals by the log loss, and gamma is 50. A class without images takes the mean of the cosines ``s``; without
-    any text there are no prompts, and class means stand for T. At one shot a class whose image is left out is known by
-    its prompts alone, which favors a large alpha.
+    any text there are no prompts, and class means stand for T. At one shot, a class is known by its prompts alone
+    while its image is left out, which favors a large alpha.
 
     It needs several prompts of a class to have something to weight: `templates` with several, several names of a class,
     or `text_features` of shape (n_classes, n_prompts, n_features).
@@ -225,8 +225,11 @@ def choose_alpha(samples: Samples, gamma: float) -> float:
         labels, weights = samples.labels[left_out], samples.weights[left_out].double()
         for i, alpha in enumerate(ALPHAS):
             logits = (alpha * cosines + scores).double()
-            sums[0, i] += (weights * (logits.argmax(1) == labels)).sum()
+            # classes of which the fold has all images are equal, and an answer among equals is right by chance
+            winners = (logits == logits.amax(1, keepdim=True)).double()
+            right = winners.gather(1, labels[:, None])[:, 0] / winners.sum(1)
+            sums[0, i] += (weights * right).sum()
             sums[1, i] += (weights * torch.nn.functional.cross_entropy(logits, labels, reduction="none")).sum()
-    right, loss = sums.tolist()
-    best = min(range(len(ALPHAS)), key=lambda i: (-right[i], loss[i]))
+    n_right, loss = sums.tolist()
+    best = min(range(len(ALPHAS)), key=lambda i: (-n_right[i], loss[i]))
     return ALPHAS[best]

@@ -20,7 +20,8 @@ from skxma.benchmark._problem import Problem
 if TYPE_CHECKING:
     from skxma.model_selection import Draw
 
-STRATEGY = {SUGGESTED: "auto", RANDOM: "random"}
+STRATEGY = {SUGGESTED: "auto"}
+"""Strategies of `suggest` that the results call by another name."""
 
 
 def asked(problem: Problem) -> Iterator[Problem]:
@@ -49,7 +50,7 @@ class Rounds:
     Attributes
     ----------
     problem : Problem
-        A part that `asked` made.
+        A part that `asked` made; `Problem.asked` may name any strategy of `suggest`.
     estimator : object
         A few-shot classifier, not fitted.
     seed : int
@@ -105,16 +106,20 @@ class Rounds:
 
     def _ask(self, budget: int) -> NDArray[np.intp]:
         """Positions of so many labels per class, those of the rounds before included."""
-        suggest = import_module("skxma.active").suggest
         # the rounds to a budget are the same whichever budgets are measured
         before = 2 ** math.ceil(math.log2(budget) - 1) if budget > 1 else 0
         labeled = self._fit(before).labeled if before else np.empty(0, dtype=np.intp)
-        asks_model = before and self._way == SUGGESTED
+        asks_model = before and self._way != RANDOM
         clf = self._fit(before).classifier if asks_model else self._fresh()
         rest = np.setdiff1d(np.arange(len(self._y)), labeled)
         n = budget * self.problem.n_classes - len(labeled)
-        found = suggest(clf, self._pool[rest], n, strategy=STRATEGY[self._way], random_state=self.seed)
-        return np.concatenate([labeled, rest[found]])
+        return np.concatenate([labeled, self._choose(clf, rest, labeled, n)])
+
+    def _choose(self, clf: Any, rest: NDArray[np.intp], labeled: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+        """Positions (n,) among the `rest` of the pool whose labels are asked for; `clf` knows those `labeled`."""
+        suggest = import_module("skxma.active").suggest
+        strategy = STRATEGY.get(self._way, self._way)
+        return rest[suggest(clf, self._pool[rest], n, strategy=strategy, random_state=self.seed)]
 
     def _fresh(self) -> Any:
         return self.problem.settle(self.estimator, self.seed)

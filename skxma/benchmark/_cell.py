@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._labels import with_spelling_of
+from skxma._labels.arrays import with_spelling_of
 from skxma._statistics import calibration_error
 from skxma.benchmark._names import POOL
 from skxma.benchmark._problem import Problem

@@ -151,9 +151,9 @@ def corrupted(path: str, encoder: Any) -> Problem:
 
     data = load_features(path)
     if data.images is None:
-        raise ValueError(f"{path} holds no images to corrupt, which protocol {DOMAIN!r} needs of a feature file.")
+        raise ValueError(f"{path} lacks images to corrupt, which protocol {DOMAIN!r} needs of a feature file.")
     if data.class_names is None:
-        raise ValueError(f"{path} holds no class_names, whose text the encoder of its images would need.")
+        raise ValueError(f"{path} lacks class_names, whose text the encoder of its images would need.")
     kinds = {CLEAN: lambda images: images, **CORRUPTIONS}
     n, groups = len(data.target), data.groups
     return Problem(

@@ -25,7 +25,7 @@ COLUMNS = (
     "error",
     "seen",
 )
-# files of earlier releases do not say which share of the classes was seen
+# files of earlier releases lack the share of the classes that was seen
 EARLIER = COLUMNS[:-1]
 KEY = COLUMNS[:5]
 
@@ -78,7 +78,7 @@ def check_results_file(path: str | os.PathLike[str]) -> None:
     """
     file = Path(path)
     if file.is_dir():
-        raise IsADirectoryError(f"{file} is a folder; name a file in it for the results.")
+        raise IsADirectoryError(f"{file} is a folder; pass the path of a file for the results.")
     nearest = next(place for place in (file, *file.absolute().parents) if place.exists())
     if nearest != file and not nearest.is_dir():
         raise NotADirectoryError(f"{nearest} is no folder, so the results file {file} cannot be made in it.")

@@ -86,7 +86,7 @@ def compare_labels(
 
     What does not match is named on stderr.
     """
-    from skxma._labels import composed
+    from skxma._labels.arrays import composed
 
     by_text = {composed(str(label)): label for label in classes}
     present = dict.fromkeys(labels)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,13 +45,14 @@ def run(arguments: argparse.Namespace) -> None:
 def left_out_line(clf: Any) -> str:
     """Accuracy to expect on new images with its interval, in a line; empty where no sample could be left out."""
     from skxma._fitted import CONFIDENCE_LEVEL
+    from skxma.inspection._left_out import expected_score
 
-    if math.isnan(getattr(clf, "left_out_score_", math.nan)):
+    found = expected_score(clf)
+    if found is None:
         return ""
-    low, high = clf.left_out_interval_
     return (
-        f"left-out accuracy {clf.left_out_score_:.1%} ({CONFIDENCE_LEVEL:.0%} interval {low:.1%} to {high:.1%}): what "
-        "to expect on new images of the same kind"
+        f"left-out accuracy {found.value:.1%} ({CONFIDENCE_LEVEL:.0%} interval {found.low:.1%} to {found.high:.1%}): "
+        "what to expect on new images of the same kind"
     )
 
 
@@ -90,12 +90,13 @@ def about_classifier(clf: Any) -> dict[str, Any]:
     from skxma._persistence.model_card import name_encoder
     from skxma.inspection import labels_in_question, support_labels
     from skxma.inspection._evaluation import labeled_samples
+    from skxma.inspection._left_out import expected_score
     from skxma.inspection._support import support_names
 
     paths = support_names(clf)
     given = support_labels(clf)[labeled_samples(clf)]
     names = clf.class_names_ or [None] * len(clf.classes_)
-    evidence, line = getattr(clf, "evidence", None), left_out_line(clf)
+    evidence, expected = getattr(clf, "evidence", None), expected_score(clf)
     doubts = labels_in_question(clf) if evidence == "calibrated" else []
     return {
         "classifier": type(clf).__name__,
@@ -107,13 +108,13 @@ def about_classifier(clf: Any) -> dict[str, Any]:
         **{name: float(getattr(clf, f"{name}_")) for name in SCALARS if hasattr(clf, f"{name}_")},
         "n_support_images": len(given),
         "n_unlabeled_used": getattr(clf, "n_unlabeled_used_", None),
-        "left_out_accuracy": {
-            "value": float(clf.left_out_score_),
-            "interval": clf.left_out_interval_.tolist(),
+        "left_out_accuracy": None
+        if expected is None
+        else {
+            "value": float(expected.value),
+            "interval": [float(expected.low), float(expected.high)],
             "confidence_level": CONFIDENCE_LEVEL,
-        }
-        if line
-        else None,
+        },
         "classes": [
             {"class": str(label), "names": as_list(name), "shots": int(np.sum(given == label))}
             for label, name in zip(clf.classes_, names, strict=True)
@@ -128,7 +129,7 @@ def about_classifier(clf: Any) -> dict[str, Any]:
             }
             for one in doubts
         ],
-        "left_out_line": line,
+        "left_out_line": left_out_line(clf),
     }
 
 

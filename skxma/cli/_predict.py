@@ -130,7 +130,7 @@ def read_shares(given: str) -> str | dict[str, Any]:
 def class_prior(shares: str | dict[str, Any], clf: Any, model: str) -> Any:
     """The class frequencies by the classes of a model."""
     from skxma._estimators.base import BaseFewShotClassifier
-    from skxma._labels import composed
+    from skxma._labels.arrays import composed
 
     if not isinstance(clf, BaseFewShotClassifier):
         raise ValueError(f"{model} holds a {type(clf).__name__}, which takes no --class-prior.")

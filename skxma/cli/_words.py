@@ -55,7 +55,7 @@ def complete_names(given: dict[str, Any] | None, labels: Sequence[str]) -> dict[
     """Add the classes that the names leave out, which keep their labels; None where none are given."""
     if given is None:
         return None
-    from skxma._labels import composed
+    from skxma._labels.arrays import composed
     from skxma.prompts import clean_name
 
     # folders from a Mac and a file from elsewhere spell a label in two Unicode forms

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skxma._labels import Name
+from skxma._labels.by_label import Name
 from skxma.embeddings import Floats, host_array, unit_rows
 from skxma.prompts import make_prompts
 

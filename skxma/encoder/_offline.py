@@ -40,7 +40,7 @@ def load_cached_first(
     repo : str
         "organization/name".
     config : str
-        A file that the repository must have; it is asked for first, so that the error says what to do.
+        A file that the repository must have; it is asked for first, so that the error names a remedy.
     cache_dir : str or None
         The hub's cache folder.
     local_files_only : bool

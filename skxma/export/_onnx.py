@@ -288,7 +288,7 @@ def _tied(probabilities: NDArray[np.float64], answers: NDArray[np.intp], margin:
 
 
 def _embeddings_to_compare(clf: BaseFewShotClassifier) -> Floats:
-    """Support embeddings, and the means of neighbors among them, of which no model is as sure (N', D)."""
+    """Support embeddings, and the means of neighbors among them, of which models are less sure (N', D)."""
     known = clf.image_cache_.embeddings
     return np.concatenate([known, unit_rows(known + np.roll(known, 1, axis=0))])
 

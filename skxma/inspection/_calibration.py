@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from skxma._labels import with_spelling_of
+from skxma._labels.arrays import with_spelling_of
 from skxma._statistics import calibration_error
 from skxma.inspection._draw import LINES, pyplot
 from skxma.inspection._evaluation import wilson
-from skxma.inspection._labels import support_labels
+from skxma.inspection._left_out import left_out_answers
 
 N_BINS = 10
 
@@ -104,7 +104,14 @@ class CalibrationDisplay:
         if ax is None:
             pyplot()  # asked for before images are encoded
         if X is None:
-            confidence, correct = _left_out(estimator)
+            found = left_out_answers(estimator)
+            if found is None:
+                raise ValueError(
+                    f"{type(estimator).__name__} keeps no left-out answers; an XMAdapterClassifier with "
+                    "evidence='calibrated' does, unless no class has two images of two groups. Give X and y that it "
+                    "has not seen."
+                )
+            confidence, correct = found.probability, found.right
         else:
             probabilities = np.asarray(estimator.predict_proba(X))
             answers = estimator.classes_[probabilities.argmax(1)]
@@ -202,16 +209,3 @@ class CalibrationDisplay:
         ax.grid(alpha=0.3)
         ax.legend(frameon=False, loc="lower right", fontsize=8)
         return self
-
-
-def _left_out(clf: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Probability of each left-out answer, and whether it is right, where the class of the image has others."""
-    if not hasattr(clf, "left_out_label_"):
-        raise ValueError(f"{type(clf).__name__} keeps no left-out answers; give X and y that it has not seen.")
-    position = clf.sample_position_
-    several = clf.image_cache_.independent_classes[clf.image_cache_.labels[np.maximum(position, 0)]]
-    rows = np.flatnonzero((position >= 0) & several)
-    if not len(rows):
-        raise ValueError("No class has two images of two groups, so that none could be left out; give X and y.")
-    correct = clf.left_out_label_[rows] == support_labels(clf)[rows]
-    return np.asarray(clf.left_out_probability_[rows], dtype=np.float64), correct

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from skxma._labels import with_spelling_of
+from skxma._labels.arrays import with_spelling_of
 from skxma.inspection._draw import LINES, pyplot
 from skxma.inspection._evaluation import wilson
 

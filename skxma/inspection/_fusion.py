@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from skxma._calibrated.experts import IMAGE_EXPERTS, TEXT_EXPERTS
+from skxma._calibrated.experts import TEXT_EXPERTS
 from skxma.inspection._draw import QUIET, RIGHT, TEXT, WRONG, legend, pyplot
 
 # The experts in words, and the scalars.
@@ -87,14 +87,9 @@ class FusionDisplay:
         """
         check_is_fitted(estimator)
         components = getattr(estimator.model_, "components", [])
-        names = ["zero_shot", *(TEXT_EXPERTS if estimator.text_cache_ is not None else ()), *IMAGE_EXPERTS]
-        weights = np.array([one.weights / one.prior for one in components])
-        further = [f"encoder {one.block + 1}" for one in getattr(estimator.model_, "further", [])]
-        if len(components):
-            names = [*names[: weights.shape[1] - len(further)], *further]
         return cls(
-            names=names if len(components) else [],
-            weights=weights,
+            names=list(getattr(estimator.model_, "experts", ())),
+            weights=np.array([one.weights / one.prior for one in components]),
             losses=np.array([one.loss for one in components]),
             shares=np.array([one.averaging_weight for one in components]),
             scalars={

@@ -24,6 +24,7 @@ from skxma.errors import ImageError
 from skxma.inspection._draw import thumbnail
 from skxma.inspection._evaluation import labeled_samples
 from skxma.inspection._labels import labels_in_question, support_labels
+from skxma.inspection._left_out import expected_score, left_out_answers
 from skxma.inspection._support import image_at, support_names
 
 MOST_LISTED = 10
@@ -213,23 +214,12 @@ def model_report(clf: Any, images: Sequence[Any] | None = None, suggested: Seque
     return ModelReport(title, [section for section in sections if section is not None], at_hand, names)
 
 
-def _left_out(clf: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]] | None:
-    """Labels, left-out answers and their probabilities of the labeled samples; None where none could be left out."""
-    if math.isnan(getattr(clf, "left_out_score_", math.nan)):
-        return None
-    rows = labeled_samples(clf)
-    probability = np.asarray(clf.left_out_probability_, dtype=np.float64)
-    return support_labels(clf)[rows], clf.left_out_label_[rows], probability[rows]
-
-
 def _accuracy(clf: Any) -> Section:
-    found = _left_out(clf)
-    if found is None:
+    expected, found = expected_score(clf), left_out_answers(clf)
+    if expected is None or found is None:
         line = "No image could be judged by a model that has not seen it: give each class a second image."
         return Section("Accuracy", [line], [])
-    labels, answers, probability = found
-    right = answers == labels
-    low, high = clf.left_out_interval_
+    right, probability = found.right, found.probability
     gap = probability.mean() - right.mean()
     stated = f"its answers state {probability.mean():.1%} on average, and {right.mean():.1%} of them are right"
     if abs(gap) < 2 * _error(right):
@@ -239,8 +229,8 @@ def _accuracy(clf: Any) -> Section:
     return Section(
         "Accuracy",
         [
-            f"{clf.left_out_score_:.1%} is to be expected on new images of the same kind "
-            f"({CONFIDENCE_LEVEL:.0%} interval {low:.1%} to {high:.1%}).",
+            f"{expected.value:.1%} is to be expected on new images of the same kind "
+            f"({CONFIDENCE_LEVEL:.0%} interval {expected.low:.1%} to {expected.high:.1%}).",
             f"Calibration: {stated}; {verdict}. Calibration error {calibration_error(probability, right):.1%}.",
         ],
         [],
@@ -267,13 +257,11 @@ def _sets(clf: Any) -> Section | None:
 
 
 def _confusion(clf: Any) -> Section | None:
-    found = _left_out(clf)
+    found = left_out_answers(clf)
     if found is None:
         return None
-    labels, answers, _ = found
-    pairs, counts = np.unique(
-        np.stack([labels, answers], axis=1)[labels != answers].astype(str), axis=0, return_counts=True
-    )
+    wrong = np.stack([found.labels, found.answers], axis=1)[~found.right]
+    pairs, counts = np.unique(wrong.astype(str), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:MOST_LISTED]
     lines = [f"{pairs[i, 0]} is taken for {pairs[i, 1]}: {counts[i]}" for i in order]
     return Section("Classes that are confused", lines or ["None: every image that was left out is answered right."], [])
@@ -354,10 +342,9 @@ def _few_images(clf: Any) -> Section:
 def _next_labels(clf: Any, suggested: Sequence[str]) -> Section:
     shots = clf.image_cache_.shots
     wrong = np.zeros(len(shots))
-    found = _left_out(clf)
+    found = left_out_answers(clf)
     if found is not None:
-        labels, answers, _ = found
-        np.add.at(wrong, np.searchsorted(clf.classes_, labels[labels != answers]), 1)
+        np.add.at(wrong, np.searchsorted(clf.classes_, found.labels[~found.right]), 1)
     # the posterior mean of a class's error rate: few images and many errors both raise it
     rate = (wrong + 1) / (shots + 2)
     order = np.argsort(-rate, kind="stable")[:5]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from skxma._labels import with_spelling_of
+from skxma._labels.arrays import with_spelling_of
 from skxma.embeddings import is_embeddings
 from skxma.inspection._draw import QUIET, RIGHT, WRONG, legend, pyplot, short, show
 from skxma.inspection._labels import support_labels

@@ -405,6 +405,19 @@ def test_partial_fit_announces_classes():
     np.testing.assert_allclose(clf.predict_proba(X), classifier().fit(X, WORDS).predict_proba(X), atol=1e-6)
 
 
+def test_classes_of_which_nothing_is_known_are_named():
+    with pytest.warns(UserWarning, match=r"Of 'owl', 'yak' there is neither an image nor a text"):
+        clf = classifier().partial_fit(X[:8], WORDS[:8], classes=["cat", "dog", "owl", "yak"])
+    with pytest.warns(UserWarning, match=r"Of 'yak' there is neither.* this class are guesses"):
+        clf.partial_fit(X[8:], WORDS[8:])
+    with pytest.warns(UserWarning, match=r"Of 3 there is neither"):
+        classifier(class_names=["cat", "dog", "owl", "yak"]).fit(X, np.repeat([0, 1, 2], 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = dict(zip(["cat", "dog", "owl"], np.eye(X.shape[1])[:3], strict=True))
+        classifier(text_features=text).partial_fit(X[:8], WORDS[:8], classes=["cat", "dog", "owl"])
+
+
 def test_announced_classes_are_known_by_their_text(emoji):
     images, y = emoji
     first = [i for i, label in enumerate(y) if label == "fox"]

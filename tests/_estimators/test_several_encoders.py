@@ -5,6 +5,7 @@ import pickle
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from own_encoder import Own
@@ -52,6 +53,15 @@ def test_a_list_of_arrays_is_the_same_as_one_array_with_its_blocks(problem):
     probabilities = of_list.predict_proba([problem.X_test, test])
     np.testing.assert_allclose(of_rows.predict_proba(np.hstack([problem.X_test, test])), probabilities, atol=1e-6)
     np.testing.assert_allclose(of_list.predict_proba(np.hstack([problem.X_test, 3 * test])), probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.as_tensor, pandas.DataFrame])
+def test_arrays_of_integers_are_embeddings_where_there_are_no_images(problem, kind):
+    parts = [np.round(100 * problem.X).astype(int), np.round(100 * other_encoder(problem)[0]).astype(int)]
+    floats = fitted(problem, [part.astype(float) for part in parts])
+    integers = fitted(problem, [kind(part) for part in parts])
+    np.testing.assert_array_equal(integers.image_cache_.keys, floats.image_cache_.keys)
+    assert integers.image_cache_.blocks == (16, 24)
 
 
 def test_a_second_encoder_counts(problem):
@@ -293,7 +303,7 @@ def test_clones_and_copies_share_encoders_of_the_callers_own(images):
 @pytest.mark.parametrize(
     ("encoders", "error", "message"),
     [
-        ([], ValueError, "holds no encoder"),
+        ([], ValueError, "is an empty list"),
         (["tiny", 3], TypeError, "holds 3, which is neither"),
         (["tiny", "tiny"], ValueError, "'tiny' twice"),
         (["tiny", "precomputed"], ValueError, "X as a list of arrays"),
@@ -400,5 +410,5 @@ def test_an_encoder_of_several_is_not_exported_with_the_head(images):
 def test_the_display_of_the_fusion_names_the_encoders(problem):
     pytest.importorskip("matplotlib")
     display = FusionDisplay.from_estimator(fitted(problem, [problem.X, other_encoder(problem)[0]]))
-    assert display.names[-2:] == ["gaussian", "encoder 2"]
+    assert display.names[-2:] == ["gaussian", "encoder_2"]
     assert display.weights.shape[1] == len(display.names)

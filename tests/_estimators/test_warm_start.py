@@ -1,14 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import make_problem
+from sklearn.base import clone
 
 from skxma import XMAdapterClassifier
 from skxma._calibrated import metric_selection
 from skxma._calibrated.config import CalibrationConfig
+from skxma._calibrated.experts import IMAGE_EXPERTS
 from skxma._calibrated.fusion import FusionParametrization
+from skxma.embeddings import Embeddings
 
 
 def classifier(problem=None, **changes):
@@ -142,4 +147,37 @@ def test_a_start_is_the_solution_it_was_made_of(n_text, n_image, logs, rate):
     found = parametrization.relative_weights(torch.as_tensor(theta[:-1])).values
     np.testing.assert_allclose(found, relative, rtol=1e-6)
     assert 1 / (1 + np.exp(-(theta[-1] + CONFIG.noise_prior_logit))) == pytest.approx(rate, rel=1e-4)
-    assert parametrization.theta_from(relative[:-1], rate, CONFIG.noise_prior_logit) is None
+
+
+def test_a_start_by_other_experts_is_none(problem, monkeypatch):
+    other = np.concatenate([problem.X[:, ::-1], problem.X], axis=1)
+    clf = classifier(problem, warm_start=True).fit([problem.X, other], problem.y)
+    assert clf.model_.experts[-3:] == (*IMAGE_EXPERTS[1:], "encoder_2")
+    starts = []
+
+    def spy(*given):
+        starts.append(warm_theta(*given))
+        return starts[-1]
+
+    warm_theta = metric_selection.warm_theta
+    monkeypatch.setattr(metric_selection, "warm_theta", spy)
+    clf.fit([problem.X, other], problem.y)
+    assert any(start is not None for start in starts)
+    known = replace(clf.model_, further=[replace(clf.model_.further[0], block=2)])
+    clf.model_ = known
+    assert known.experts[-1] == "encoder_3"
+    starts.clear()
+    clf.fit([problem.X, other], problem.y)
+    assert all(start is None for start in starts)
+
+
+@pytest.mark.parametrize("evidence", ["calibrated", "paper"])
+def test_embeddings_of_another_encoder_start_anew(problem, evidence):
+    clf = classifier(problem, evidence=evidence, warm_start=True, n_epochs=2)
+    clf.fit(Embeddings(problem.X, "one"), problem.y)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(24, 24)))[0].astype(np.float32)
+    turned, queries = Embeddings(problem.X @ turn, "another"), Embeddings(problem.X_test @ turn, "another")
+    clf.set_params(text_features=dict(enumerate(problem.text @ turn)))
+    cold = clone(clf).fit(turned, problem.y)
+    np.testing.assert_array_equal(clf.fit(turned, problem.y).predict_proba(queries), cold.predict_proba(queries))
+    assert (clf.fit(turned, problem.y).predict_proba(queries) != cold.predict_proba(queries)).any()

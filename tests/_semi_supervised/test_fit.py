@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
 import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier, XMAdapterSearchCV
-from skxma._labels import split_unlabeled
+from skxma._labels.arrays import split_unlabeled
 from skxma._semi_supervised import fit as pool_fit
 from skxma._semi_supervised.class_statistics import SoftLabeledPool
 from skxma._semi_supervised.config import PoolConfig

@@ -252,6 +252,12 @@ def test_timo_picks_the_weight_of_the_text_by_left_out_answers(problem):
     assert bad.score(problem.X_test, problem.y_test) > 0.6
 
 
+def test_timo_picks_the_same_weight_where_classes_that_a_fold_leaves_out_have_other_names():
+    X, y = np.random.default_rng(12).normal(size=(12, 3)), np.array([0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 3, 4])
+    renamed = np.array([0, 4, 2, 3, 1])[y]
+    assert make(TIMOClassifier).fit(X, y).alpha_ == make(TIMOClassifier).fit(X, renamed).alpha_
+
+
 def test_prompts_one_by_one_are_those_of_names_and_templates(problem):
     """Of an encoder, of arrays of different lengths, and averaged for the methods that take one text per class."""
     from skxma import CLIPEncoder

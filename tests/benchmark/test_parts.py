@@ -115,7 +115,7 @@ def test_imagenet_is_tested_on_the_shifts_that_are_there(tmp_path):
 def test_what_has_no_domains_is_refused(image_file, tmp_path):
     problem = make_problem()
     save_features(tmp_path / "plain.npz", problem.X, problem.y)
-    with pytest.raises(ValueError, match="holds no images to corrupt"):
+    with pytest.raises(ValueError, match="lacks images to corrupt"):
         load_parts(tmp_path / "plain.npz", DOMAIN)
     with pytest.raises(ValueError, match=r"p has no domains\. Protocol 'domain' takes emoji"):
         load_parts(Problem("p", problem.X, problem.y), DOMAIN)

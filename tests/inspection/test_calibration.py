@@ -71,8 +71,11 @@ def test_what_cannot_be_drawn_is_refused(fitted):
     with pytest.raises(ValueError, match="ZeroShotClassifier keeps no left-out answers"):
         CalibrationDisplay.from_estimator(rival)
     one = XMAdapterClassifier("precomputed", text_features=problem.text).fit(problem.X[::4], problem.y[::4])
-    with pytest.raises(ValueError, match="No class has two images"):
+    with pytest.raises(ValueError, match="no class has two images"):
         CalibrationDisplay.from_estimator(one)
+    paper = XMAdapterClassifier("precomputed", text_features=problem.text, evidence="paper", n_epochs=0)
+    with pytest.raises(ValueError, match="with evidence='calibrated' does"):
+        CalibrationDisplay.from_estimator(paper.fit(problem.X, problem.y))
     with pytest.raises(ValueError, match=r"y_prob \(3,\)"):
         CalibrationDisplay.from_predictions([0, 1, 1], [0.2, 0.3, 0.4])
     with pytest.raises(ValueError, match="class indices, the columns of y_prob"):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.multioutput import MultiOutputClassifier
 
 from skxma import XMAdapterClassifier
-from skxma._labels import resolve_classes
+from skxma._labels.class_table import resolve_classes
 
 
 def test_strings_are_names():
