@@ -37,12 +37,12 @@ def draw(labels, n_shots, rng):
 
 def compare(images, labels, class_names, n_draws, shots):
     """Print accuracies in %, one row per number of shots and use of text."""
-    X = {name: CLIPEncoder(name).encode_image(list(images)) for name in ENCODERS}
+    X = {name: CLIPEncoder(name, precision="fp32").encode_image(list(images)) for name in ENCODERS}
     print(f"{len(images)} images, {len(class_names)} classes; accuracy in %, {n_draws} draws")
     print(f"{'shots':>9}  {'text':4}", *(f"{name:>6}" for name in ENCODERS))
     zero_shot = []
     for name in ENCODERS:
-        weights = np.asarray(CLIPEncoder(name).zero_shot_weights(list(class_names)))
+        weights = np.asarray(CLIPEncoder(name, precision="fp32").zero_shot_weights(list(class_names)))
         zero_shot.append(100 * np.mean((np.asarray(X[name]) @ weights.T).argmax(axis=1) == labels))
     print(f"{0:9}  {'yes':4}", *(f"{value:6.1f}" for value in zero_shot))
     for n_shots in shots:
@@ -53,7 +53,9 @@ def compare(images, labels, class_names, n_draws, shots):
                 rest = np.setdiff1d(np.arange(len(labels)), support)
                 for name in ENCODERS:
                     names = list(class_names) if text else [None] * len(class_names)
-                    clf = XMAdapterClassifier(name, class_names=names).fit(X[name][support], labels[support])
+                    clf = XMAdapterClassifier(name, precision="fp32", class_names=names).fit(
+                        X[name][support], labels[support]
+                    )
                     scores[name].append(100 * clf.score(X[name][rest], labels[rest]))
             print(f"{n_shots:9}  {'yes' if text else 'no':4}", *(f"{np.mean(scores[name]):6.1f}" for name in ENCODERS))
 
@@ -86,7 +88,7 @@ def describe(found):
             continue
         cells = []
         for name in ENCODERS:
-            encoder = CLIPEncoder(name)
+            encoder = CLIPEncoder(name, precision="fp32")
             image_row = np.asarray(encoder.encode_image([image]))[0]
             probabilities = softmax(encoder.logit_scale * np.asarray(encoder.zero_shot_weights(phrases)) @ image_row)
             own = probabilities[phrases.index(SAMPLES[file])]
