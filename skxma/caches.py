@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -345,12 +345,22 @@ class Projection:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (n, D) to L2-normalized (n, d)."""
-        mapped = x if self.weight is None else x @ to_tensors(self.weight, like=x)[0]
-        mapped = mapped + to_tensors(self.bias, like=x)[0]
-        if self.hidden is not None:
-            u, a, v = to_tensors(*self.hidden, like=x)
-            mapped = mapped + torch.relu(x @ u + a) @ v
-        return F.normalize(mapped)
+        return self.to_tensors(x)(x)
+
+    def to_tensors(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the map with its arrays as tensors, for many calls with inputs like one."""
+        weight = None if self.weight is None else to_tensors(self.weight, like=like)[0]
+        (bias,) = to_tensors(self.bias, like=like)
+        hidden = None if self.hidden is None else to_tensors(*self.hidden, like=like)
+
+        def project(x: Tensor) -> Tensor:
+            mapped = (x if weight is None else x @ weight) + bias
+            if hidden is not None:
+                u, a, v = hidden
+                mapped = mapped + torch.relu(x @ u + a) @ v
+            return F.normalize(mapped)
+
+        return project
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _arrays(args: Iterable[Any]) -> Iterator[NDArray[Any]]:
             yield from _arrays(arg)
 
 
-BLOCK_ROWS = 2**14
+BLOCK_ROWS = 2**9
 Floats = NDArray[np.float32]
 
 
@@ -141,7 +141,7 @@ def unit_rows(X: NDArray[Any]) -> Floats:
         some = X[start : start + BLOCK_ROWS]
         largest = np.abs(some).max(axis=-1, keepdims=True)
         scaled = np.asarray(some / np.where(largest > 0, largest, 1), dtype=np.float64)
-        length = np.linalg.norm(scaled, axis=-1, keepdims=True)
+        length = np.sqrt(np.square(scaled).sum(axis=-1, keepdims=True))
         unit[start : start + BLOCK_ROWS] = scaled / np.where(length > 0, length, 1)
     return unit
 

@@ -45,7 +45,12 @@ HELD_OUT = -1e9
 
 def normalize(x: Tensor, eps: float = EPS) -> Tensor:
     """Scale the rows of ``x`` (..., D) to unit length; rows shorter than `eps` become zeros instead of NaN."""
-    return torch.nn.functional.normalize(x, dim=-1, eps=eps)
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(eps)
+
+
+def column_major(rows: Tensor) -> Tensor:
+    """Lay rows (..., N, D) out column by column: few queries times their transpose then read memory as it lies."""
+    return rows.mT.contiguous().mT
 
 
 def affinity(queries: Tensor, keys: Tensor) -> Tensor:

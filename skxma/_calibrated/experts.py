@@ -252,8 +252,8 @@ class TextExperts:
     """
 
     def __init__(self, text: Tensor, means: tuple[Tensor, Tensor]) -> None:
-        self.text, self.image_mean = text, means[0]
-        self.centered = F.normalize(text - means[1])
+        self.text, self.image_mean = F.column_major(text), means[0]
+        self.centered = F.column_major(F.normalize(text - means[1]))
         known = text.any(1)
         self.known = None if bool(known.all()) else known
 

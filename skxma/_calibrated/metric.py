@@ -69,7 +69,10 @@ class Metric:
 
     def __call__(self, features: Tensor) -> Tensor:
         """Map (n, D) embeddings to (n, R)."""
-        mapped = self.basis(features)
+        return self.stretch(self.basis(features))
+
+    def stretch(self, mapped: Tensor) -> Tensor:
+        """Stretch embeddings (n, R) that are in the basis already."""
         return mapped if self.scale is None else mapped * self.scale
 
 

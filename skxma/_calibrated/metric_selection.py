@@ -308,10 +308,19 @@ def expert_priors(
     return [*first, *image[:n_image], *shares[1:]], len(first) - 1
 
 
-def score_metric(support: CalibrationSupport, metric: Metric, config: CalibrationConfig) -> ScoredMetric:
-    """Score the support set in a metric, leave-one-out."""
+def in_each_metric(features: Tensor, metrics: Iterable[Metric]) -> Iterator[tuple[Metric, Tensor]]:
+    """Yield metrics with the features (n, R) in each; those of one basis, which come in a row, share a product."""
+    basis, mapped = None, features
+    for metric in metrics:
+        if metric.basis is not basis:
+            basis, mapped = metric.basis, metric.basis(features)
+        yield metric, metric.stretch(mapped)
+
+
+def score_metric(support: CalibrationSupport, metric: Metric, keys: Tensor, config: CalibrationConfig) -> ScoredMetric:
+    """Score the support set in a metric, where it is the keys (N, R), leave-one-out."""
     samples = support.labels, support.weights, support.n_classes, support.members
-    seen = MetricSupport.from_keys(metric(support.features), *samples)
+    seen = MetricSupport.from_keys(keys, *samples)
     rows = support.rows
     image, scale = left_out_image_scores(seen, metric.scatter_weight, config, rows)
     scores = combine_scores(support, image, rows, config)
@@ -331,7 +340,7 @@ def fit_metrics(
     support: CalibrationSupport, metrics: Iterable[Metric], config: CalibrationConfig
 ) -> list[MetricCandidate]:
     """Score the support set in several metrics, leave-one-out, and learn the fusion in each."""
-    scored = [score_metric(support, metric, config) for metric in metrics]
+    scored = [score_metric(support, metric, keys, config) for metric, keys in in_each_metric(support.features, metrics)]
     fusions = fit_fusions([one.problem for one in scored], [warm_theta(one, config) for one in scored])
     correction = leave_one_out_correction(support.counts)
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from skxma._calibrated.experts import IMAGELESS_DEVIATIONS, TEXT_EXPERTS, TextEx
 from skxma._calibrated.metric import IDENTITY_ROOT, CenteredBasis, ClassMeans, Metric, class_mean_scores
 from skxma._index.clustered import build_index
 from skxma._index.clusters import KeyClusters, can_be_clustered, cluster_keys
-from skxma._index.exact import Combine, ExactIndex
+from skxma._index.exact import Combine, ExactIndex, StackedKeys
 from skxma._statistics import class_means
 from skxma.caches import CachedScorerMixin, Floats, ImageCache, TextCache, to_tensors
 
@@ -192,12 +193,13 @@ class CalibratedScorer:
         means, self.mass = class_means(keys, labels, weights, image.n_classes)
         self.present = None if bool((self.mass > 0).all()) else self.mass > 0
         self.plain_basis = CenteredBasis((self.mass[:, None] * means).sum(0) / self.mass.sum(), None)
-        self.plain_means = ClassMeans(self.plain_basis(means))
+        self.plain_means = ClassMeans(F.column_major(self.plain_basis(means)))
         self.text = None
         text_cache = cache.text_cache
         if text_cache is not None and text_cache.modality_means is not None:
             text, image_mean, text_mean = to_tensors(text_cache.keys, *text_cache.modality_means, like=like)
             self.text = TextExperts(text, (image_mean, text_mean))
+            self.img2txt = text_cache.img2txt.to_tensors(like)
         self.bases = [basis.to_tensors(like) for basis in cache.bases]
         self.further = [
             FurtherScorer(one, encoders[one.block], labels, weights, image.n_classes) for one in cache.further
@@ -262,10 +264,9 @@ class CalibratedScorer:
             return self.cache.logit_scale * first[0]
         further = [one.scores(encoders[one.fitted.block]) for one in self.further]
         mapped = [basis(features) for basis in self.bases]
-        total = torch.zeros_like(first[0])
-        for stack in self.stacks:
-            total = total + stack.logits(mapped, first, further, added, skip_if_certain)
-        return total
+        return reduce(
+            torch.add, (stack.logits(mapped, first, further, added, skip_if_certain) for stack in self.stacks)
+        )
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines to the keys in the first metric, and affinities to the text of their classes; both (n, N).
@@ -291,9 +292,8 @@ class CalibratedScorer:
 
     def _metric_free_experts(self, features: Tensor) -> Tensor:
         """Zero-shot and text experts (3, n, C), or without text the class means of the plain embeddings (1, n, C)."""
-        text_cache = self.cache.text_cache
-        if self.text is not None and text_cache is not None:
-            return self.text(features, text_cache.img2txt(features))
+        if self.text is not None:
+            return self.text(features, self.img2txt(features))
         prototype, _ = self.plain_means(self.plain_basis(features))
         return F.fill_absent(prototype[None], self.present)
 
@@ -331,10 +331,11 @@ class MetricStack:
         self.metrics = [Metric(bases[one.basis], scale) for one, scale in zip(components, scales, strict=True)]
         self.bases, self.betas = [one.basis for one in components], [one.beta for one in components]
         # the metrics are affine, so the mean of the mapped keys is the mapped mean
-        self.means = ClassMeans(torch.stack([metric(means) for metric in self.metrics]))
+        self.means = ClassMeans(F.column_major(torch.stack([metric(means) for metric in self.metrics])))
         ones = torch.ones_like(self.means.means[0, 0])
         self.scale = torch.stack([ones if scale is None else scale for scale in scales])[:, None]
         self.indices = [build_index(keys, labels, weights, len(means), clusters, metric) for metric in self.metrics]
+        self.stacked = StackedKeys.of(self.indices, self.betas)
         shares = np.stack([one.weights * (one.averaging_weight / total) for one in components])
         (weights,) = to_tensors(shares, like=keys)
         gaussian = to_tensors(np.array([one.gaussian for one in components]), like=keys)[0]
@@ -370,7 +371,7 @@ class MetricStack:
         prototype, gaussian = self.means(queries)
         scores = torch.stack([prototype, gaussian / self.gaussian][: len(self.others)])
         scores = F.fill_absent(scores, self.present, IMAGELESS_DEVIATIONS)
-        rest = torch.tensordot(self.first, first, dims=1) + (self.others * scores).sum((0, 1))
+        rest = (self.first @ first.flatten(1)).view_as(first[0]) + (self.others * scores).sum((0, 1))
         for weight, more in zip(self.further, further, strict=True):
             rest = rest + weight * more
 
@@ -381,11 +382,14 @@ class MetricStack:
         def plus(more: Tensor | None) -> Combine:
             return lambda evidence: fuse(evidence[None]) if more is None else fuse(evidence[None]) + more
 
+        unit = F.normalize(queries)
+        if self.stacked is not None and not torch.compiler.is_compiling() and self.stacked.fit(first.shape[1]):
+            return fuse(self.stacked.evidence(unit))
         # asked only where keys are clustered, which those of several metrics are not
         combine = [plus(more) for more in added]
         found = [
-            index.bounded_evidence(unit, beta, combine, skip_if_certain)
-            for index, unit, beta in zip(self.indices, F.normalize(queries), self.betas, strict=True)
+            index.bounded_evidence(rows, beta, combine, skip_if_certain)
+            for index, rows, beta in zip(self.indices, unit, self.betas, strict=True)
         ]
         return fuse(torch.stack(found))
 

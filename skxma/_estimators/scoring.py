@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import scipy.special
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from skxma._runtime.device import explain_out_of_memory
-from skxma._runtime.threads import limit_torch_threads
+from skxma._runtime.threads import SMALL_WORK, limit_torch_threads
 from skxma.caches import Floats, ImageCache, reading_fitted_arrays
 
 TIE = 1e-12
@@ -21,9 +21,19 @@ Scoring = Callable[[Tensor], Tensor]
 
 def chunks(embeddings: Floats, like: Tensor, width: int) -> Iterator[Tensor]:
     """Yield embeddings (n, D) as tensors in pieces that fit in memory together with an array (n, width)."""
-    for piece in torch.as_tensor(embeddings).split(max(1, CHUNK_ENTRIES // max(width, embeddings.shape[1]))):
-        # converted there, for single precision is half the bytes
-        yield piece.to(like.device).to(like.dtype)
+    for piece in _pieces(embeddings, width):
+        yield _converted(piece, like)
+
+
+def _pieces(embeddings: Floats, width: int) -> Sequence[Tensor]:
+    n_rows = max(1, CHUNK_ENTRIES // max(width, embeddings.shape[1]))
+    rows = torch.as_tensor(embeddings)
+    return (rows,) if len(rows) <= n_rows else rows.split(n_rows)
+
+
+def _converted(piece: Tensor, like: Tensor) -> Tensor:
+    # converted on the device, for single precision is half the bytes
+    return piece.to(like.device).to(like.dtype)
 
 
 def score(
@@ -53,13 +63,26 @@ def score(
     scores : ndarray of shape (n, k)
     """
     n_keys, dim = cache.keys.shape
-    threads = limit_torch_threads(float(len(embeddings)) * dim * (n_keys + dim))
+    work = float(len(embeddings)) * dim * (n_keys + dim)
+    n_threads = torch.get_num_threads() if like.device.type == "cpu" and work > SMALL_WORK else 1
     told = explain_out_of_memory(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
-    with torch.inference_mode(), reading_fitted_arrays(), threads, told:
-        scorer = make_scorer(like)
-        pieces = chunks(embeddings, like, max(width(like), cache.n_classes))
-        scores = [scorer(piece).cpu().double().numpy() for piece in pieces]
-        return scores[0] if len(scores) == 1 else np.concatenate(scores)
+
+    def scores_of(piece: Tensor) -> NDArray[np.float64]:
+        with torch.inference_mode(), reading_fitted_arrays():
+            scores: NDArray[np.float64] = scorer(_converted(piece, like)).cpu().double().numpy()
+            return scores
+
+    with limit_torch_threads(work), told:
+        with torch.inference_mode(), reading_fitted_arrays():
+            scorer = make_scorer(like)
+            pieces = _pieces(embeddings, max(width(like), cache.n_classes) * n_threads)
+        if len(pieces) == 1:
+            return scores_of(pieces[0])
+        if n_threads == 1:
+            return np.concatenate([scores_of(piece) for piece in pieces])
+        # a chunk for each thread: threads that share an operation wait for one another at the end of each
+        with limit_torch_threads(0.0), ThreadPoolExecutor(n_threads) as pool:
+            return np.concatenate(list(pool.map(scores_of, pieces)))
 
 
 def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -74,5 +97,6 @@ def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities (n, C) of logits (n, C)."""
-    probabilities: NDArray[np.float64] = scipy.special.softmax(logits, axis=1)
-    return probabilities
+    relative: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
+    relative /= relative.sum(axis=1, keepdims=True)
+    return relative

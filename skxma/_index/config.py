@@ -52,5 +52,8 @@ class IndexConfig:
     padding: float = 0.1
     """Share of keys of weight 0 by which their numbers of keys may be made equal."""
 
+    stacked_entries: int = 2**20
+    """Entries of the keys in all metrics up to which they are kept a second time, as one array."""
+
     tile_entries: int = blocks.TILE_ENTRIES
     tile_rows: int = blocks.TILE_ROWS

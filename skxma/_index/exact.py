@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._index.config import IndexConfig
+from skxma._runtime import blocks
 from skxma.caches import Integers
 
 Combine = Callable[[Tensor], Tensor]
@@ -171,7 +172,12 @@ class ExactIndex(KeyIndex):
         position = np.empty(len(host), dtype=np.intp)
         position[place[~fill]] = np.flatnonzero(~fill)
         order, filling = torch.as_tensor(place, device=unit.device), torch.as_tensor(fill, device=unit.device)
-        super().__init__(unit[order], labels[order], weights[order].masked_fill(filling, 0.0), n_classes, config)
+        # column by column, which one query alone reads three times as fast
+        columns = unit.new_empty(unit.shape[1], len(order))
+        for start in range(0, len(order), blocks.KEY_ROWS):
+            some = slice(start, start + blocks.KEY_ROWS)
+            columns[:, some] = unit[order[some]].T
+        super().__init__(columns.T, labels[order], weights[order].masked_fill(filling, 0.0), n_classes, config)
         self.position = torch.as_tensor(position, device=unit.device)
         in_order = bool((class_order == np.arange(n_classes)).all())
         self.is_whole = in_order and [block.n_classes for block in self.blocks] == [n_classes]
@@ -202,3 +208,37 @@ class ExactIndex(KeyIndex):
         """Keys of a tile: whole shots of the block's classes."""
         n_shots = max(1, self.config.tile_entries // (n_rows * block.n_classes))
         return min(n_shots, block.n_shots) * block.n_classes
+
+
+class StackedKeys:
+    """The few keys of several exact indexes: one operation for all of them takes hardly longer than for one.
+
+    Parameters
+    ----------
+    indices : sequence of ExactIndex
+        Of one support set, each in a metric of its own.
+    betas : sequence of float
+        Sharpness in each.
+    """
+
+    def __init__(self, indices: Sequence[ExactIndex], betas: Sequence[float]) -> None:
+        pairs = list(zip(indices, betas, strict=True))
+        self.n_classes, self.most = indices[0].n_classes, indices[0].config.tile_entries
+        self.keys = torch.stack([beta * index.unit.T for index, beta in pairs])
+        self.offsets = torch.stack([index.log_weights - beta for index, beta in pairs])[:, None]
+
+    @classmethod
+    def of(cls, indices: Sequence[KeyIndex], betas: Sequence[float]) -> StackedKeys | None:
+        """The stacked keys of some indexes, or None where they are not few, or not summed over an axis."""
+        exact = [index for index in indices if isinstance(index, ExactIndex) and index.is_whole]
+        entries = sum(index.unit.numel() for index in exact)
+        return cls(exact, betas) if len(exact) == len(indices) and entries <= exact[0].config.stacked_entries else None
+
+    def fit(self, n_queries: int) -> bool:
+        """Whether the cosines of so many queries are few enough to be made at once."""
+        return n_queries * self.offsets.numel() <= self.most
+
+    def evidence(self, queries: Tensor) -> Tensor:
+        """Sum ``Σ v exp(β (cos − 1))`` (M, n, C) of unit queries (M, n, R) over the keys of each class."""
+        exponents = torch.baddbmm(self.offsets, queries, self.keys)
+        return exponents.exp_().unflatten(2, (-1, self.n_classes)).sum(2)

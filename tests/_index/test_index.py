@@ -8,7 +8,7 @@ from skxma import functional as F
 from skxma._index.clustered import ClusteredIndex, build_index, classes_to_score
 from skxma._index.clusters import cluster_keys
 from skxma._index.config import IndexConfig
-from skxma._index.exact import ExactIndex, KeyIndex, class_blocks
+from skxma._index.exact import ExactIndex, KeyIndex, StackedKeys, class_blocks
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -232,6 +232,19 @@ def test_classes_of_any_size_add_up_to_the_formula(counts, seed, tile):
     torch.testing.assert_close(made.keys, keys)
     torch.testing.assert_close(made.cosines(queries), queries @ keys.T)
     assert len(made.unit) <= (1 + config.padding) * len(keys)
+
+
+def test_stacked_keys_of_several_metrics_give_the_evidence_of_each():
+    keys, _, weights, queries = make_keys(n=60, dtype=torch.float64)
+    labels = torch.arange(60) % 5
+    weights[3] = 0.0
+    metrics, betas = (keys, keys.flip(1)), [3.0, 8.0]
+    indices = [ExactIndex(unit, labels, weights, 5) for unit in metrics]
+    unit = torch.stack([queries, queries.roll(1, 1)])
+    wanted = [index.evidence(rows, beta) for index, rows, beta in zip(indices, unit, betas, strict=True)]
+    torch.testing.assert_close(StackedKeys.of(indices, betas).evidence(unit), torch.stack(wanted))
+    few = IndexConfig(stacked_entries=keys.numel())
+    assert StackedKeys.of([ExactIndex(unit, labels, weights, 5, few) for unit in metrics], betas) is None
 
 
 def test_a_few_large_classes_do_not_fill_up_the_small_ones():
