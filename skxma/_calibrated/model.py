@@ -383,7 +383,7 @@ class MetricStack:
             return lambda evidence: fuse(evidence[None]) if more is None else fuse(evidence[None]) + more
 
         unit = F.normalize(queries)
-        if self.stacked is not None and not torch.compiler.is_compiling() and self.stacked.fit(first.shape[1]):
+        if self.stacked is not None and not torch.compiler.is_compiling() and self.stacked.takes(first.shape[1]):
             return fuse(self.stacked.evidence(unit))
         # asked only where keys are clustered, which those of several metrics are not
         combine = [plus(more) for more in added]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import scipy.special
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -97,6 +98,5 @@ def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities (n, C) of logits (n, C)."""
-    relative: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
-    relative /= relative.sum(axis=1, keepdims=True)
-    return relative
+    probabilities: NDArray[np.float64] = scipy.special.softmax(logits, axis=1)
+    return probabilities

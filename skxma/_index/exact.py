@@ -234,8 +234,8 @@ class StackedKeys:
         entries = sum(index.unit.numel() for index in exact)
         return cls(exact, betas) if len(exact) == len(indices) and entries <= exact[0].config.stacked_entries else None
 
-    def fit(self, n_queries: int) -> bool:
-        """Whether the cosines of so many queries are few enough to be made at once."""
+    def takes(self, n_queries: int) -> bool:
+        """Tell whether the cosines of so many queries are few enough to be made at once."""
         return n_queries * self.offsets.numel() <= self.most
 
     def evidence(self, queries: Tensor) -> Tensor:
