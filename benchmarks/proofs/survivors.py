@@ -53,8 +53,7 @@ REASONS: list[Reason] = [
     ),
     Reason("caches", "rows.itemsize * rows.shape[1])))[:, 0]", "NumberReplacer", "of one column the first is the last"),
     Reason("caches", "copy=False", "ReplaceFalseWithTrue", "rows that were chosen are a copy already"),
-    Reason("caches", "to_tensors(self.weight, like=x)[0]", "NumberReplacer", "of one tensor the first is the last"),
-    Reason("caches", "to_tensors(self.bias, like=x)[0]", "NumberReplacer", "of one tensor the first is the last"),
+    Reason("caches", "to_tensors(self.weight, like=like)[0]", "NumberReplacer", "of one tensor the first is the last"),
     Reason("_calibrated.fusion", "@staticmethod", "RemoveDecorator", OF_CLASS),
     Reason("_fitted", "@property", "RemoveDecorator", "of a protocol: it describes types, and does not run"),
     Reason(
@@ -96,7 +95,6 @@ REASONS: list[Reason] = [
         f"{COMPARISON}_Lt_LtE",
         "of two solutions as good as each other either will do",
     ),
-    Reason("_calibrated.fusion", "if len(relative) != 1", f"{COMPARISON}_NotEq_IsNot", "small integers are one object"),
 ]
 
 

@@ -99,6 +99,8 @@ def run_tests(folder: Path, marked: bool) -> None:
     if not marked:
         command += ["--cov=skxma", "--cov-branch", f"--cov-report=json:{folder / 'coverage.json'}"]
     environment = {**os.environ, "COVERAGE_FILE": str(folder / "coverage")}
+    # that of an earlier run would be taken for this one's
+    (folder / "coverage.json").unlink(missing_ok=True)
     with (folder / "tests.log").open("w") as log:
         subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, env=environment)
 

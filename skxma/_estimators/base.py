@@ -563,6 +563,10 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """Length of the longest row that a prediction holds for a query: here, affinities to all keys."""
         return len(self.image_cache_.keys)
 
+    def _rows_per_thread(self, like: Tensor) -> int | None:
+        """Queries that one thread scores best, or None where the threads of torch share them."""
+        return None
+
     def _predict_logits(self, X: Any) -> NDArray[np.float64]:
         """Logits (n, C) as float64."""
         return settle_ties(self._score(X, self._scorer))
@@ -605,7 +609,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         self, features: Floats, make_scorer: Callable[[Tensor], Scoring], inputs: EmbeddingInput | None = None
     ) -> NDArray[np.float64]:
         """Scores (n, k) of embeddings (n, D) as float64."""
-        return score(features, make_scorer, self._like(inputs), self.image_cache_, self._width)
+        return score(features, make_scorer, self._like(inputs), self.image_cache_, self._width, self._rows_per_thread)
 
     def __copy__(self) -> Self:
         """Copy the attributes; pickles may lack some."""

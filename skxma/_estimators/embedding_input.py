@@ -30,7 +30,7 @@ from skxma._runtime.device import resolve_device
 from skxma._runtime.warning import warn
 from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_blocks, unit_rows
 from skxma.encoder._bare_model import refuse_bare_model
-from skxma.encoder._class_weights import class_weights, has_text, prompt_features
+from skxma.encoder._class_weights import class_weights, has_text, prompt_features, text_shapes_metric
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import EncoderMismatchError, ImageError
 from skxma.store._workers import warn_of_unshared_embeddings
@@ -114,7 +114,7 @@ class EmbeddingInput:
     @property
     def text_shapes_metric(self) -> bool:
         """False if the encoder says that texts tell nothing of the directions along which images differ."""
-        return self.precomputed or bool(getattr(self.text_encoder, "text_shapes_metric", True))
+        return self.precomputed or text_shapes_metric(self.text_encoder)
 
     @property
     def text_encoder(self) -> Any:
@@ -414,7 +414,7 @@ def without_weights(encoder: Any) -> Any:
         f"The encoder {name_of(encoder)} is left out of the pickled model, because it {reason}. Give it to the model "
         "that is loaded, in this or in another process, with set_params(encoder=...)."
     )
-    return DetachedEncoder(name_of(encoder), has_text(encoder))
+    return DetachedEncoder(name_of(encoder), has_text(encoder), text_shapes_metric(encoder))
 
 
 class _TooLargeError(Exception):

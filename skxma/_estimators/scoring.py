@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,24 +13,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skxma._runtime.device import explain_out_of_memory
-from skxma._runtime.threads import SMALL_WORK, limit_torch_threads
+from skxma._runtime.threads import SMALL_WORK, limit_torch_threads, torch_threads
 from skxma.caches import Floats, ImageCache, reading_fitted_arrays
 
 TIE = 1e-12
 CHUNK_ENTRIES = 2**22
+ROWS_PER_THREAD = 512
+"""Queries of an exact index that one thread scores at once: their arrays stay in the processor's cache from one step to
+the next."""
 Scoring = Callable[[Tensor], Tensor]
 
 
 def chunks(embeddings: Floats, like: Tensor, width: int) -> Iterator[Tensor]:
     """Yield embeddings (n, D) as tensors in pieces that fit in memory together with an array (n, width)."""
-    for piece in _pieces(embeddings, width):
+    for piece in torch.as_tensor(embeddings).split(_n_rows(max(width, embeddings.shape[1]))):
         yield _converted(piece, like)
 
 
-def _pieces(embeddings: Floats, width: int) -> Sequence[Tensor]:
-    n_rows = max(1, CHUNK_ENTRIES // max(width, embeddings.shape[1]))
-    rows = torch.as_tensor(embeddings)
-    return (rows,) if len(rows) <= n_rows else rows.split(n_rows)
+def _n_rows(width: int) -> int:
+    return max(1, CHUNK_ENTRIES // width)
 
 
 def _converted(piece: Tensor, like: Tensor) -> Tensor:
@@ -43,6 +45,7 @@ def score(
     like: Tensor,
     cache: ImageCache,
     width: Callable[[Tensor], int],
+    rows_per_thread: Callable[[Tensor], int | None] = lambda like: None,
 ) -> NDArray[np.float64]:
     """Score queries.
 
@@ -58,6 +61,9 @@ def score(
         The keys that are read.
     width : callable
         Takes `like` and returns the length of the longest row of an intermediate array, once the scorer is made.
+    rows_per_thread : callable, optional
+        Takes `like` and returns how many queries one thread scores best, or None where all threads of torch work on
+        as many queries as memory allows.
 
     Returns
     -------
@@ -65,7 +71,7 @@ def score(
     """
     n_keys, dim = cache.keys.shape
     work = float(len(embeddings)) * dim * (n_keys + dim)
-    n_threads = torch.get_num_threads() if like.device.type == "cpu" and work > SMALL_WORK else 1
+    n_threads = torch_threads() if work > SMALL_WORK else 1
     told = explain_out_of_memory(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
 
     def scores_of(piece: Tensor) -> NDArray[np.float64]:
@@ -76,12 +82,16 @@ def score(
     with limit_torch_threads(work), told:
         with torch.inference_mode(), reading_fitted_arrays():
             scorer = make_scorer(like)
-            pieces = _pieces(embeddings, max(width(like), cache.n_classes) * n_threads)
+            n_rows, dealt = _n_rows(max(width(like), cache.n_classes, dim)), rows_per_thread(like)
+        if dealt is not None:
+            # no thread goes without, and the arrays of all of them fit in memory together
+            n_rows = max(1, min(dealt, n_rows // n_threads, math.ceil(len(embeddings) / n_threads)))
+        pieces = torch.as_tensor(embeddings).split(n_rows)
         if len(pieces) == 1:
             return scores_of(pieces[0])
-        if n_threads == 1:
+        if dealt is None or n_threads == 1:
             return np.concatenate([scores_of(piece) for piece in pieces])
-        # a chunk for each thread: threads that share an operation wait for one another at the end of each
+        # threads that share an operation wait for one another at the end of each; with a piece of its own none waits
         with limit_torch_threads(0.0), ThreadPoolExecutor(n_threads) as pool:
             return np.concatenate(list(pool.map(scores_of, pieces)))
 

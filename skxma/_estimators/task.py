@@ -136,10 +136,11 @@ def warn_of_unknown_classes(task: Task) -> None:
     unknown = task.classes[~known_classes(task.cache, task.text_features)].tolist()
     if not unknown:
         return
-    these = "this class" if len(unknown) == 1 else "these classes"
+    one = len(unknown) == 1
     warn(
-        f"Of {some(unknown)} there is neither an image nor a text, so that probabilities of {these} are guesses. Bring "
-        "images with partial_fit, give a text by text_features or class_names, or leave out what is no class yet."
+        f"{'Class' if one else 'Classes'} {some(unknown)} {'has' if one else 'have'} neither images nor a text, so "
+        f"{'its' if one else 'their'} probabilities are guesses. Add images with partial_fit, give a text by "
+        f"text_features or class_names, or leave {'it' if one else 'them'} out for now."
     )
 
 

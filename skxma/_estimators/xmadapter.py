@@ -20,12 +20,11 @@ from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvide
 from skxma._estimators.pool_learning import fit_pool, label_pool
 from skxma._estimators.preparation import kept_task
 from skxma._estimators.rejection import RejectionRule
-from skxma._estimators.scoring import CHUNK_ENTRIES, Scoring, chunks, settle_ties
+from skxma._estimators.scoring import ROWS_PER_THREAD, Scoring, chunks, settle_ties
 from skxma._estimators.several_encoders import check_blocks, check_encoders, is_several
 from skxma._estimators.support_set import first_samples
 from skxma._estimators.task import Task
 from skxma._fitted import FittedEvidence
-from skxma._runtime import blocks
 from skxma._runtime.warning import warn
 from skxma._sklearn_compat import Interval, StrOptions
 from skxma.caches import Floats, Integers, TextCache
@@ -514,12 +513,12 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         return settle_ties(found[:, :-1]), found[:, -1]
 
     def _width(self, like: Tensor) -> int:
-        n_clusters = self.model_.scorer(like).index.n_clusters
-        if n_clusters == 0 and like.device.type == "cpu":
-            # as many queries as a tile has: the arrays of each step stay in the processor's cache for the next
-            return CHUNK_ENTRIES // blocks.TILE_ROWS
         # the more queries at once, the more of them share a cluster
-        return n_clusters // 4
+        return self.model_.scorer(like).index.n_clusters // 4
+
+    def _rows_per_thread(self, like: Tensor) -> int | None:
+        exact = like.device.type == "cpu" and self.model_.scorer(like).index.n_clusters == 0
+        return ROWS_PER_THREAD if exact else None
 
     def _scorer(self, like: Tensor) -> Scoring:
         return self.model_.scorer(like).logits

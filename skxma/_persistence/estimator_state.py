@@ -15,7 +15,7 @@ from skxma._persistence.packing import Arrays, Packer, Unpacker, fits
 from skxma._persistence.record import EstimatorRecord, find_record, type_on_disk
 from skxma._statistics import Calibration
 from skxma.caches import Floats, ImageCache
-from skxma.encoder._class_weights import has_text
+from skxma.encoder._class_weights import has_text, text_shapes_metric
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import ModelFileError
 
@@ -181,7 +181,8 @@ def _pack_encoder(encoder: Any, packer: Packer) -> dict[str, Any]:
     else:
         name = f"{type(encoder).__module__}.{type(encoder).__qualname__}"
     # written where it is unusual, as files of earlier releases do not have it
-    return {"detached": name} if has_text(encoder) else {"detached": name, "text": False}
+    said = {"text": has_text(encoder), "text_shapes_metric": text_shapes_metric(encoder)}
+    return {"detached": name, **{key: value for key, value in said.items() if not value}}
 
 
 def _unpack_encoder(packed: dict[str, Any], unpacker: Unpacker) -> Any:
@@ -193,7 +194,8 @@ def _unpack_encoder(packed: dict[str, Any], unpacker: Unpacker) -> Any:
         record = find_record(ENCODERS, packed["type"], "the encoder")
         encoder: BaseEstimator = _class_of(record)(**_unpack_parameters(record, packed["parameters"], unpacker)).fit()
         return encoder
-    return DetachedEncoder(str(packed["detached"]), bool(packed.get("text", True)))
+    said = (bool(packed.get(key, True)) for key in ("text", "text_shapes_metric"))
+    return DetachedEncoder(str(packed["detached"]), *said)
 
 
 def _class_of(record: EstimatorRecord) -> type[Any]:

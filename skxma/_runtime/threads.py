@@ -28,6 +28,16 @@ class _ThreadLimit:
 _torch, _numpy = _ThreadLimit(), _ThreadLimit()
 
 
+def torch_threads() -> int:
+    """Return torch's number of threads, or that from before the limits that are held now.
+
+    A thread that starts while another one holds a limit finds the limit, and not the number that it should have.
+    """
+    held = _torch
+    with held.lock:
+        return max(torch.get_num_threads(), held.before if held.n_holders else 1)
+
+
 @contextmanager
 def limit_torch_threads(work: float) -> Iterator[None]:
     """Limit torch to one thread for small work.

@@ -17,6 +17,11 @@ def has_text(encoder: Any) -> bool:
     return bool(getattr(encoder, "has_text", hasattr(encoder, "encode_text")))
 
 
+def text_shapes_metric(encoder: Any) -> bool:
+    """Tell whether the texts of an encoder may shape the metric of its images: by its attribute, true without one."""
+    return bool(getattr(encoder, "text_shapes_metric", True))
+
+
 def class_weights(encoder: Any, names: Sequence[Name | None], templates: Any) -> Floats:
     """Zero-shot weights (C, D) of the classes by any encoder with `encode_text`; zero rows for classes named None."""
     known = [i for i, name in enumerate(names) if name is not None]

@@ -318,8 +318,8 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
     def text_shapes_metric(self) -> bool:
         """True if images of different things differ along the directions along which texts differ.
 
-        Words then shape the metric in which images are compared. They do not with "tiny" and "photo": see
-        `WITHOUT_TEXT_METRIC`.
+        Words then shape the metric in which images are compared. They do not with "tiny" and "photo" (docs/method.md,
+        step 1).
         """
         return self.name not in WITHOUT_TEXT_METRIC
 

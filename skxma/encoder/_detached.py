@@ -16,11 +16,14 @@ class DetachedEncoder:
         What the encoder was.
     has_text : bool, default=True
         True if it knew texts, which decides its place among several encoders.
+    text_shapes_metric : bool, default=True
+        What it said of its texts.
     """
 
-    def __init__(self, name: str, has_text: bool = True) -> None:
+    def __init__(self, name: str, has_text: bool = True, text_shapes_metric: bool = True) -> None:
         self.name = name
         self.has_text = has_text
+        self.text_shapes_metric = text_shapes_metric
 
     def encode_image(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: the weights are not here."""

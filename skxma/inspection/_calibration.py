@@ -12,7 +12,7 @@ from skxma._labels.arrays import with_spelling_of
 from skxma._statistics import calibration_error
 from skxma.inspection._draw import LINES, pyplot
 from skxma.inspection._evaluation import wilson
-from skxma.inspection._left_out import left_out_answers
+from skxma.inspection._left_out import is_calibrated, left_out_answers
 
 N_BINS = 10
 
@@ -106,11 +106,12 @@ class CalibrationDisplay:
         if X is None:
             found = left_out_answers(estimator)
             if found is None:
-                raise ValueError(
-                    f"{type(estimator).__name__} keeps no left-out answers; an XMAdapterClassifier with "
-                    "evidence='calibrated' does, unless no class has two images of two groups. Give X and y that it "
-                    "has not seen."
+                why = (
+                    "has no left-out answers, because no class has two images of two groups"
+                    if is_calibrated(estimator)
+                    else "keeps no left-out answers, as an XMAdapterClassifier with evidence='calibrated' does"
                 )
+                raise ValueError(f"This {type(estimator).__name__} {why}. Give X and y that it has not seen.")
             confidence, correct = found.probability, found.right
         else:
             probabilities = np.asarray(estimator.predict_proba(X))

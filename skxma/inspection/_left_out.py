@@ -39,6 +39,11 @@ class LeftOutAnswers:
         return right
 
 
+def is_calibrated(clf: Any) -> bool:
+    """Tell whether a classifier was fitted with the calibrated evidence, whatever its parameter says by now."""
+    return getattr(getattr(clf, "model_", None), "evidence", None) == "calibrated"
+
+
 def left_out_answers(clf: Any) -> LeftOutAnswers | None:
     """Answers to the samples that could be left out of a fit; None where there are none.
 
@@ -50,7 +55,7 @@ def left_out_answers(clf: Any) -> LeftOutAnswers | None:
     clf : BaseFewShotClassifier
         Fitted.
     """
-    if getattr(clf, "evidence", None) != "calibrated":
+    if not is_calibrated(clf):
         return None
     rows = labeled_samples(clf)
     rows[rows] = ~clf.image_cache_.singleton[clf.sample_position_[rows]]

@@ -9,7 +9,7 @@ from skxma._calibrated import metric_selection
 from skxma._calibrated.config import CalibrationConfig
 from skxma._calibrated.fit import fit_calibrated
 from skxma._calibrated.metric import CLASS_TEXT_ROOT, IDENTITY_ROOT, VOCABULARY_ROOT, covariance_root
-from skxma._calibrated.model import CalibratedModel
+from skxma._calibrated.model import CalibratedModel, CalibratedScorer
 from skxma._calibrated.newton import fit_fusions
 from skxma.caches import ImageCache
 
@@ -136,6 +136,18 @@ def test_class_texts_shape_no_metric_where_the_encoder_says_so():
         report = fit(make_problem(shots=shots), words=False, text_shapes_metric=False)
         assert {one.choice[0] for one in report.model.components} == {IDENTITY_ROOT}
         assert report.model.text_cache is not None
+
+
+def test_keys_of_several_metrics_that_are_asked_at_once_give_the_same_logits():
+    problem = make_problem(shots=4)
+    report = fit(problem)
+    together, apart = report.model.scorer(LIKE), CalibratedScorer(report.model, LIKE)
+    assert len(report.model.components) > 1
+    assert all(stack.stacked is not None for stack in together.stacks)
+    for stack in apart.stacks:
+        stack.stacked = None
+    queries = torch.nn.functional.normalize(torch.as_tensor(problem.X_test).double())
+    torch.testing.assert_close(together.logits(queries), apart.logits(queries))
 
 
 def test_at_one_shot_the_gaussian_is_left_out():

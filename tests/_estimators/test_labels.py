@@ -406,11 +406,11 @@ def test_partial_fit_announces_classes():
 
 
 def test_classes_of_which_nothing_is_known_are_named():
-    with pytest.warns(UserWarning, match=r"Of 'owl', 'yak' there is neither an image nor a text"):
+    with pytest.warns(UserWarning, match=r"Classes 'owl', 'yak' have neither images nor a text"):
         clf = classifier().partial_fit(X[:8], WORDS[:8], classes=["cat", "dog", "owl", "yak"])
-    with pytest.warns(UserWarning, match=r"Of 'yak' there is neither.* this class are guesses"):
+    with pytest.warns(UserWarning, match=r"Class 'yak' has neither images nor a text, so its"):
         clf.partial_fit(X[8:], WORDS[8:])
-    with pytest.warns(UserWarning, match=r"Of 3 there is neither"):
+    with pytest.warns(UserWarning, match=r"Class 3 has neither"):
         classifier(class_names=["cat", "dog", "owl", "yak"]).fit(X, np.repeat([0, 1, 2], 4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

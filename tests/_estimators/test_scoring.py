@@ -5,13 +5,16 @@ import pytest
 import torch
 
 from skxma._estimators import scoring
+from skxma._runtime import threads
 from skxma.caches import ImageCache
 
 
 @pytest.fixture
 def two_threads(monkeypatch):
     before = torch.get_num_threads()
+    # the limit of small work would set one thread too
     monkeypatch.setattr(scoring, "SMALL_WORK", 0)
+    monkeypatch.setattr(threads, "SMALL_WORK", 0)
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
@@ -22,14 +25,13 @@ def rows():
     return np.eye(12, dtype=np.float32)
 
 
-def scores(rows, scorer, monkeypatch):
+def scores(rows, scorer, rows_per_thread=3):
     cache, _ = ImageCache.build(rows, np.arange(len(rows)), len(rows))
-    # three queries to a piece, for each of two threads
-    monkeypatch.setattr(scoring, "CHUNK_ENTRIES", 2 * 3 * len(rows))
-    return scoring.score(rows, lambda like: scorer, torch.empty(0), cache, lambda like: 1)
+    like = torch.empty(0)
+    return scoring.score(rows, lambda like: scorer, like, cache, lambda like: 1, lambda like: rows_per_thread)
 
 
-def test_pieces_of_many_queries_are_scored_by_threads_and_come_back_in_order(two_threads, rows, monkeypatch):
+def test_pieces_of_many_queries_are_scored_by_threads_and_come_back_in_order(two_threads, rows):
     meeting = threading.Barrier(2, timeout=60)
 
     def scorer(piece):
@@ -39,16 +41,53 @@ def test_pieces_of_many_queries_are_scored_by_threads_and_come_back_in_order(two
         assert torch.is_inference_mode_enabled()
         return 2 * piece
 
-    np.testing.assert_array_equal(scores(rows, scorer, monkeypatch), 2.0 * rows)
+    np.testing.assert_array_equal(scores(rows, scorer), 2.0 * rows)
     assert torch.get_num_threads() == 2
 
 
-def test_an_error_in_one_piece_is_the_callers(two_threads, rows, monkeypatch):
+def test_an_error_in_one_piece_is_the_callers(two_threads, rows):
     def scorer(piece):
         if piece[0, 3]:
             raise ValueError("the second piece")
         return piece
 
     with pytest.raises(ValueError, match="the second piece"):
-        scores(rows, scorer, monkeypatch)
+        scores(rows, scorer)
     assert torch.get_num_threads() == 2
+
+
+def test_no_thread_goes_without_a_piece(two_threads, rows):
+    sizes = []
+
+    def scorer(piece):
+        sizes.append(len(piece))
+        return piece
+
+    scores(rows, scorer, rows_per_thread=10)
+    assert sizes == [6, 6]
+
+
+def test_torch_shares_a_piece_among_its_threads_unless_told_how_many_rows_a_thread_takes(two_threads, rows):
+    seen = []
+
+    def scorer(piece):
+        seen.append((len(piece), torch.get_num_threads()))
+        return piece
+
+    scores(rows, scorer, rows_per_thread=None)
+    assert seen == [(12, 2)]
+
+
+def test_a_thread_that_starts_meanwhile_gets_all_threads(two_threads, rows):
+    found = []
+
+    def scorer(piece):
+        if not found:
+            found.append(None)
+            other = threading.Thread(target=lambda: found.append(threads.torch_threads()))
+            other.start()
+            other.join(60)
+        return piece
+
+    scores(rows, scorer)
+    assert found == [None, 2]

@@ -172,6 +172,16 @@ def test_another_encoder_is_to_be_given_back(emoji, tmp_path):
     assert_same(clf, loaded.set_params(encoder=OwnEncoder()), images[:6])
 
 
+def test_what_an_encoder_says_of_its_texts_is_kept(emoji, tmp_path):
+    images, labels = emoji
+    encoder = OwnEncoder()
+    for said in (True, False):
+        encoder.text_shapes_metric = said
+        clf = XMAdapterClassifier(encoder, vocabulary=None).fit(images, labels)
+        loaded = through_file(through_file(clf, tmp_path), tmp_path)
+        assert loaded.encoder.text_shapes_metric is said
+
+
 def test_a_file_names_no_place_on_disk(emoji, tmp_path):
     images, labels = emoji
     store = EmbeddingStore(tmp_path / "store")
