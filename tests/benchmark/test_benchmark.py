@@ -86,11 +86,14 @@ def test_calibration_error_by_hand():
 
 
 def test_peak_memory_sees_what_was_used_and_given_back():
-    # garbage of other tests that is freed within would hide the peak
+    # garbage of other tests that is freed within would hide the peak, as what their threads free may do once
     gc.collect()
-    with PeakMemory() as memory:
-        block = np.ones(6 * 2**20)
-        del block
+    for _ in range(3):
+        with PeakMemory() as memory:
+            block = np.ones(6 * 2**20)
+            del block
+        if memory.peak_mb > 40:
+            break
     assert 40 < memory.peak_mb < 80 or math.isnan(memory.peak_mb)
     with PeakMemory() as memory:
         pass
