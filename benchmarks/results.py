@@ -199,8 +199,6 @@ def row_of(problem, compared):
 
 
 def vocabulary_of(problem):
-    if problem.name == EMOJI:
-        return "common words"
     return "none" if problem.vocabulary is None else f"{len(problem.vocabulary)} texts"
 
 
@@ -208,13 +206,13 @@ def words(arguments, tested):
     """The source of the vocabulary, which only the default uses."""
     given = [problem.name for problem in tested if problem.vocabulary is not None]
     if not given:
-        return "Vocabulary: the default's bundled list of common words on images, none on feature files."
+        return "Vocabulary: none."
     largest = max((problem for problem in tested if problem.vocabulary is not None), key=attrgetter("n_classes")).name
     return (
-        f"Vocabulary: of the emoji the default's bundled list of common words; of {', '.join(given)} the class texts "
-        f"of {largest}, the file with the most classes of that encoder, in the place of that list, which takes an "
-        "encoder; of other files none. It shapes the default's metric; no rival takes one. See the ablation for "
-        "the default without it."
+        f"Vocabulary: of {', '.join(given)} the class texts of {largest}, the file with the most classes of that "
+        "encoder, in the place of the default's list of common words, which takes an encoder; of other files none, and "
+        'of the emoji none, as with "tiny" no words shape the metric. No rival takes one. See the ablation for the '
+        "default without it."
     )
 
 
