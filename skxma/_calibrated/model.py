@@ -339,10 +339,11 @@ class MetricStack:
         shares = np.stack([one.weights * (one.averaging_weight / total) for one in components])
         (weights,) = to_tensors(shares, like=keys)
         gaussian = to_tensors(np.array([one.gaussian for one in components]), like=keys)[0]
-        self.first = weights[:, :n_first].sum(0)
+        self.first_weights = weights[:, :n_first].sum(0)
         end = weights.shape[1] - n_further
-        self.cache, self.others = weights[:, n_first, None, None], weights[:, n_first + 1 : end].T[..., None, None]
-        self.further = weights[:, end:].sum(0)
+        self.cache_weights = weights[:, n_first, None, None]
+        self.class_mean_weights = weights[:, n_first + 1 : end].T[..., None, None]
+        self.further_weights = weights[:, end:].sum(0)
         self.gaussian = gaussian[:, None, None]
 
     def logits(
@@ -369,15 +370,16 @@ class MetricStack:
         frames = [mapped[basis] for basis in self.bases]
         queries = (frames[0][None] if len(frames) == 1 else torch.stack(frames)) * self.scale
         prototype, gaussian = self.means(queries)
-        scores = torch.stack([prototype, gaussian / self.gaussian][: len(self.others)])
+        scores = torch.stack([prototype, gaussian / self.gaussian][: len(self.class_mean_weights)])
         scores = F.fill_absent(scores, self.present, IMAGELESS_DEVIATIONS)
-        rest = (self.first @ first.flatten(1)).view_as(first[0]) + (self.others * scores).sum((0, 1))
-        for weight, more in zip(self.further, further, strict=True):
+        rest = (self.first_weights @ first.flatten(1)).view_as(first[0])
+        rest = rest + (self.class_mean_weights * scores).sum((0, 1))
+        for weight, more in zip(self.further_weights, further, strict=True):
             rest = rest + weight * more
 
         def fuse(evidence: Tensor) -> Tensor:
             cache = F.fill_absent(F.log_mean_evidence(evidence, self.mass), self.present, IMAGELESS_DEVIATIONS)
-            return rest + (self.cache * cache).sum(0)
+            return rest + (self.cache_weights * cache).sum(0)
 
         def plus(more: Tensor | None) -> Combine:
             return lambda evidence: fuse(evidence[None]) if more is None else fuse(evidence[None]) + more
