@@ -5,11 +5,13 @@ and with text that is mixed with that of other classes), and from the CIFAR imag
 
     python benchmarks/priors.py FOLDER one-shot     prior of the cosine of a second image of a class, at one shot
     python benchmarks/priors.py FOLDER scale        prior of the logits' scale, at 1, 2 and 4 shots
-    python benchmarks/priors.py FOLDER text-metric  roots of words and of class texts, at 1 and 2 shots
+    python benchmarks/priors.py FOLDER text-metric [--images DIR ...]
+                                                    roots of words and of class texts, at 1 and 2 shots
     python benchmarks/priors.py FOLDER left-out     left_out_score_ and its interval against the accuracy on new images
 
-FOLDER holds the feature files that docs/results.md names. With --images DIR, folders of class folders are kinds too,
-through "tiny" and "photo", each task with 20 of the classes at most. Each cell is the mean over the tasks of a kind.
+FOLDER holds the feature files that docs/results.md names. Of text-metric the CIFAR images through "photo" are a kind
+too, and each DIR, a folder of class folders, through "tiny" and "photo", each task with 20 of the classes at most. Each
+cell is the mean over the tasks of a kind.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from ablation import Ablated, NoVocabulary
@@ -34,7 +37,7 @@ from skxma.embeddings import unit_rows
 
 IMAGENET, CIFAR = "imagenet_4shot_vitb32_openai", ("cifar10_500_vitb32_openai", "cifar10_848_vitb32_laion2b")
 CLASS_COUNTS = (5, 10, 20, 40, 80)
-MOST_IMAGES, LEAST_IMAGES = 80, 20
+MOST_CLASSES, MOST_IMAGES, LEAST_IMAGES = 20, 80, 20
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,10 @@ class Data:
         return replace(self, X=self.X[rows], y=np.searchsorted(classes, self.y[rows]), text=self.text[classes])
 
 
-class NoTextMetric(NoVocabulary):
+class NoTextMetric(NoVocabulary, Ablated):
     """Neither words nor class texts shape the metric."""
 
-    def _evidence(self, task):
-        evidence = super()._evidence(task)
-        return replace(evidence, config=replace(evidence.config, text_shapes_metric=False))
+    changes: ClassVar = {"text_shapes_metric": False}
 
 
 @dataclass(frozen=True)
@@ -90,33 +91,31 @@ def weakened(data, share, others, rng):
     return replace(data, text=unit_rows((1 - share) * data.text + share * strange))
 
 
-def of_folders(folders) -> dict[str, Callable[[np.random.Generator], Data]]:
-    """Kinds of folders of class folders, of which no more than so many images per class and classes per task count."""
-    made = {}
-    for folder in map(Path, folders):
-        found = load_image_folder(folder)
-        files, labels = found.paths, found.target
-        rows = [np.flatnonzero(labels == name)[:MOST_IMAGES] for name in np.unique(labels)]
+def through_photo(folder, images) -> dict[str, Callable[[np.random.Generator], Data]]:
+    """Kinds of photographs for which "photo" is there: the CIFAR images, and folders of class folders."""
+    cifar = load_features(Path(folder) / f"{CIFAR[0]}.npz")
+    made = {"photos, photo": through("photo", cifar.images, cifar.target, cifar.class_names)}
+    for place in map(Path, images):
+        found = load_image_folder(place)
+        rows = [np.flatnonzero(found.target == name)[:MOST_IMAGES] for name in found.target_names]
         some = np.concatenate([own for own in rows if len(own) >= LEAST_IMAGES])
-        y = labels[some]
+        files, labels = [found.paths[row] for row in some], found.target[some]
         for encoder in ("tiny", "photo"):
-            data = through(encoder, [files[row] for row in some], y, np.unique(y))
-            made[f"{folder.name}, {encoder}"] = lambda rng, data=data: a_few_classes(data, rng)
-    return made
+            made[f"{place.name}, {encoder}"] = through(encoder, files, labels, np.unique(labels))
+    return {name: (lambda rng, data=data: a_few_classes(data, rng)) for name, data in made.items()}
 
 
 def a_few_classes(data, rng):
-    """The data of 20 classes at most."""
+    """The data of some classes, where there are very many."""
     n = len(data.text)
-    return data.of_classes(rng.choice(n, min(n, 20), replace=False))
+    return data if n <= MOST_CLASSES else data.of_classes(rng.choice(n, MOST_CLASSES, replace=False))
 
 
-def kinds(folder, images=()) -> dict[str, Callable[[np.random.Generator], Data]]:
+def kinds(folder) -> dict[str, Callable[[np.random.Generator], Data]]:
     """Functions that draw the data of a task, by the name of the kind."""
     imagenet, *cifar = (load_features(Path(folder) / f"{name}.npz") for name in (IMAGENET, *CIFAR))
     imagenet = of_features(imagenet, unit_rows(imagenet.text_features))
-    of_photos = cifar[0].images, cifar[0].target, cifar[0].class_names
-    photos = through("tiny", *of_photos)
+    photos = through("tiny", cifar[0].images, cifar[0].target, cifar[0].class_names)
     emoji, digits = load_emoji(), load_digits()
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     enlarged = [np.kron(d, np.ones((8, 8)))[..., None].repeat(3, 2) * 15.9 for d in digits.images]
@@ -126,7 +125,6 @@ def kinds(folder, images=()) -> dict[str, Callable[[np.random.Generator], Data]]
         "emoji, tiny": through("tiny", emoji.images, emoji.target, np.unique(emoji.target)),
         "digits, tiny": through("tiny", [d.astype(np.uint8) for d in enlarged], digits.target, names),
         "photos, tiny": photos,
-        "photos, photo": through("photo", *of_photos),
     }
 
     def some_classes(rng, near, share=0.0):
@@ -144,7 +142,6 @@ def kinds(folder, images=()) -> dict[str, Callable[[np.random.Generator], Data]]
         "imagenet, useless text": lambda rng: some_classes(rng, near=False, share=0.8),
         **{name: (lambda rng, data=data: data) for name, data in drawn.items()},
         "two photos, tiny": lambda rng: photos.of_classes(pairs[rng.integers(len(pairs))]),
-        **of_folders(images),
     }
 
 
@@ -225,11 +222,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("table", choices=("one-shot", "text-metric", "scale", "left-out"))
-    parser.add_argument("--images", nargs="+", default=[], metavar="DIR", help="folders of class folders")
+    parser.add_argument(
+        "--images", nargs="+", default=[], metavar="DIR", help="folders of class folders, of text-metric"
+    )
     parser.add_argument("--tasks", type=int, default=10, help="tasks per kind (default: %(default)s)")
     given = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning, module="sklearn")
-    made = kinds(given.folder, given.images)
+    made = kinds(given.folder)
     if given.table == "one-shot":
         priors = {
             f"{mean:g} ± {std:g} sigma": SingletonPrior(mean, std)
@@ -238,7 +237,7 @@ def main():
         compare(made, {name: with_config(singleton=prior) for name, prior in priors.items()}, (1,), given.tasks)
     elif given.table == "text-metric":
         variants = {"words": XMAdapterClassifier(), "class texts": NoVocabulary(), "none": NoTextMetric()}
-        compare(made, variants, (1, 2), given.tasks)
+        compare({**made, **through_photo(given.folder, given.images)}, variants, (1, 2), given.tasks)
     elif given.table == "scale":
         variants = {"likeliest scale": with_config(moderated=False)}
         variants |= {f"native {share:g}": with_config(scale=ScalePrior(native=share)) for share in (0.1, 0.2, 0.5)}

@@ -201,13 +201,12 @@ def _root(clf: Any, features: Floats) -> Floats | None:
     """The root B of the metric that calibrated evidence would try first; None for the identity."""
     inputs, width = EmbeddingInput.of(clf), features.shape[1]
     words = embed_vocabulary(getattr(clf, "vocabulary", None), inputs, width)
-    # class texts come after a vocabulary, and are not encoded for nothing
+    # class texts come after a vocabulary, where they count at all, and are not encoded for nothing
     wanted = words is None and inputs.text_shapes_metric and len(features)
     text = _class_texts(clf, inputs, width) if wanted else None
     vocabulary, class_texts = (None if given is None else torch.as_tensor(given) for given in (words, text))
     seen = torch.as_tensor(features)
-    config = CalibrationConfig(text_shapes_metric=inputs.text_shapes_metric)
-    roots = text_roots(vocabulary, class_texts, seen, torch.ones(len(seen)), config)
+    roots = text_roots(vocabulary, class_texts, seen, torch.ones(len(seen)), CalibrationConfig())
     root = roots[0][1] if roots else None
     return None if root is None else root.numpy()
 
