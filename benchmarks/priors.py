@@ -29,8 +29,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from skxma import CLIPEncoder, XMAdapterClassifier
-from skxma._calibrated.config import ScalePrior
 from skxma._estimators.vocabulary import common_words
+from skxma._evidence.calibrated.config import ScalePrior
 from skxma._statistics import SingletonPrior, calibration_error
 from skxma.datasets import load_emoji, load_features, load_image_folder
 from skxma.embeddings import unit_rows

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from skxma._calibrated.fusion import leave_one_out_log_probability
-from skxma._calibrated.newton import fit_fusions
+from skxma._evidence.calibrated.fusion import leave_one_out_log_probability
+from skxma._evidence.calibrated.newton import fit_fusions
 
 
 def fit_fusion(problem, start=None):

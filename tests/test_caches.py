@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import make_problem, unit
 
-from skxma._calibrated.metric import singletons
+from skxma._evidence.calibrated.metric import singletons
 from skxma._sampling import group_members
 from skxma.caches import CachedScorerMixin, ImageCache, Projection, TextCache, class_ranks, to_tensors
 

@@ -73,7 +73,7 @@ FAULTS = (
     ),
     Fault(
         "a mask is made on the CPU",
-        "skxma/_index/clustered.py",
+        "skxma/_evidence/index/clustered.py",
         "dtype=torch.bool, device=queries.device)",
         "dtype=torch.bool)",
     ),

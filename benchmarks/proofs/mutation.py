@@ -38,18 +38,31 @@ LEAST_SECONDS, DAY, ADDRESS_SPACE = 30, 86400, 16 * 2**30
 MODULES = {
     "functional": [
         "test_functional",
-        "_calibrated/test_closed_forms",
-        "_paper/test_fit",
-        "_calibrated/test_experts",
+        "_evidence/calibrated/test_closed_forms",
+        "_evidence/paper/test_fit",
+        "_evidence/calibrated/test_experts",
         "_estimators/test_rejection",
     ],
-    "caches": ["test_caches", "_calibrated/test_closed_forms", "_paper/test_fit", "_calibrated/test_fit"],
-    "_statistics": ["_calibrated/test_metric", "_calibrated/test_closed_forms", "_calibrated/test_experts"],
-    "_fitted": ["_calibrated/test_fusion", "_calibrated/test_closed_forms", "_estimators/test_rejection"],
-    "_calibrated.fusion": [
-        "_calibrated/test_fusion",
-        "_calibrated/test_closed_forms",
-        "_calibrated/test_fit",
+    "caches": [
+        "test_caches",
+        "_evidence/calibrated/test_closed_forms",
+        "_evidence/paper/test_fit",
+        "_evidence/calibrated/test_fit",
+    ],
+    "_statistics": [
+        "_evidence/calibrated/test_metric",
+        "_evidence/calibrated/test_closed_forms",
+        "_evidence/calibrated/test_experts",
+    ],
+    "_evidence.fitted": [
+        "_evidence/calibrated/test_fusion",
+        "_evidence/calibrated/test_closed_forms",
+        "_estimators/test_rejection",
+    ],
+    "_evidence.calibrated.fusion": [
+        "_evidence/calibrated/test_fusion",
+        "_evidence/calibrated/test_closed_forms",
+        "_evidence/calibrated/test_fit",
         "_estimators/test_rejection",
         "_estimators/test_warm_start",
     ],

@@ -54,43 +54,53 @@ REASONS: list[Reason] = [
     Reason("caches", "rows.itemsize * rows.shape[1])))[:, 0]", "NumberReplacer", "of one column the first is the last"),
     Reason("caches", "copy=False", "ReplaceFalseWithTrue", "rows that were chosen are a copy already"),
     Reason("caches", "to_tensors(self.weight, like=like)[0]", "NumberReplacer", "of one tensor the first is the last"),
-    Reason("_calibrated.fusion", "@staticmethod", "RemoveDecorator", OF_CLASS),
-    Reason("_fitted", "@property", "RemoveDecorator", "of a protocol: it describes types, and does not run"),
+    Reason("_evidence.calibrated.fusion", "@staticmethod", "RemoveDecorator", OF_CLASS),
+    Reason("_evidence.fitted", "@property", "RemoveDecorator", "of a protocol: it describes types, and does not run"),
     Reason(
-        "_calibrated.fusion",
+        "_evidence.calibrated.fusion",
         "config.max_double_scores",
         ".*",
         "from which size on floats are single: the same to seven digits",
     ),
-    Reason("_calibrated.fusion", "log_softmax(theta[", "NumberReplacer", "of one dimension the first is the last"),
-    Reason("_calibrated.fusion", "if self.n_text == 0", f"{COMPARISON}_Eq_LtE", "there are no fewer than no texts"),
     Reason(
-        "_calibrated.fusion", "counts[counts > 0]", f"{COMPARISON}|NumberReplacer", "classes without any weigh nothing"
+        "_evidence.calibrated.fusion", "log_softmax(theta[", "NumberReplacer", "of one dimension the first is the last"
     ),
     Reason(
-        "_calibrated.fusion",
+        "_evidence.calibrated.fusion", "if self.n_text == 0", f"{COMPARISON}_Eq_LtE", "there are no fewer than no texts"
+    ),
+    Reason(
+        "_evidence.calibrated.fusion",
+        "counts[counts > 0]",
+        f"{COMPARISON}|NumberReplacer",
+        "classes without any weigh nothing",
+    ),
+    Reason(
+        "_evidence.calibrated.fusion",
         "np.where(n > 1, ",
         f"{COMPARISON}|NumberReplacer",
         "a lone sample's factor is 1 either way",
     ),
-    Reason("_calibrated.fusion", "gradients[0]", "NumberReplacer", ONE_GRADIENT),
+    Reason("_evidence.calibrated.fusion", "gradients[0]", "NumberReplacer", ONE_GRADIENT),
     Reason(
-        "_calibrated.fusion",
+        "_evidence.calibrated.fusion",
         "if self.n_text else 0.0",
         "NumberReplacer:3[01]",
         "without text the share is not looked at",
     ),
     Reason(
-        "_calibrated.fusion",
+        "_evidence.calibrated.fusion",
         "np.log(noise_rate + F.EPS)",
         "ReplaceBinaryOperator_Add_Sub",
         "it stands there for a rate of 0",
     ),
     Reason(
-        "_calibrated.fusion", "solution[-1] > limit", f"{COMPARISON}_Gt_GtE", "no rate is a third to the last digit"
+        "_evidence.calibrated.fusion",
+        "solution[-1] > limit",
+        f"{COMPARISON}_Gt_GtE",
+        "no rate is a third to the last digit",
     ),
     Reason(
-        "_calibrated.fusion",
+        "_evidence.calibrated.fusion",
         "other < least",
         f"{COMPARISON}_Lt_LtE",
         "of two solutions as good as each other either will do",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skxma._estimators.task import Task, known_classes
-from skxma._fitted import FitReport, LeftOutPredictions
+from skxma._evidence.fitted import FitReport, LeftOutPredictions
 from skxma._sampling import stratified_folds
 from skxma._statistics import Calibration, full_p_value, nonconformity, own_nonconformity, samples_needed
 from skxma.caches import Floats, ImageCache

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from skxma._calibrated.config import CalibrationConfig
-from skxma._calibrated.fit import fit_calibrated
-from skxma._calibrated.model import CalibratedModel
 from skxma._estimators.task import Task, draw_seed
 from skxma._estimators.vocabulary import embed_vocabulary
-from skxma._fitted import FitReport
-from skxma._paper.config import PaperConfig
-from skxma._paper.fit import fit_paper
-from skxma._paper.model import PaperModel
-from skxma._semi_supervised.fit import Refit
+from skxma._evidence.calibrated.config import CalibrationConfig
+from skxma._evidence.calibrated.fit import fit_calibrated
+from skxma._evidence.calibrated.model import CalibratedModel
+from skxma._evidence.fitted import FitReport
+from skxma._evidence.paper.config import PaperConfig
+from skxma._evidence.paper.fit import fit_paper
+from skxma._evidence.paper.model import PaperModel
+from skxma._evidence.semi_supervised.fit import Refit
 from skxma.caches import ImageCache, to_tensors
 
 RETRIEVE_FROM = 2**17

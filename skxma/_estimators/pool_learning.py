@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._calibrated.config import CalibrationConfig
 from skxma._estimators.scoring import score, softmax
 from skxma._estimators.task import Task
-from skxma._fitted import FitReport, FittedEvidence
-from skxma._semi_supervised.config import PoolConfig
-from skxma._semi_supervised.fit import PoolReport, fit_with_pool
+from skxma._evidence.calibrated.config import CalibrationConfig
+from skxma._evidence.fitted import FitReport, FittedEvidence
+from skxma._evidence.semi_supervised.config import PoolConfig
+from skxma._evidence.semi_supervised.fit import PoolReport, fit_with_pool
 
 KEPT_POOL, KEPT_POOL_PER_CLASS = 1024, 16
 

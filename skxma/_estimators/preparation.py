@@ -19,12 +19,12 @@ from skxma._estimators.pool_learning import KEPT_POOL, KEPT_POOL_PER_CLASS
 from skxma._estimators.sample_names import names_of, names_with, names_without
 from skxma._estimators.support_set import SupportSet, check_one_label_each, sample_groups, sample_weights
 from skxma._estimators.task import Task, class_mean_directions
+from skxma._evidence.semi_supervised.pool import Pool
 from skxma._labels.arrays import join_labels, members, split_unlabeled
 from skxma._labels.class_table import ClassTable, announced_classes, members_to_drop, resolve_classes
 from skxma._runtime.callbacks import FitTask
 from skxma._runtime.device import explain_out_of_memory
 from skxma._runtime.threads import limit_blas_threads, limit_torch_threads
-from skxma._semi_supervised.pool import Pool
 from skxma._sklearn_compat import num_samples
 from skxma.caches import ImageCache
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._fitted import LeftOutPredictions
+from skxma._evidence.fitted import LeftOutPredictions
 from skxma._labels.arrays import check_unknown, with_unknown
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from skxma._estimators.embedding_input import EmbeddingInput
 from skxma._estimators.support_set import SupportSet
+from skxma._evidence.semi_supervised.pool import Pool
 from skxma._labels.arrays import some
 from skxma._runtime.callbacks import FitTask
 from skxma._runtime.warning import warn
-from skxma._semi_supervised.pool import Pool
 from skxma._statistics import class_means
 from skxma.caches import Floats, ImageCache, Integers
 from skxma.embeddings import unit_rows

@@ -24,7 +24,7 @@ from skxma._estimators.scoring import ROWS_PER_THREAD, Scoring, chunks, settle_t
 from skxma._estimators.several_encoders import check_blocks, check_encoders, is_several
 from skxma._estimators.support_set import first_samples
 from skxma._estimators.task import Task
-from skxma._fitted import FittedEvidence
+from skxma._evidence.fitted import FittedEvidence
 from skxma._runtime.warning import warn
 from skxma._sklearn_compat import Interval, StrOptions
 from skxma.caches import Floats, Integers, TextCache

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skxma._fitted import CONFIDENCE_LEVEL
+from skxma._evidence.fitted import CONFIDENCE_LEVEL
 from skxma._statistics import calibration_error
 from skxma._version import __version__
 from skxma.inspection import support_labels

@@ -6,13 +6,13 @@ new one takes a new name on the left. The names that format 1 used are translate
 
 from __future__ import annotations
 
-from skxma._calibrated.model import CalibratedModel, FurtherMetric, MetricComponent, StoredBasis
-from skxma._index.clusters import KeyClusters
-from skxma._paper.model import PaperModel
+from skxma._evidence.calibrated.model import CalibratedModel, FurtherMetric, MetricComponent, StoredBasis
+from skxma._evidence.index.clusters import KeyClusters
+from skxma._evidence.paper.model import PaperModel
+from skxma._evidence.semi_supervised.class_statistics import ClassStatistics
+from skxma._evidence.semi_supervised.model import PooledModel
+from skxma._evidence.semi_supervised.pool import Pool
 from skxma._persistence.record import EstimatorRecord, Record, by_name
-from skxma._semi_supervised.class_statistics import ClassStatistics
-from skxma._semi_supervised.model import PooledModel
-from skxma._semi_supervised.pool import Pool
 from skxma._statistics import Calibration
 from skxma.caches import ImageCache, Projection, TextCache
 

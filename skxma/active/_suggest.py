@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
-from skxma._calibrated.config import CalibrationConfig
-from skxma._calibrated.metric_selection import text_roots
 from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.embedding_input import EmbeddingInput, check_images_first
 from skxma._estimators.several_encoders import knows_several
 from skxma._estimators.vocabulary import embed_vocabulary
+from skxma._evidence.calibrated.config import CalibrationConfig
+from skxma._evidence.calibrated.metric_selection import text_roots
 from skxma._labels.by_label import has_index
 from skxma._labels.class_table import resolve_classes
 from skxma._sklearn_compat import num_samples, safe_indexing

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skxma._estimators.conformal import can_give
-from skxma._fitted import CONFIDENCE_LEVEL
+from skxma._evidence.fitted import CONFIDENCE_LEVEL
 
 N_RETRIEVED = 5
 

@@ -17,7 +17,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from skxma._fitted import CONFIDENCE_LEVEL
+from skxma._evidence.fitted import CONFIDENCE_LEVEL
 from skxma.app._answer import can_reject, shots
 from skxma.app._gallery import ChangedError
 from skxma.app._job import Job

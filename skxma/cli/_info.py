@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def left_out_line(clf: Any) -> str:
     """Accuracy to expect on new images with its interval, in a line; empty where no sample could be left out."""
-    from skxma._fitted import CONFIDENCE_LEVEL
+    from skxma._evidence.fitted import CONFIDENCE_LEVEL
     from skxma.inspection._left_out import expected_score
 
     found = expected_score(clf)
@@ -86,7 +86,7 @@ def about_classifier(clf: Any) -> dict[str, Any]:
     """A fitted classifier as JSON has it."""
     import numpy as np
 
-    from skxma._fitted import CONFIDENCE_LEVEL
+    from skxma._evidence.fitted import CONFIDENCE_LEVEL
     from skxma._persistence.model_card import name_encoder
     from skxma.inspection import labels_in_question, support_labels
     from skxma.inspection._evaluation import labeled_samples

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
-from skxma._fitted import CONFIDENCE_LEVEL
+from skxma._evidence.fitted import CONFIDENCE_LEVEL
 from skxma._statistics import calibration_error
 from skxma.embeddings import host_array
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from skxma._calibrated.experts import TEXT_EXPERTS
+from skxma._evidence.calibrated.experts import TEXT_EXPERTS
 from skxma.inspection._draw import QUIET, RIGHT, TEXT, WRONG, legend, pyplot
 
 # The experts in words, and the scalars.

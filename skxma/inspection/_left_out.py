@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._fitted import ExpectedScore
+from skxma._evidence.fitted import ExpectedScore
 from skxma.inspection._evaluation import labeled_samples
 from skxma.inspection._labels import support_labels
 

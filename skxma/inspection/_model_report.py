@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.utils.validation import check_is_fitted
 
-from skxma._fitted import CONFIDENCE_LEVEL
+from skxma._evidence.fitted import CONFIDENCE_LEVEL
 from skxma._runtime.atomic import atomic_write
 from skxma._statistics import calibration_error, near_duplicate_distance, proved_coverage
 from skxma.errors import ImageError

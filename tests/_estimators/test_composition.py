@@ -9,7 +9,7 @@ from problems import make_problem
 
 import skxma
 from skxma import XMAdapterClassifier, baselines
-from skxma._calibrated import fit as calibrated_fit
+from skxma._evidence.calibrated import fit as calibrated_fit
 
 CLASSIFIERS = [XMAdapterClassifier, *(getattr(baselines, name) for name in baselines.__all__)]
 PROBLEM = make_problem(n_classes=3, shots=2, dim=8)

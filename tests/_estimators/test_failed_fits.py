@@ -18,7 +18,7 @@ from problems import make_problem
 
 import skxma
 from skxma import XMAdapterClassifier
-from skxma._fitted import LeftOutPredictions
+from skxma._evidence.fitted import LeftOutPredictions
 from skxma.baselines import APETClassifier, GDAClassifier, TransCLIPClassifier
 
 PACKAGE = str(Path(skxma.__file__).parent)

@@ -5,7 +5,7 @@ from problems import make_problem
 from sklearn.metrics import roc_auc_score
 
 from skxma import CLIPEncoder, XMAdapterClassifier
-from skxma._calibrated.model import CalibratedScorer
+from skxma._evidence.calibrated.model import CalibratedScorer
 from skxma.datasets import load_emoji
 
 

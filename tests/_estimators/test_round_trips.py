@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_pre
 
 import skxma
 from skxma import XMAdapterClassifier, XMAdapterSearchCV
-from skxma._semi_supervised.model import PooledModel
+from skxma._evidence.semi_supervised.model import PooledModel
 
 pytestmark = PROPERTY
 

@@ -9,10 +9,10 @@ from problems import make_problem
 from sklearn.base import clone
 
 from skxma import XMAdapterClassifier
-from skxma._calibrated import metric_selection
-from skxma._calibrated.config import CalibrationConfig
-from skxma._calibrated.experts import IMAGE_EXPERTS
-from skxma._calibrated.fusion import FusionParametrization
+from skxma._evidence.calibrated import metric_selection
+from skxma._evidence.calibrated.config import CalibrationConfig
+from skxma._evidence.calibrated.experts import IMAGE_EXPERTS
+from skxma._evidence.calibrated.fusion import FusionParametrization
 from skxma.embeddings import Embeddings
 
 

@@ -12,14 +12,14 @@ from problems import make_problem
 
 import skxma
 from skxma import XMAdapterClassifier, baselines, encoder
-from skxma._calibrated.model import CalibratedModel
-from skxma._paper.model import PaperModel
+from skxma._evidence.calibrated.model import CalibratedModel
+from skxma._evidence.paper.model import PaperModel
+from skxma._evidence.semi_supervised.model import PooledModel
+from skxma._evidence.semi_supervised.pool import Pool
 from skxma._persistence import format_1, model_file, names_on_disk
 from skxma._persistence.names_on_disk import ENCODERS, ESTIMATORS, RECORDS
 from skxma._persistence.packing import Unpacker
 from skxma._persistence.record import type_on_disk
-from skxma._semi_supervised.model import PooledModel
-from skxma._semi_supervised.pool import Pool
 from skxma._statistics import Calibration
 from skxma.benchmark import METHODS
 from skxma.caches import ImageCache

@@ -7,8 +7,8 @@ import torch
 
 import skxma
 from skxma import XMAdapterClassifier
-from skxma._calibrated.metric import IDENTITY_ROOT, VOCABULARY_ROOT
 from skxma._estimators.vocabulary import common_words
+from skxma._evidence.calibrated.metric import IDENTITY_ROOT, VOCABULARY_ROOT
 from skxma.datasets import load_emoji
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.prompts import TEMPLATES

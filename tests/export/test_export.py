@@ -115,11 +115,11 @@ def test_torch_exports_the_module_for_any_number_of_images(kind):
 @needs_torch_export
 @pytest.mark.slow
 def test_clustered_keys_are_read_in_full(monkeypatch):
-    from skxma._index import clusters
+    from skxma._evidence.index import clusters
 
     problem = make_problem(n_classes=4, shots=60, dim=12)
     clf = fitted(text_features=problem.text).fit(problem.X, problem.y)
-    monkeypatch.setattr("skxma._calibrated.model.can_be_clustered", lambda *_: True)
+    monkeypatch.setattr("skxma._evidence.calibrated.model.can_be_clustered", lambda *_: True)
     bounded = clf.model_.with_index(torch.empty(0))
     assert isinstance(bounded.key_clusters, clusters.KeyClusters)
     clf.model_ = bounded

@@ -1,0 +1,1 @@
+"""The evidence that a fit learns: two kinds, what both report, retrieval of keys, and images without labels."""

@@ -1,0 +1,509 @@
+"""Candidate metrics, their leave-one-out objective, and the selection among them (docs/method.md, steps 1 to 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skxma import functional as F
+from skxma._evidence.calibrated.averaging import choose_per_root
+from skxma._evidence.calibrated.config import CalibrationConfig
+from skxma._evidence.calibrated.cross_fit import CrossFittedMetric, cross_fit_metrics
+from skxma._evidence.calibrated.experts import (
+    IMAGE_EXPERTS,
+    TEXT_EXPERTS,
+    ImageScale,
+    LeaveOneOutScores,
+    expert_names,
+    left_out_image_scores,
+    modality_means,
+    ridge_img2txt,
+    text_scores,
+)
+from skxma._evidence.calibrated.further import FurtherEncoder, encoder_trusts
+from skxma._evidence.calibrated.fusion import Fusion, FusionObjective, FusionParametrization, leave_one_out_correction
+from skxma._evidence.calibrated.metric import (
+    CLASS_TEXT_ROOT,
+    IDENTITY_ROOT,
+    VOCABULARY_ROOT,
+    CenteredBasis,
+    Metric,
+    MetricSupport,
+    candidate_metrics,
+    class_text_root,
+    covariance_alignment,
+    singletons,
+    vocabulary_root,
+)
+from skxma._evidence.calibrated.newton import fit_fusions
+from skxma._runtime import blocks
+from skxma._sampling import fusion_training_rows, group_members, stratified_folds
+from skxma._statistics import weighted_mean
+from skxma.caches import ImageCache, Integers, TextCache, to_tensors
+
+Root = tuple[str, Tensor | None]
+"""Name of a root, and B."""
+
+
+@dataclass(frozen=True)
+class CalibrationSupport:
+    """The support set as tensors, with everything that does not depend on the metric.
+
+    Attributes
+    ----------
+    features : Tensor of shape (N, D)
+    labels, weights : Tensor of shape (N,)
+    members : integer Tensor of shape (N, g)
+        Samples that are left out together with each, see `MetricSupport`.
+    independence : Tensor of shape (N,)
+        Part of an independent sample that each is: one over the size of its group.
+    n_classes : int
+    rows : integer Tensor of shape (n,)
+        Samples from which the fusion is learned: all, or an equal part of each class of a large support set, because a
+        few numbers do not need more.
+    text_part : Tensor of shape (3, N, C) or None
+        Leave-one-out scores of zero-shot and of the text experts.
+    text_cache : TextCache or None
+    plain : LeaveOneOutScores or None
+        Without text: scores in the plain embeddings, whose class means stand for zero-shot.
+    further : tuple of FurtherEncoder
+        Encoders beside the first, whose embeddings `features` are.
+    shares : tuple of float
+        Factors of the prior weights of each encoder's image experts, the first encoder's first.
+    """
+
+    features: Tensor
+    labels: Tensor
+    weights: Tensor
+    members: Tensor
+    independence: Tensor
+    n_classes: int
+    rows: Tensor
+    text_part: Tensor | None
+    text_cache: TextCache | None
+    plain: LeaveOneOutScores | None
+    further: tuple[FurtherEncoder, ...] = ()
+    shares: tuple[float, ...] = (1.0,)
+
+    @property
+    def counts(self) -> NDArray[np.float64]:
+        """Independent samples of each class (C,)."""
+        counts = torch.bincount(self.labels, weights=self.independence, minlength=self.n_classes)
+        return counts.double().cpu().numpy()
+
+    @property
+    def groups(self) -> Integers | None:
+        """Number of the group of each sample (N,), or None where each stands for itself."""
+        if self.members.shape[1] == 1:
+            return None
+        first: Integers = self.members[:, 0].cpu().numpy()
+        return first
+
+    @property
+    def work(self) -> int:
+        """Multiplications ``N · D · C`` of one product of all samples with one vector per class."""
+        n, width = self.features.shape
+        return n * width * self.n_classes
+
+    @property
+    def all_singletons(self) -> bool:
+        """True where no class has two samples that can be left out one without the other."""
+        return bool(singletons(self.labels, self.members).all())
+
+    @cached_property
+    def n_image_experts(self) -> int:
+        """Image experts of an encoder: without the Gaussian where nothing tells how wide the classes are."""
+        return len(IMAGE_EXPERTS) - self.all_singletons
+
+
+@dataclass(frozen=True)
+class ScoredMetric:
+    """A metric with the leave-one-out scores of the support's `rows`, from which its fusion is learned."""
+
+    metric: Metric
+    support: MetricSupport
+    scale: ImageScale
+    problem: FusionObjective
+
+
+@dataclass(frozen=True)
+class MetricCandidate(ScoredMetric):
+    """A metric that was tried, with its fusion.
+
+    Attributes
+    ----------
+    fusion : Fusion
+        Learned on the leave-one-out scores, in which the own class has a shot less.
+    full_fusion : Fusion
+        The same, corrected for new images, which see all shots.
+    averaging_weight : float
+        Weight of the metric in the mean over the metrics.
+    """
+
+    fusion: Fusion
+    full_fusion: Fusion
+    averaging_weight: float = 1.0
+
+    @property
+    def scores(self) -> LeaveOneOutScores:
+        """Leave-one-out scores of the support's `rows`."""
+        return self.problem.scores
+
+    @property
+    def prior(self) -> NDArray[np.float64]:
+        """Prior weights (J,)."""
+        return self.problem.parametrization.prior
+
+
+def average(best: Sequence[MetricCandidate], values: Iterable[float]) -> float:
+    """Mean over the metrics of one value of each, by their averaging weights."""
+    return float(np.average(list(values), weights=[candidate.averaging_weight for candidate in best]))
+
+
+def prepare_support(
+    cache: ImageCache, text: Tensor | None, config: CalibrationConfig, like: Tensor
+) -> CalibrationSupport:
+    """Score the support set leave-one-out by all experts that do not depend on the first encoder's metric."""
+    keys, weights, labels = to_tensors(cache.keys, cache.weights, cache.labels, like=like)
+    encoders = cache.split(keys)
+    features = encoders[0]
+    training_rows = fusion_training_rows(cache.labels, cache.n_classes, config.max_scores, config.max_pairs)
+    rows = torch.as_tensor(training_rows, device=labels.device)
+    every = np.arange(len(cache.labels)) if cache.groups is None else cache.groups
+    members, independence = to_tensors(group_members(every), cache.independence, like=like)
+    samples = features, labels, weights, members, independence, cache.n_classes, rows
+    if text is None:
+        plain = plain_scores(features, labels, weights, cache.n_classes, members, config)
+        return with_further_encoders(CalibrationSupport(*samples, None, None, plain), encoders, config)
+    # samples of classes without text teach Img2Txt nothing
+    net_weights = torch.where(text.any(1)[labels], weights, 0.0)
+    net, mapped = ridge_img2txt(features, text[labels], net_weights, config.ridge, members)
+    means = modality_means(features, labels, weights, text)
+    image_mean, text_mean = (mean.float().cpu().numpy() for mean in means)
+    text_cache = TextCache(text.float().cpu().numpy(), net, modality_means=(image_mean, text_mean))
+    text_part = text_scores(features, mapped, text, means)
+    return with_further_encoders(CalibrationSupport(*samples, text_part, text_cache, None), encoders, config)
+
+
+def plain_scores(
+    features: Tensor, labels: Tensor, weights: Tensor, n_classes: int, members: Tensor, config: CalibrationConfig
+) -> LeaveOneOutScores:
+    """Leave-one-out scores in the plain embeddings."""
+    keys = CenteredBasis(weighted_mean(features, weights), None)(features)
+    seen = MetricSupport.from_keys(keys, labels, weights, n_classes, members)
+    return left_out_image_scores(seen, 0.0, replace(config, leave_one_out=True))[0]
+
+
+def with_further_encoders(
+    support: CalibrationSupport, encoders: Sequence[Tensor], config: CalibrationConfig
+) -> CalibrationSupport:
+    """Add the encoders beside the first that are worth it, each in the metric in which it would be best alone.
+
+    Parameters
+    ----------
+    support : CalibrationSupport
+        Of the first encoder.
+    encoders : sequence of Tensor of shape (N, D_b)
+        Embeddings by each.
+    config : CalibrationConfig
+    """
+    if len(encoders) == 1 or len(support.labels.unique()) < 2:
+        return support
+    trusts = encoder_trusts(encoders, support.labels, config)
+    used = [b for b in range(1, len(encoders)) if trusts[b] >= config.least_trust]
+    if not used:
+        return support
+    first = max(trusts[0], config.least_trust)
+    total = first + sum(trusts[b] for b in used)
+    shares = tuple(trust / total for trust in (first, *(trusts[b] for b in used)))
+    further = tuple(best_alone(support, b, encoders[b], config) for b in used)
+    return replace(support, further=further, shares=shares)
+
+
+def best_alone(support: CalibrationSupport, block: int, features: Tensor, config: CalibrationConfig) -> FurtherEncoder:
+    """A further encoder in the metric of the least leave-one-out objective beside the text experts alone."""
+    samples = support.labels, support.weights, support.n_classes
+    alone = replace(support, features=features)
+    if support.plain is not None:
+        alone = replace(alone, plain=plain_scores(features, *samples, support.members, config))
+    metrics = candidate_metrics(features, *samples, None, config.shrinkages)
+    candidates = chain.from_iterable(fit_a_few_at_once(alone, metrics, replace(config, warm_start=None)))
+    best = min(candidates, key=lambda one: one.fusion.objective)
+    weights = np.zeros(len(IMAGE_EXPERTS))
+    weights[: support.n_image_experts] = best.prior[-support.n_image_experts :]
+    return FurtherEncoder(block, best.metric, best.support, best.scale, weights)
+
+
+def combine_scores(
+    support: CalibrationSupport, image: LeaveOneOutScores, rows: Tensor, config: CalibrationConfig
+) -> LeaveOneOutScores:
+    """Put zero-shot and the text experts before the image experts, and those of further encoders after them."""
+    n_image, further = support.n_image_experts, [one.left_out(rows, config) for one in support.further]
+    if support.text_part is not None:
+        first = support.text_part[:, rows]
+        index = support.labels[rows][None, :, None].expand(len(first), -1, 1)
+        own = first.gather(2, index).expand(-1, -1, image.own.shape[2])
+    else:
+        assert support.plain is not None
+        first, own = support.plain.scores[1:2, rows], support.plain.own[1:2, rows]
+    return LeaveOneOutScores(
+        expert_names(support.text_part is not None, n_image, (one.block for one in support.further)),
+        torch.cat([first, image.scores[:n_image], *(one.scores for one in further)]),
+        torch.cat([own, image.own[:n_image], *(one.own for one in further)]),
+        image.node_weights,
+        image.singleton,
+    )
+
+
+def cross_modal_hardness(scores: LeaveOneOutScores, labels: Tensor) -> Tensor:
+    """``|A_img − A_txt|`` of each sample with its own class (N,), both affinities standardized over the classes.
+
+    The image affinity is the cosine to the class mean. A singleton has no image affinity to its class, and hardness 0.
+    """
+    text = scores.scores[scores.names.index("text_cache") if "text_cache" in scores.names else 0]
+    image = scores.scores[scores.names.index("prototype")]
+    return torch.where(scores.singleton, 0.0, F.standardized_gap(image, text, labels))
+
+
+def loss_weights(
+    support: CalibrationSupport, scores: LeaveOneOutScores, rows: Tensor, config: CalibrationConfig
+) -> Tensor:
+    """Loss weight of each of the rows (n,): sample weight over the size of its group, times ``1 + λ h_i``.
+
+    h is the hardness.
+    """
+    hard = cross_modal_hardness(scores, support.labels[rows])
+    return support.weights[rows] * support.independence[rows] * F.hard_sample_weights(hard, config.hard_sample_weight)
+
+
+def expert_priors(
+    sigma: float, has_text: bool, n_image: int, shares: Sequence[float], config: CalibrationConfig
+) -> tuple[list[float], int]:
+    """Prior weights of all experts, zero-shot first, and the number of text experts.
+
+    Cosines to class means are measured in σ, the deviation of cosines in the metric, so their prior is divided by it.
+
+    Parameters
+    ----------
+    sigma : float
+    has_text : bool
+    n_image : int
+        Image experts of the first encoder.
+    shares : sequence of float
+        Factors of the priors of each encoder.
+    config : CalibrationConfig
+    """
+    prototype = shares[0] * config.prototype_prior / sigma
+    # without text, class means of the plain embeddings stand for zero-shot
+    first = [config.logit_scale, config.text_cache_prior, config.centered_text_prior] if has_text else [prototype]
+    image = [shares[0] * config.image_cache_prior, prototype, shares[0] * config.gaussian_prior]
+    return [*first, *image[:n_image], *shares[1:]], len(first) - 1
+
+
+def in_each_metric(features: Tensor, metrics: Iterable[Metric]) -> Iterator[tuple[Metric, Tensor]]:
+    """Yield metrics with the features (n, R) in each; those of one basis, which come in a row, share a product."""
+    basis, mapped = None, features
+    for metric in metrics:
+        if metric.basis is not basis:
+            basis, mapped = metric.basis, metric.basis(features)
+        yield metric, metric.stretch(mapped)
+
+
+def score_metric(support: CalibrationSupport, metric: Metric, keys: Tensor, config: CalibrationConfig) -> ScoredMetric:
+    """Score the support set in a metric, where it is the keys (N, R), leave-one-out."""
+    samples = support.labels, support.weights, support.n_classes, support.members
+    seen = MetricSupport.from_keys(keys, *samples)
+    rows = support.rows
+    image, scale = left_out_image_scores(seen, metric.scatter_weight, config, rows)
+    scores = combine_scores(support, image, rows, config)
+    has_text, n_image = support.text_part is not None, support.n_image_experts
+    prior, n_text = expert_priors(seen.sigma, has_text, n_image, support.shares, config)
+    parametrization = FusionParametrization(
+        np.array(prior), n_text, len(prior) - n_text - 1, config.alpha, config.fusion_ratio
+    )
+    weights = loss_weights(support, scores, rows, config)
+    problem = FusionObjective(
+        scores, support.labels[rows], weights, support.independence[rows], parametrization, config
+    )
+    return ScoredMetric(metric, seen, scale, problem)
+
+
+def fit_metrics(
+    support: CalibrationSupport, metrics: Iterable[Metric], config: CalibrationConfig
+) -> list[MetricCandidate]:
+    """Score the support set in several metrics, leave-one-out, and learn the fusion in each."""
+    scored = [score_metric(support, metric, keys, config) for metric, keys in in_each_metric(support.features, metrics)]
+    fusions = fit_fusions([one.problem for one in scored], [warm_theta(one, config) for one in scored])
+    correction = leave_one_out_correction(support.counts)
+    return [
+        MetricCandidate(
+            one.metric,
+            one.support,
+            one.scale,
+            one.problem,
+            fusion,
+            one.problem.parametrization.rescale_image_experts(fusion, correction),
+        )
+        for one, fusion in zip(scored, fusions, strict=True)
+    ]
+
+
+def fit_a_few_at_once(
+    support: CalibrationSupport, metrics: Iterator[Metric], config: CalibrationConfig
+) -> Iterator[list[MetricCandidate]]:
+    """Yield :func:`fit_metrics` of as many metrics as memory allows, so that scores that are not kept are freed."""
+    n_experts = 1 + len(TEXT_EXPERTS) + len(IMAGE_EXPERTS) + len(support.further)
+    at_once = max(1, blocks.BATCH_ENTRIES // (len(support.rows) * support.n_classes * n_experts))
+    while several := list(islice(metrics, at_once)):
+        yield fit_metrics(support, several, config)
+
+
+def cross_fit_candidates(
+    candidates: Sequence[MetricCandidate],
+    least: float,
+    support: CalibrationSupport,
+    folds: Integers,
+    config: CalibrationConfig,
+) -> list[CrossFittedMetric]:
+    """Learn fusions without each fold, in the metrics whose objectives are near enough to the `least` of all so far."""
+    n_left_out = max(1.0, candidates[0].problem.n_left_out)
+    reach = -math.log(config.least_relative_weight) / (config.evidence_per_sample * n_left_out)
+    near = [one for one in candidates if one.fusion.objective <= least + reach]
+    if not near:
+        return []
+    return cross_fit_metrics(
+        [one.metric.choice[0] for one in near],
+        [one.problem for one in near],
+        [one.fusion for one in near],
+        folds,
+        leave_one_out_correction(support.counts),
+    )
+
+
+def warm_theta(scored: ScoredMetric, config: CalibrationConfig) -> NDArray[np.float64] | None:
+    """`Fusion.theta` of an earlier fit's solution in the metric; None where there is none by the same experts."""
+    before = config.warm_start
+    if before is None or scored.metric.choice not in before.relative_weights:
+        return None
+    if scored.problem.scores.names != before.experts:
+        return None
+    relative = before.relative_weights[scored.metric.choice]
+    return scored.problem.parametrization.theta_from(relative, before.noise_rate, config.noise_prior_logit)
+
+
+def candidate_roots(
+    vocabulary: Tensor | None, text: Tensor | None, support: CalibrationSupport, config: CalibrationConfig
+) -> list[Root]:
+    """Roots to try: of the vocabulary, of the class texts, none; two of the three where a metric is expensive.
+
+    Where no class has two samples nothing can be learned about metrics, and the first root stands alone.
+    """
+    known = text_roots(vocabulary, text, support.features, support.weights, config)
+    if support.all_singletons and known:
+        return known[:1]
+    return [*known[: 1 if support.work > config.max_work else None], (IDENTITY_ROOT, None)]
+
+
+def text_roots(
+    vocabulary: Tensor | None, text: Tensor | None, features: Tensor, weights: Tensor, config: CalibrationConfig
+) -> list[Root]:
+    """Roots that words shape, the one to be preferred first: of the vocabulary, then of the class texts.
+
+    A vocabulary is the encoder's or the user's own, and is trusted. Class texts may belong to other things than the
+    images show: those along whose directions the images do not vary more than along random ones shape no metric.
+
+    Parameters
+    ----------
+    vocabulary : Tensor of shape (M, D) or None
+    text : Tensor of shape (C, D) or None
+    features : Tensor of shape (N, D)
+        Image embeddings.
+    weights : Tensor of shape (N,)
+    config : CalibrationConfig
+    """
+    roots: list[Root] = []
+    if vocabulary is not None:
+        roots.append((VOCABULARY_ROOT, vocabulary_root(vocabulary, config.vocabulary_shrinkage)))
+    if (
+        text is not None
+        and config.text_shapes_metric
+        and covariance_alignment(text[text.any(1)], features, weights) >= config.min_text_alignment
+    ):
+        roots.append((CLASS_TEXT_ROOT, class_text_root(text, config.class_text_shrinkage)))
+    return [root for root in roots if root[1] is not None]
+
+
+def shrinkages_to_try(roots: Sequence[Root], config: CalibrationConfig) -> list[tuple[Root, tuple[float, ...]]]:
+    """Pair roots with their shrinkages: all, or those that the fit before a warm start chose, if any are among them."""
+    every = [(root, config.shrinkages) for root in roots]
+    if config.warm_start is None:
+        return every
+    chosen = config.warm_start.relative_weights
+    kept = [(root, tuple(rho for rho in shrinkages if (root[0], rho) in chosen)) for root, shrinkages in every]
+    return [(root, shrinkages) for root, shrinkages in kept if shrinkages] or every
+
+
+@dataclass(frozen=True)
+class MetricSelection:
+    """The metrics that were chosen, and what all metrics say of samples that neither weights nor choice have seen.
+
+    Attributes
+    ----------
+    best : list of MetricCandidate
+        With their averaging weights, which sum to 1; the best first.
+    cross_fitted : list of CrossFittedMetric
+        Of every metric that may count for some fold; empty where there are no folds.
+    folds : ndarray of shape (N,) or None
+        None where the samples are so many that cross-fitting changes nothing.
+    """
+
+    best: list[MetricCandidate]
+    cross_fitted: list[CrossFittedMetric]
+    folds: Integers | None
+
+
+def cross_fit_folds(support: CalibrationSupport, config: CalibrationConfig) -> Integers | None:
+    """Folds (N,) for cross-fitting; None where the samples are too many to flatter a few weights, or fewer than two."""
+    n = len(support.labels)
+    if n < 2 or n * support.n_classes > config.max_cross_fit_scores or len(support.rows) < n:
+        return None
+    return stratified_folds(support.labels.cpu().numpy(), config.cross_fit_folds, support.groups)
+
+
+def best_per_root(candidates: Iterable[MetricCandidate], n_kept: int) -> list[MetricCandidate]:
+    """Return the candidates with the least objectives of each root, root after root."""
+    of_root: dict[str, list[MetricCandidate]] = {}
+    for one in candidates:
+        of_root.setdefault(one.metric.choice[0], []).append(one)
+    return [one for some in of_root.values() for one in sorted(some, key=lambda c: c.fusion.objective)[:n_kept]]
+
+
+def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig) -> MetricSelection:
+    """Choose the metrics with the least leave-one-out objective, no more than two per root, with averaging weights."""
+    best: list[MetricCandidate] = []
+    cross_fitted: list[CrossFittedMetric] = []
+    folds, least = cross_fit_folds(support, config), math.inf
+    samples = support.features, support.labels, support.weights, support.n_classes
+    metrics = chain.from_iterable(
+        candidate_metrics(*samples, root, shrinkages, name)
+        for (name, root), shrinkages in shrinkages_to_try(roots, config)
+    )
+    for candidates in fit_a_few_at_once(support, metrics, config):
+        least = min([least, *(one.fusion.objective for one in candidates)])
+        if folds is not None:
+            cross_fitted += cross_fit_candidates(candidates, least, support, folds, config)
+        best = best_per_root([*best, *candidates], config.metrics_per_root)
+    objectives = [(one.metric.choice[0], one.fusion.objective) for one in best]
+    n_left_out = best[0].problem.n_left_out
+    if support.work > config.max_work:
+        config = replace(config, max_metrics=1)
+    chosen = [replace(best[i], averaging_weight=w) for i, w in choose_per_root(objectives, n_left_out, config)]
+    return MetricSelection(chosen, cross_fitted, folds)

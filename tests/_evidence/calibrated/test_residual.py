@@ -1,0 +1,51 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skxma._evidence.calibrated.config import CalibrationConfig
+from skxma._evidence.calibrated.residual import choose_residual, negative_log_likelihood, train_residual
+from skxma._sampling import stratified_folds
+
+
+@given(st.lists(st.integers(0, 4), min_size=4, max_size=40))
+def test_folds_deal_out_each_class_evenly(labels):
+    labels = np.array(labels)
+    folds = stratified_folds(labels)
+    for label in np.unique(labels):
+        counts = np.bincount(folds[labels == label], minlength=4)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_the_residual_learns_what_the_offset_does_not_know():
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat(30)
+    centers = torch.randn(3, 8, generator=rng, dtype=torch.float64)
+    features = centers[labels] + 0.3 * torch.randn(90, 8, generator=rng, dtype=torch.float64)
+    offset, weights = torch.zeros(90, 3, dtype=torch.float64), torch.ones(90, dtype=torch.float64)
+    residual, curve = choose_residual(features, labels, weights, offset, CalibrationConfig(n_epochs=20))
+    after = negative_log_likelihood(offset + features @ residual.T, labels, weights)
+    assert float(after) < 0.3 < np.log(3)
+    assert curve[-1] < curve[0]
+    assert len(curve) <= 25
+
+
+def test_the_residual_is_left_out_where_nothing_is_to_be_learned():
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat(12)
+    features = torch.randn(36, 8, generator=rng, dtype=torch.float64)
+    offset = 8 * torch.eye(3, dtype=torch.float64)[labels]
+    residual, curve = choose_residual(
+        features, labels, torch.ones(36, dtype=torch.float64), offset, CalibrationConfig(n_epochs=20)
+    )
+    assert residual is None
+    assert curve == []
+
+
+def test_a_heavy_penalty_keeps_the_residual_at_zero():
+    labels = torch.tensor([0, 1])
+    features = torch.eye(2, dtype=torch.float64)
+    weights, offset = torch.ones(2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
+    heavy, _ = train_residual(features, labels, weights, offset, 1e6, 50)
+    light, _ = train_residual(features, labels, weights, offset, 1e-3, 50)
+    assert heavy.abs().max() < 1e-5 < light.abs().max()
