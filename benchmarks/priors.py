@@ -7,6 +7,7 @@ and with text that is mixed with that of other classes), and from the CIFAR imag
     python benchmarks/priors.py FOLDER scale        prior of the logits' scale, at 1, 2 and 4 shots
     python benchmarks/priors.py FOLDER text-metric [--images DIR ...]
                                                     roots of words and of class texts, at 1 and 2 shots
+    python benchmarks/priors.py FOLDER text-only    classes known by text alone beside others, at 1, 4 and 16 shots
     python benchmarks/priors.py FOLDER left-out     left_out_score_ and its interval against the accuracy on new images
 
 FOLDER holds the feature files that docs/results.md names. Of text-metric the CIFAR images through "photo" are a kind
@@ -24,6 +25,7 @@ from typing import ClassVar
 
 import numpy as np
 from ablation import Ablated, NoVocabulary
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -215,13 +217,43 @@ def left_out(made, shots, n_tasks):
                 print(line.format(n_shots, kind, *np.mean(rows, axis=0)), flush=True)
 
 
+def text_only(made, shots, n_tasks):
+    """Print accuracies and log loss where half of the classes have images, for two ways to score the others."""
+    variants = {"of the others": XMAdapterClassifier(), "1.5 deviations": with_config(learns_text_only=False)}
+    print("accuracy (%) among classes without images / with images / all, on images of these, and log loss of all")
+    print(f"{'':28s}" + "".join(f"{name:>32s}" for name in variants))
+    for n_shots in shots:
+        for kind, make in made.items():
+            found = {name: [] for name in variants}
+            for seed, task in enumerate(draw(make, n_shots, n_tasks)):
+                data, n_classes = task.data, len(task.data.text)
+                if n_classes < 4:
+                    continue
+                imaged = np.random.default_rng(seed).permutation(n_classes) < (n_classes + 1) // 2
+                rows = task.train[imaged[data.y[task.train]]]
+                for name, estimator in variants.items():
+                    given = {"encoder": "precomputed", "text_features": data.text, "vocabulary": data.words}
+                    clf = estimator.set_params(**given)
+                    clf = clone(clf).partial_fit(data.X[rows], data.y[rows], classes=np.arange(n_classes))
+                    probabilities, y = clf.predict_proba(data.X[task.test]), data.y[task.test]
+                    right = [
+                        (np.where(half, probabilities, 0).argmax(1) == y)[half[y]].mean()
+                        for half in (~imaged, imaged, np.ones_like(imaged))
+                    ]
+                    loss = log_loss(y, probabilities, labels=np.arange(n_classes))
+                    found[name].append([*(100 * share for share in right), loss])
+            if found[next(iter(variants))]:
+                cells = ("{:.1f} / {:.1f} / {:.1f} / {:.3f}".format(*np.mean(r, axis=0)) for r in found.values())
+                print(f"{n_shots:2d} {kind:25s}" + "".join(f"{cell:>32s}" for cell in cells), flush=True)
+
+
 LOGISTIC = "logistic regression"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
-    parser.add_argument("table", choices=("one-shot", "text-metric", "scale", "left-out"))
+    parser.add_argument("table", choices=("one-shot", "text-metric", "scale", "text-only", "left-out"))
     parser.add_argument(
         "--images", nargs="+", default=[], metavar="DIR", help="folders of class folders, of text-metric"
     )
@@ -242,6 +274,8 @@ def main():
         variants = {"likeliest scale": with_config(moderated=False)}
         variants |= {f"native {share:g}": with_config(scale=ScalePrior(native=share)) for share in (0.1, 0.2, 0.5)}
         compare(made, {**variants, LOGISTIC: LogisticRegression(max_iter=1000)}, (1, 2, 4), given.tasks)
+    elif given.table == "text-only":
+        text_only(made, (1, 4, 16), given.tasks)
     else:
         left_out(made, (2, 4, 8, 16), given.tasks)
 

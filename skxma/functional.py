@@ -42,6 +42,9 @@ EVIDENCE_FLOOR = 1e-8
 HELD_OUT = -1e9
 """Affinity of a key that must retrieve nothing: finite, because the gradient of sharpness times infinity is NaN."""
 
+RULED_OUT = 100.0
+"""Logits below the least of the others that are a probability of 0: e⁻¹⁰⁰ is no part of 1 in any precision."""
+
 
 def normalize(x: Tensor, eps: float = EPS) -> Tensor:
     """Scale the rows of ``x`` (..., D) to unit length; rows shorter than `eps` become zeros instead of NaN."""
@@ -321,7 +324,7 @@ def log_mean_evidence(evidence: Tensor, mass: Tensor) -> Tensor:
     return torch.log(evidence / mass.clamp_min(EPS) + EVIDENCE_FLOOR)
 
 
-def fill_absent(scores: Tensor, present: Tensor | None, deviations: float = 1.0) -> Tensor:
+def fill_absent(scores: Tensor, present: Tensor | None, deviations: Tensor | float = 1.0) -> Tensor:
     """Give classes that an expert cannot score the row's mean plus some deviations over those that it scores.
 
     The mean alone would cost 8 points where half of the classes have no images and the text is good.
@@ -331,7 +334,7 @@ def fill_absent(scores: Tensor, present: Tensor | None, deviations: float = 1.0)
     scores : Tensor of shape (..., C)
     present : bool Tensor broadcastable to `scores`, or None
         Without any False, and with None, the scores come back as they are; a row with nothing present becomes 0.
-    deviations : float
+    deviations : float or Tensor broadcastable to `scores`
         Standard deviations of the row above its mean.
     """
     if present is None:
@@ -347,6 +350,22 @@ def fill_absent(scores: Tensor, present: Tensor | None, deviations: float = 1.0)
     return torch.where(present, scores, mean + deviations * variance.sqrt())
 
 
+def stretch_absent(scores: Tensor, present: Tensor, factor: Tensor | float) -> Tensor:
+    """Move the scores of absent classes away from the row's mean over the classes that are present.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (..., C)
+    present : bool Tensor broadcastable to `scores`
+    factor : float or Tensor broadcastable to `scores`
+        What the distance from the mean is multiplied by.
+    """
+    present = present.expand_as(scores)
+    count = present.sum(-1, keepdim=True).clamp_min(1)
+    mean = torch.where(present, scores, 0.0).sum(-1, keepdim=True) / count
+    return torch.where(present, scores, mean + factor * (scores - mean))
+
+
 def noisy_log_likelihood(log_probability: Tensor, noise_rate: Tensor | float, n_classes: int) -> Tensor:
     """``log((1 − ε) p + ε / C)``: the likelihood of a label that is wrong with probability ε, given log p."""
     noise_rate = _filled(noise_rate, log_probability)
@@ -359,6 +378,22 @@ def wrong_label_posterior(log_probability: Tensor, noise_rate: float, n_classes:
         return torch.zeros_like(log_probability)
     evidence = noisy_log_likelihood(log_probability, noise_rate, n_classes)
     return torch.exp(math.log(noise_rate / n_classes) - evidence)
+
+
+def rule_out(logits: Tensor, unknown: Tensor | None) -> Tensor:
+    """Give classes of which nothing is known, neither images nor text, a probability of 0.
+
+    Their logits lie so far below the least of the others that no other probability changes, and stay finite.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (..., C)
+    unknown : bool Tensor of shape (C,), or None
+    """
+    if unknown is None:
+        return logits
+    least = torch.where(unknown, torch.inf, logits).amin(-1, keepdim=True)
+    return torch.where(unknown, least - RULED_OUT, logits)
 
 
 def open_set_score(logits: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ new one takes a new name on the left. The names that format 1 used are translate
 from __future__ import annotations
 
 from skxma._evidence.calibrated.model import CalibratedModel, FurtherMetric, MetricComponent, StoredBasis
+from skxma._evidence.calibrated.text_only import TextOnlyFusion
 from skxma._evidence.index.clusters import KeyClusters
 from skxma._evidence.paper.model import PaperModel
 from skxma._evidence.semi_supervised.class_statistics import ClassStatistics
@@ -65,7 +66,7 @@ RECORDS = by_name(
         Record("centered_basis", 1, StoredBasis, _same("mean", "basis")),
         Record(
             "metric_component",
-            1,
+            2,
             MetricComponent,
             {
                 "basis": "basis",
@@ -77,8 +78,11 @@ RECORDS = by_name(
                 "loss": "loss",
                 "metric": "choice",
                 "averaging_weight": "averaging_weight",
+                "text_only": "text_only",
             },
+            {"text_only": 2},
         ),
+        Record("text_only_fusion", 1, TextOnlyFusion, _same("zero_shot", "centered_text", "deviations")),
         Record(
             "paper_evidence",
             1,

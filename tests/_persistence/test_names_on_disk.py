@@ -115,7 +115,7 @@ def test_names_on_disk_stay_as_files_have_them():
         "further_metric/1": ["basis", "beta", "block", "gaussian", "scale", "weights"],
         "image_cache/2": ["blocks", "features", "groups", "keys", "labels", "n_classes", "weight_unit", "weights"],
         "key_clusters/1": ["order", "starts"],
-        "metric_component/1": [
+        "metric_component/2": [
             "averaging_weight",
             "basis",
             "beta",
@@ -124,6 +124,7 @@ def test_names_on_disk_stay_as_files_have_them():
             "metric",
             "prior",
             "scale",
+            "text_only",
             "weights",
         ],
         "paper_evidence/1": [
@@ -139,12 +140,17 @@ def test_names_on_disk_stay_as_files_have_them():
         "pooled_evidence/1": ["base", "statistics", "weights"],
         "projection/1": ["bias", "hidden", "weight"],
         "text_cache/1": ["image_to_text", "keys", "metanet", "modality_means"],
+        "text_only_fusion/1": ["centered_text", "deviations", "zero_shot"],
         "unlabeled_pool/1": ["keys", "weights"],
     }
 
 
 def test_every_name_of_format_1_has_one_of_today():
-    assert set(format_1._RECORDS.values()) == {f"{name}/1" for name in RECORDS} - {"calibration/1", "further_metric/1"}
+    assert set(format_1._RECORDS.values()) == {f"{name}/1" for name in RECORDS} - {
+        "calibration/1",
+        "further_metric/1",
+        "text_only_fusion/1",
+    }
     younger = {"rla/1", "stat-a/1", "timo/1"}
     assert set(format_1._ESTIMATORS.values()) == {type_on_disk(record) for record in ESTIMATORS.values()} - younger
     for old, renamed in format_1._FIELDS.items():

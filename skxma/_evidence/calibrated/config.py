@@ -100,6 +100,9 @@ class CalibrationConfig:
     drop_wrong_labels: bool = True
     """False sets no sample aside (step 7)."""
 
+    learns_text_only: bool = True
+    """False places classes without images as if the others did not tell where."""
+
     leave_one_out: bool = True
     """False lets samples retrieve themselves, which shows what leaving them out is worth."""
 

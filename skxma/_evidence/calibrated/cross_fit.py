@@ -8,7 +8,7 @@ weights and choice are learned without a fold, and score it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -88,6 +88,21 @@ class LeftOutLogits:
         by = self.logits.new_tensor(factors)[:, None, None]
         return LeftOutLogits(*(by * part for part in self.parts))
 
+    def among(self, classes: Tensor) -> LeftOutLogits:
+        """The logits of some classes (K,), in which the labels of all samples are."""
+        if len(classes) == self.logits.shape[2]:
+            return self
+        return replace(self, logits=self.logits[:, :, classes], as_new=self.as_new[:, :, classes])
+
+    def ruling_out(self, unknown: Tensor) -> LeftOutLogits:
+        """The logits with those of classes ruled out of which nothing is known; `unknown` is a mask (C,)."""
+        if not bool(unknown.any()):
+            return self
+        sums = [F.rule_out(part.sum(0), unknown) for part in (self.logits, self.as_new)]
+        firsts = [torch.where(unknown, 0.0, part[0]) for part in (self.logits, self.as_new)]
+        logits, as_new = (torch.stack([first, total - first]) for first, total in zip(firsts, sums, strict=True))
+        return replace(self, logits=logits, as_new=as_new)
+
     def open_set_scores(self, labels: Tensor) -> Tensor:
         """Open-set scores (N, Q) that new images of the same classes would have."""
         own = self.own_as_new.sum(0)
@@ -116,6 +131,7 @@ class CrossFittedMetric:
 def cross_fit_metrics(
     roots: Sequence[str],
     problems: Sequence[FusionObjective],
+    scores: Sequence[LeaveOneOutScores],
     fusions: Sequence[Fusion],
     folds: Integers,
     correction: float,
@@ -126,6 +142,9 @@ def cross_fit_metrics(
     ----------
     roots : sequence of str
     problems : sequence of FusionObjective
+        Among the classes with images.
+    scores : sequence of LeaveOneOutScores
+        Among all classes.
     fusions : sequence of Fusion
         Learned on all samples.
     folds : ndarray of shape (N,)
@@ -134,12 +153,12 @@ def cross_fit_metrics(
     """
     own_fold = np.unique(folds, return_inverse=True)[1]
     found = []
-    for root, problem, weights, objectives in zip(
-        roots, problems, *refit_without_folds(problems, fusions, folds), strict=True
+    for root, problem, of_all, weights, objectives in zip(
+        roots, problems, scores, *refit_without_folds(problems, fusions, folds), strict=True
     ):
         of_samples = weights[own_fold]
         new_weights = problem.parametrization.rescaled(of_samples, correction)
-        found.append(CrossFittedMetric(root, objectives, LeftOutLogits.of(problem.scores, of_samples, new_weights)))
+        found.append(CrossFittedMetric(root, objectives, LeftOutLogits.of(of_all, of_samples, new_weights)))
     return found
 
 

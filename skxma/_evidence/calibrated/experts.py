@@ -7,7 +7,7 @@ sample is scored by anything that saw its label, except the own class of a singl
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,9 +45,9 @@ def encoder_expert(block: int) -> str:
 
 
 IMAGELESS_DEVIATIONS = 1.5
-"""Deviations above the row's mean that an image expert gives a class without images. Of .5 to 3 tried on the CIFAR
-files, ImageNet tasks and emoji with half of the classes known by text alone, 1.5 has the best accuracy; with 1 these
-classes lose 2 to 13 points more."""
+"""Deviations above the row's mean that an image expert gives a class without images, unless the other classes tell
+another number (`text_only.py`). Of .5 to 3 tried on the CIFAR files, ImageNet tasks and emoji with half of the classes
+known by text alone, 1.5 has the best accuracy."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ class LeaveOneOutScores:
     own: Tensor
     node_weights: Tensor
     singleton: Tensor
+
+    def among(self, classes: Tensor) -> LeaveOneOutScores:
+        """The scores of some classes (K,)."""
+        return self if len(classes) == self.scores.shape[2] else replace(self, scores=self.scores[:, :, classes])
 
 
 @dataclass(frozen=True)

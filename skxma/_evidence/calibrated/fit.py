@@ -58,6 +58,7 @@ def to_arrays(best: Sequence[MetricCandidate]) -> tuple[list[StoredBasis], list[
                 candidate.fusion.loss,
                 candidate.metric.choice,
                 candidate.averaging_weight,
+                candidate.text_only,
             )
         )
     return [to_stored_basis(basis) for basis in bases], components
@@ -114,13 +115,14 @@ def leave_support_out(
         scores = []
         for one in best:
             image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, everyone, one.scale)
-            scores.append(combine_scores(support, image, everyone, config))
+            combined = combine_scores(support, image, everyone, config)
+            scores.append(combined if one.text_only is None else one.text_only.apply(combined, support.has_images))
     parts = [LeftOutLogits.of(s, o.fusion.weights, o.full_fusion.weights) for s, o in zip(scores, best, strict=True)]
-    fitted = LeftOutLogits.mean(parts, [one.averaging_weight for one in best])
+    fitted = LeftOutLogits.mean(parts, [one.averaging_weight for one in best]).ruling_out(support.unknown)
     if folds is None:
         return LeftOutSupport(fitted, fitted, scores[0])
     honest = cross_fitted_logits(selection.cross_fitted, folds, scores[0].singleton, support.independence, config)
-    return LeftOutSupport(honest, fitted, scores[0])
+    return LeftOutSupport(honest.ruling_out(support.unknown), fitted, scores[0])
 
 
 def moderated(
@@ -138,10 +140,11 @@ def scale_factors(
     best: Sequence[MetricCandidate], left_out: LeftOutSupport, support: CalibrationSupport, config: CalibrationConfig
 ) -> tuple[float, float]:
     """Factors of zero-shot and of all other experts that few samples leave room for."""
-    n, n_classes = left_out.honest.logits.shape[1:]
+    honest = left_out.honest.among(support.imaged)
+    n, n_classes = honest.logits.shape[1:]
     if not config.moderated or n * n_classes > config.max_moderated_scores:
         return 1.0, 1.0
-    logits, labels, row_weights = rows_by_node(left_out.honest, support.labels, left_out.scores, support.independence)
+    logits, labels, row_weights = rows_by_node(honest, support.imaged_labels, left_out.scores, support.independence)
     has_text = support.text_part is not None
     # without text the first expert is one of images too
     zero_shot, rest = logits if has_text else (torch.zeros_like(logits[0]), logits.sum(0))
@@ -153,15 +156,16 @@ def scale_factors(
 
 
 def label_noise_posterior(
-    best: Sequence[MetricCandidate], logits: Tensor, singleton: Tensor, labels: Tensor
+    best: Sequence[MetricCandidate], logits: Tensor, singleton: Tensor, support: CalibrationSupport
 ) -> tuple[float, Tensor]:
     """Label-noise rate, and each sample's posterior of a wrong label (N,); singletons have 0.
 
-    Step 7 of docs/method.md: ``(ε/C) / ((1 − ε) p + ε/C)`` with p the leave-one-out probability of the label.
+    Step 7 of docs/method.md: ``(ε/C) / ((1 − ε) p + ε/C)`` with p the leave-one-out probability of the label among the
+    C classes with images.
     """
     rate = average(best, (candidate.fusion.noise_rate for candidate in best))
-    log_p = torch.log_softmax(logits, 1).gather(1, labels[:, None])[:, 0]
-    posterior = F.wrong_label_posterior(log_p, rate, logits.shape[1])
+    log_p = torch.log_softmax(logits[:, support.imaged], 1).gather(1, support.imaged_labels[:, None])[:, 0]
+    posterior = F.wrong_label_posterior(log_p, rate, len(support.imaged))
     return rate, torch.where(singleton, 0.0, posterior)
 
 
@@ -174,7 +178,7 @@ def fit_residual(
     support set, where the cost of the cross-validation would outgrow that of all else.
     """
     features = support.features
-    n_seen = len(support.labels.unique())
+    n_seen = len(support.imaged)
     too_large = support.work > config.max_work
     if not config.n_epochs or float(support.independence.sum()) < config.min_residual_shots * n_seen or too_large:
         return None, []
@@ -182,9 +186,13 @@ def fit_residual(
     everyone = torch.arange(len(features), device=features.device)
     weights = loss_weights(support, scores, everyone, config)
     residual, curve = choose_residual(
-        queries, support.labels, weights, logits.to(queries.dtype), config, support.groups
+        queries, support.imaged_labels, weights, logits[:, support.imaged].to(queries.dtype), config, support.groups
     )
-    return (None if residual is None else residual.float().cpu().numpy()), curve
+    if residual is None:
+        return None, curve
+    of_all = residual.new_zeros(support.n_classes, residual.shape[1])
+    of_all[support.imaged] = residual
+    return of_all.float().cpu().numpy(), curve
 
 
 def fit_calibrated(
@@ -223,8 +231,8 @@ def fit_calibrated(
         return _rename_classes(_zero_shot_report(cache, support, config), order)
     best, left_out = moderated(select_metrics(support, roots, config), support, config)
     logits, scores = left_out.honest.logits.sum(0), left_out.scores
-    noise_rate, posterior = label_noise_posterior(best, logits, scores.singleton, support.labels)
-    hard = cross_modal_hardness(scores, support.labels)
+    noise_rate, posterior = label_noise_posterior(best, logits, scores.singleton, support)
+    hard = cross_modal_hardness(scores.among(support.imaged), support.imaged_labels)
     wrong = probable_label_errors(cache, posterior.cpu().numpy(), config)
     if wrong.any():
         support = prepare_support(cache.keep(~wrong), text, config, like)
@@ -280,6 +288,6 @@ def _zero_shot_report(
     )
     zeros = np.zeros(len(cache.labels), dtype=np.float32)
     assert support.text_part is not None
-    logits = config.logit_scale * support.text_part[0]
+    logits = F.rule_out(config.logit_scale * support.text_part[0], support.unknown)
     left_out = LeftOutPredictions.from_logits(logits, F.open_set_score(logits)[:, None], logits.new_ones(1))
     return FitReport(model, zeros, zeros, 0.0, [], left_out)

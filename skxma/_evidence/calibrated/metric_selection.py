@@ -29,7 +29,13 @@ from skxma._evidence.calibrated.experts import (
     text_scores,
 )
 from skxma._evidence.calibrated.further import FurtherEncoder, encoder_trusts
-from skxma._evidence.calibrated.fusion import Fusion, FusionObjective, FusionParametrization, leave_one_out_correction
+from skxma._evidence.calibrated.fusion import (
+    Fusion,
+    FusionObjective,
+    FusionParametrization,
+    leave_one_out_correction,
+    weight_penalty,
+)
 from skxma._evidence.calibrated.metric import (
     CLASS_TEXT_ROOT,
     IDENTITY_ROOT,
@@ -44,6 +50,7 @@ from skxma._evidence.calibrated.metric import (
     vocabulary_root,
 )
 from skxma._evidence.calibrated.newton import fit_fusions
+from skxma._evidence.calibrated.text_only import TextOnlyFusion, fit_text_only
 from skxma._runtime import blocks
 from skxma._sampling import fusion_training_rows, group_members, stratified_folds
 from skxma._statistics import weighted_mean
@@ -93,6 +100,29 @@ class CalibrationSupport:
     further: tuple[FurtherEncoder, ...] = ()
     shares: tuple[float, ...] = (1.0,)
 
+    @cached_property
+    def imaged(self) -> Tensor:
+        """Classes (K,) with images, ascending."""
+        return self.labels.unique()
+
+    @cached_property
+    def has_images(self) -> Tensor:
+        """Mask (C,) of the classes with images."""
+        return torch.bincount(self.labels, minlength=self.n_classes) > 0
+
+    @cached_property
+    def unknown(self) -> Tensor:
+        """Mask (C,) of the classes without images and without text."""
+        if self.text_cache is None:
+            return ~self.has_images
+        (text,) = to_tensors(self.text_cache.keys, like=self.features)
+        return ~self.has_images & ~text.any(1)
+
+    @cached_property
+    def imaged_labels(self) -> Tensor:
+        """Place (N,) of each sample's class among those with images."""
+        return torch.searchsorted(self.imaged, self.labels)
+
     @property
     def counts(self) -> NDArray[np.float64]:
         """Independent samples of each class (C,)."""
@@ -126,11 +156,23 @@ class CalibrationSupport:
 
 @dataclass(frozen=True)
 class ScoredMetric:
-    """A metric with the leave-one-out scores of the support's `rows`, from which its fusion is learned."""
+    """A metric with leave-one-out scores, from which its fusion is learned.
+
+    Attributes
+    ----------
+    metric : Metric
+    support : MetricSupport
+    scale : ImageScale
+    scores : LeaveOneOutScores
+        Of the support's `rows`, among all classes.
+    problem : FusionObjective
+        Among the classes with images.
+    """
 
     metric: Metric
     support: MetricSupport
     scale: ImageScale
+    scores: LeaveOneOutScores
     problem: FusionObjective
 
 
@@ -144,18 +186,16 @@ class MetricCandidate(ScoredMetric):
         Learned on the leave-one-out scores, in which the own class has a shot less.
     full_fusion : Fusion
         The same, corrected for new images, which see all shots.
+    text_only : TextOnlyFusion or None
+        How it scores classes without images; None where there are none, or no class has a text.
     averaging_weight : float
         Weight of the metric in the mean over the metrics.
     """
 
     fusion: Fusion
     full_fusion: Fusion
+    text_only: TextOnlyFusion | None = None
     averaging_weight: float = 1.0
-
-    @property
-    def scores(self) -> LeaveOneOutScores:
-        """Leave-one-out scores of the support's `rows`."""
-        return self.problem.scores
 
     @property
     def prior(self) -> NDArray[np.float64]:
@@ -264,7 +304,7 @@ def combine_scores(
 
 
 def cross_modal_hardness(scores: LeaveOneOutScores, labels: Tensor) -> Tensor:
-    """``|A_img − A_txt|`` of each sample with its own class (N,), both affinities standardized over the classes.
+    """``|A_img − A_txt|`` of each sample with its own class (N,), standardized over the classes with images.
 
     The image affinity is the cosine to the class mean. A singleton has no image affinity to its class, and hardness 0.
     """
@@ -280,7 +320,7 @@ def loss_weights(
 
     h is the hardness.
     """
-    hard = cross_modal_hardness(scores, support.labels[rows])
+    hard = cross_modal_hardness(scores.among(support.imaged), support.imaged_labels[rows])
     return support.weights[rows] * support.independence[rows] * F.hard_sample_weights(hard, config.hard_sample_weight)
 
 
@@ -330,10 +370,12 @@ def score_metric(support: CalibrationSupport, metric: Metric, keys: Tensor, conf
         np.array(prior), n_text, len(prior) - n_text - 1, config.alpha, config.fusion_ratio
     )
     weights = loss_weights(support, scores, rows, config)
+    # a class without images is never right: among all classes the weights would learn to turn it down
+    among = scores.among(support.imaged)
     problem = FusionObjective(
-        scores, support.labels[rows], weights, support.independence[rows], parametrization, config
+        among, support.imaged_labels[rows], weights, support.independence[rows], parametrization, config
     )
-    return ScoredMetric(metric, seen, scale, problem)
+    return ScoredMetric(metric, seen, scale, scores, problem)
 
 
 def fit_metrics(
@@ -343,17 +385,22 @@ def fit_metrics(
     scored = [score_metric(support, metric, keys, config) for metric, keys in in_each_metric(support.features, metrics)]
     fusions = fit_fusions([one.problem for one in scored], [warm_theta(one, config) for one in scored])
     correction = leave_one_out_correction(support.counts)
-    return [
-        MetricCandidate(
-            one.metric,
-            one.support,
-            one.scale,
-            one.problem,
-            fusion,
-            one.problem.parametrization.rescale_image_experts(fusion, correction),
-        )
-        for one, fusion in zip(scored, fusions, strict=True)
-    ]
+    return [to_candidate(one, fusion, correction, support, config) for one, fusion in zip(scored, fusions, strict=True)]
+
+
+def to_candidate(
+    scored: ScoredMetric, fusion: Fusion, correction: float, support: CalibrationSupport, config: CalibrationConfig
+) -> MetricCandidate:
+    """A metric with its fusion; `correction` is that of `leave_one_out_correction`."""
+    problem, scores, text_only = scored.problem, scored.scores, None
+    if len(support.imaged) < support.n_classes and support.text_part is not None:
+        penalty = weight_penalty(float(problem.independence.sum()), len(support.imaged), config)
+        text_only = TextOnlyFusion()
+        if config.learns_text_only:
+            text_only = fit_text_only(problem, fusion.weights, penalty)
+        scores = text_only.apply(scores, support.has_images)
+    full_fusion = problem.parametrization.rescale_image_experts(fusion, correction)
+    return MetricCandidate(scored.metric, scored.support, scored.scale, scores, problem, fusion, full_fusion, text_only)
 
 
 def fit_a_few_at_once(
@@ -382,6 +429,7 @@ def cross_fit_candidates(
     return cross_fit_metrics(
         [one.metric.choice[0] for one in near],
         [one.problem for one in near],
+        [one.scores for one in near],
         [one.fusion for one in near],
         folds,
         leave_one_out_correction(support.counts),

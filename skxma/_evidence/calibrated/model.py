@@ -13,8 +13,9 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._evidence.calibrated.config import WarmStart
-from skxma._evidence.calibrated.experts import IMAGELESS_DEVIATIONS, TEXT_EXPERTS, TextExperts, expert_names
+from skxma._evidence.calibrated.experts import TEXT_EXPERTS, TextExperts, expert_names
 from skxma._evidence.calibrated.metric import IDENTITY_ROOT, CenteredBasis, ClassMeans, Metric, class_mean_scores
+from skxma._evidence.calibrated.text_only import TextOnlyFusion, place_text_only
 from skxma._evidence.index.clustered import build_index
 from skxma._evidence.index.clusters import KeyClusters, can_be_clustered, cluster_keys
 from skxma._evidence.index.exact import Combine, ExactIndex, StackedKeys
@@ -55,6 +56,8 @@ class MetricComponent:
         See `metric.Metric`.
     averaging_weight : float
         Weight in the mean over the metrics, in proportion to the others'.
+    text_only : TextOnlyFusion or None
+        How it scores classes without images; None where there are none, or no class has a text.
     """
 
     basis: int
@@ -66,6 +69,7 @@ class MetricComponent:
     loss: float
     choice: tuple[str, float | None] = (IDENTITY_ROOT, None)
     averaging_weight: float = 1.0
+    text_only: TextOnlyFusion | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,7 @@ class CalibratedScorer:
         keys = encoders[0]
         means, self.mass = class_means(keys, labels, weights, image.n_classes)
         self.present = None if bool((self.mass > 0).all()) else self.mass > 0
+        self.unknown: Tensor | None = None
         self.plain_basis = CenteredBasis((self.mass[:, None] * means).sum(0) / self.mass.sum(), None)
         self.plain_means = ClassMeans(F.column_major(self.plain_basis(means)))
         self.text = None
@@ -200,6 +205,9 @@ class CalibratedScorer:
             text, image_mean, text_mean = to_tensors(text_cache.keys, *text_cache.modality_means, like=like)
             self.text = TextExperts(text, (image_mean, text_mean))
             self.img2txt = text_cache.img2txt.to_tensors(like)
+        if self.present is not None:
+            unknown = ~self.present if self.text is None else ~self.present & ~self.text.text.any(1)
+            self.unknown = unknown if bool(unknown.any()) else None
         self.bases = [basis.to_tensors(like) for basis in cache.bases]
         self.further = [
             FurtherScorer(one, encoders[one.block], labels, weights, image.n_classes) for one in cache.further
@@ -261,12 +269,11 @@ class CalibratedScorer:
         features = encoders[0]
         first = self._metric_free_experts(features)
         if not self.stacks:
-            return self.cache.logit_scale * first[0]
+            return F.rule_out(self.cache.logit_scale * first[0], self.unknown)
         further = [one.scores(encoders[one.fitted.block]) for one in self.further]
         mapped = [basis(features) for basis in self.bases]
-        return reduce(
-            torch.add, (stack.logits(mapped, first, further, added, skip_if_certain) for stack in self.stacks)
-        )
+        stacks = (stack.logits(mapped, first, further, added, skip_if_certain) for stack in self.stacks)
+        return F.rule_out(reduce(torch.add, stacks), self.unknown)
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines to the keys in the first metric, and affinities to the text of their classes; both (n, N).
@@ -339,12 +346,15 @@ class MetricStack:
         shares = np.stack([one.weights * (one.averaging_weight / total) for one in components])
         (weights,) = to_tensors(shares, like=keys)
         gaussian = to_tensors(np.array([one.gaussian for one in components]), like=keys)[0]
-        self.first_weights = weights[:, :n_first].sum(0)
+        self.first_weights = weights[:, :n_first]
         end = weights.shape[1] - n_further
         self.cache_weights = weights[:, n_first, None, None]
         self.class_mean_weights = weights[:, n_first + 1 : end].T[..., None, None]
-        self.further_weights = weights[:, end:].sum(0)
+        self.further_weights = weights[:, end:]
         self.gaussian = gaussian[:, None, None]
+        text_only = [one.text_only or TextOnlyFusion() for one in components]
+        placed = np.array([[one.zero_shot, one.centered_text, one.deviations] for one in text_only])
+        self.zero_shot, self.centered_text, self.deviations = to_tensors(placed, like=keys)[0].T[..., None, None]
 
     def logits(
         self,
@@ -371,14 +381,13 @@ class MetricStack:
         queries = (frames[0][None] if len(frames) == 1 else torch.stack(frames)) * self.scale
         prototype, gaussian = self.means(queries)
         scores = torch.stack([prototype, gaussian / self.gaussian][: len(self.class_mean_weights)])
-        scores = F.fill_absent(scores, self.present, IMAGELESS_DEVIATIONS)
-        rest = (self.first_weights @ first.flatten(1)).view_as(first[0])
-        rest = rest + (self.class_mean_weights * scores).sum((0, 1))
-        for weight, more in zip(self.further_weights, further, strict=True):
-            rest = rest + weight * more
+        scores = self.filled(scores)
+        rest = self.fused_first(first) + (self.class_mean_weights * scores).sum((0, 1))
+        for weights, more in zip(self.further_weights.T, further, strict=True):
+            rest = rest + (weights[:, None, None] * self.filled(more[None])).sum(0)
 
         def fuse(evidence: Tensor) -> Tensor:
-            cache = F.fill_absent(F.log_mean_evidence(evidence, self.mass), self.present, IMAGELESS_DEVIATIONS)
+            cache = self.filled(F.log_mean_evidence(evidence, self.mass))
             return rest + (self.cache_weights * cache).sum(0)
 
         def plus(more: Tensor | None) -> Combine:
@@ -394,6 +403,18 @@ class MetricStack:
             for index, rows, beta in zip(self.indices, unit, self.betas, strict=True)
         ]
         return fuse(torch.stack(found))
+
+    def filled(self, scores: Tensor) -> Tensor:
+        """Scores (..., M, n, C) by experts of images, with those of classes without images."""
+        return F.fill_absent(scores, self.present, self.deviations)
+
+    def fused_first(self, first: Tensor) -> Tensor:
+        """Sum (n, C) over the metrics of the weighted experts (J', n, C) that no metric changes."""
+        if self.present is None or len(first) == 1:
+            return (self.first_weights.sum(0) @ first.flatten(1)).view_as(first[0])
+        in_each = first[:, None].expand(-1, len(self.first_weights), -1, -1)
+        placed = place_text_only(in_each, self.present, (self.zero_shot, self.centered_text), self.deviations)
+        return (self.first_weights.T[..., None, None] * placed).sum((0, 1))
 
 
 class FurtherScorer:
@@ -412,16 +433,14 @@ class FurtherScorer:
         self.fitted, scale = fitted, fitted.scale
         self.metric = Metric(fitted.basis.to_tensors(keys), None if scale is None else to_tensors(scale, like=keys)[0])
         means, self.mass = class_means(keys, labels, weights, n_classes)
-        self.present = None if bool((self.mass > 0).all()) else self.mass > 0
         self.means = ClassMeans(self.metric(means))
         (self.expert_weights,) = to_tensors(fitted.weights, like=keys)
         self.index = build_index(keys, labels, weights, n_classes, None, self.metric)
 
     def scores(self, features: Tensor) -> Tensor:
-        """Sum of the weighted image experts (n, C) for embeddings (n, D_b) by this encoder."""
+        """Sum of the weighted image experts (n, C) for embeddings (n, D_b) by this encoder; any for absent classes."""
         queries = self.metric(features)
         evidence = self.index.evidence(F.normalize(queries), self.fitted.beta)
         prototype, gaussian = self.means(queries)
-        scores = [F.log_mean_evidence(evidence, self.mass), prototype, gaussian / self.fitted.gaussian]
-        filled = F.fill_absent(torch.stack(scores), self.present, IMAGELESS_DEVIATIONS)
-        return torch.tensordot(self.expert_weights, filled, dims=1)
+        scores = torch.stack([F.log_mean_evidence(evidence, self.mass), prototype, gaussian / self.fitted.gaussian])
+        return torch.tensordot(self.expert_weights, scores, dims=1)

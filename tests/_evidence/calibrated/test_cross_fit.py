@@ -65,7 +65,10 @@ def test_a_label_has_no_part_in_the_left_out_logits_of_its_fold():
     relabeled[of_fold] = (relabeled[of_fold] + 1) % 4
     other = replace(problem, labels=relabeled)
     fusion = fit_fusion(problem)
-    found = [cross_fit_metrics(["none"], [one], [fusion], folds, 1.0)[0].left_out.logits for one in (problem, other)]
+    found = [
+        cross_fit_metrics(["none"], [one], [one.scores], [fusion], folds, 1.0)[0].left_out.logits
+        for one in (problem, other)
+    ]
     torch.testing.assert_close(found[0][:, of_fold], found[1][:, of_fold], atol=1e-4, rtol=1e-4)
     rest = torch.as_tensor(np.flatnonzero(folds != 2))
     assert not torch.allclose(found[0][:, rest], found[1][:, rest], atol=1e-2)
