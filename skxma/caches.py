@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -177,6 +178,10 @@ class ImageCache:
         # adding 0.0 turns -0.0 into 0.0, so that rows which are equal have equal bytes
         rows = np.ascontiguousarray(features if len(kept) == len(labels) else features[kept], dtype=np.float32)
         rows = rows + np.float32(0)
+        # the first byte must be that of the largest digits: rounding, which changes with the size of a batch, then
+        # changes no order, nor the folds that follow it
+        if sys.byteorder == "little":
+            rows.byteswap(inplace=True)
         as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, image = np.unique(as_bytes, return_inverse=True)
         pairs, first, inverse = np.unique(image * n_classes + labels[kept], return_index=True, return_inverse=True)

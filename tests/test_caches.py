@@ -4,13 +4,14 @@ from dataclasses import FrozenInstanceError, dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import make_problem, unit
 
 from skxma._evidence.calibrated.metric import singletons
 from skxma._sampling import group_members
 from skxma.caches import CachedScorerMixin, ImageCache, Projection, TextCache, class_ranks, to_tensors
+from skxma.embeddings import unit_rows
 
 
 def test_evidence_is_tip_adapters():
@@ -208,3 +209,13 @@ def test_singletons_are_those_that_the_calibrated_evidence_leaves_out_with_their
         assert cache.singleton.tolist() == alone
         members = torch.as_tensor(group_members(joined))
         assert singletons(torch.as_tensor(cache.labels), members).tolist() == alone
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.1, 10))
+def test_rounding_changes_no_order(seed, factor):
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((12, 6)), rng.integers(3, size=12)
+    caches = [ImageCache.build(unit_rows(some), y, 3)[0] for some in (X, factor * X)]
+    np.testing.assert_array_equal(caches[0].labels, caches[1].labels)
+    np.testing.assert_allclose(caches[0].keys, caches[1].keys, atol=1e-6)
