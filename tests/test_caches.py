@@ -90,7 +90,7 @@ def test_weights_of_any_size_are_told_by_their_unit():
 def test_keys_stand_in_the_order_of_their_images():
     problem = make_problem(n_classes=8, shots=6, dim=4)
     cache, _ = ImageCache.build(problem.X, problem.y, 8)
-    rows = [(key + np.float32(0)).tobytes() for key in cache.keys]
+    rows = [(key + np.float32(0)).astype(">f4").tobytes() for key in cache.keys]
     assert rows == sorted(rows)
 
 

@@ -174,7 +174,7 @@ def fit_residual(
 ) -> tuple[Floats | None, list[float]]:
     """Train the residual on the centered embeddings, which know no label, on top of the leave-one-out logits.
 
-    None is trained below two shots per class, where every held-out sample's class would be unseen, nor on a large
+    None is trained below three shots per class, where a held-out sample's class would be nearly unseen, nor on a large
     support set, where the cost of the cross-validation would outgrow that of all else.
     """
     features = support.features

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skxma._evidence.calibrated.config import CalibrationConfig
-from skxma._evidence.calibrated.residual import choose_residual, negative_log_likelihood, train_residual
+from skxma._evidence.calibrated.residual import choose_residual, falls_clearly, sample_losses, train_residual
 from skxma._sampling import stratified_folds
 
 
@@ -24,7 +24,7 @@ def test_the_residual_learns_what_the_offset_does_not_know():
     features = centers[labels] + 0.3 * torch.randn(90, 8, generator=rng, dtype=torch.float64)
     offset, weights = torch.zeros(90, 3, dtype=torch.float64), torch.ones(90, dtype=torch.float64)
     residual, curve = choose_residual(features, labels, weights, offset, CalibrationConfig(n_epochs=20))
-    after = negative_log_likelihood(offset + features @ residual.T, labels, weights)
+    after = sample_losses(offset + features @ residual.T, labels).mean()
     assert float(after) < 0.3 < np.log(3)
     assert curve[-1] < curve[0]
     assert len(curve) <= 25
@@ -49,3 +49,13 @@ def test_a_heavy_penalty_keeps_the_residual_at_zero():
     heavy, _ = train_residual(features, labels, weights, offset, 1e6, 50)
     light, _ = train_residual(features, labels, weights, offset, 1e-3, 50)
     assert heavy.abs().max() < 1e-5 < light.abs().max()
+
+
+def test_a_fall_that_few_samples_make_is_not_clear():
+    shares = torch.full((20,), 1 / 20, dtype=torch.float64)
+    one_sample = torch.full((20,), -0.1, dtype=torch.float64)
+    one_sample[0] = 5.0
+    assert one_sample.mean() > 0
+    assert not falls_clearly(one_sample, shares)
+    assert falls_clearly(torch.linspace(0, 0.5, 20, dtype=torch.float64), shares)
+    assert not falls_clearly(-torch.linspace(0, 0.5, 20, dtype=torch.float64), shares)
