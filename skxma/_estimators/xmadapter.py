@@ -452,7 +452,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         return [self._fitted_as({**vars(self), "model_": model, "image_cache_": model.image_cache})]
 
     def _base_frequencies(self) -> NDArray[np.float64]:
-        return base_frequencies(self.image_cache_, EVIDENCES[self.evidence].learns_frequencies)
+        return base_frequencies(self.image_cache_, EVIDENCES[self.model_.evidence].learns_frequencies)
 
     def _n_steps(self) -> int:
         return self.n_epochs if self.evidence == "paper" else 0
@@ -531,7 +531,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         state = super().__getstate__()
         if np.size(state.get("soft_labels_", 0)) > SAVED_SOFT_LABELS:
             del state["soft_labels_"]
-        if self.evidence == "calibrated" and state.get("text_cache_") is not None:
+        # what was fitted, for the parameter may have been set to something else since
+        is_calibrated = "model_" in state and state["model_"].evidence == "calibrated"
+        if is_calibrated and state.get("text_cache_") is not None:
             del state["text_features_"]
         return state
 

@@ -375,6 +375,17 @@ def test_search_parameters_survive_clone_and_set_params():
     assert not [name for name in vars(clf) if name.endswith("_")]
 
 
+def test_a_parameter_that_is_set_after_a_fit_changes_no_fitted_state():
+    problem = make_problem(n_classes=4, shots=4)
+    counts = np.isin(np.arange(16), [4, 5, 8, 12], invert=True)
+    clf = classifier(problem, evidence="paper", text_dim=8, n_epochs=2).fit(problem.X[counts], problem.y[counts])
+    before = clf.predict_proba(problem.X_test, class_prior=[0.4, 0.2, 0.2, 0.2])
+    clf.set_params(evidence="calibrated", text_dim=None)
+    np.testing.assert_array_equal(clf.predict_proba(problem.X_test, class_prior=[0.4, 0.2, 0.2, 0.2]), before)
+    again = pickle.loads(pickle.dumps(clf))
+    np.testing.assert_array_equal(again.text_features_, clf.text_features_)
+
+
 def test_two_classes_have_a_one_dimensional_decision():
     problem = make_problem(n_classes=2, shots=3)
     clf = classifier(problem, class_names=["no", "yes"]).fit(problem.X, problem.y)

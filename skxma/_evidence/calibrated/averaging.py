@@ -46,10 +46,10 @@ def choose_per_root(
 def pseudo_bma_weights(
     objectives: Sequence[float], n_samples: float, evidence_per_sample: float
 ) -> NDArray[np.float64]:
-    """Weights of several metrics in the mean of their logits, ``∝ exp(−0.3 n objective)``.
+    """Weights of several metrics in the mean of their logits, ``∝ exp(−e n objective)``.
 
     The weights of pseudo-BMA (Yao et al., "Using stacking to average Bayesian predictive distributions", 2018), cooled
-    by 0.3, because the samples that judge the metrics are those on which their experts were weighed.
+    by the evidence per sample e, because the samples that judge the metrics are those on which experts were weighed.
 
     Parameters
     ----------

@@ -21,6 +21,8 @@ from skxma.caches import Projection
 
 TEXT_EXPERTS = ("text_cache", "centered_text")
 IMAGE_EXPERTS = ("image_cache", "prototype", "gaussian")
+IMAGE_CACHE, PROTOTYPE, GAUSSIAN = range(len(IMAGE_EXPERTS))
+"""Rows of the image experts. The Gaussian is the last, because it is left out where all samples are singletons."""
 
 
 def expert_names(has_text: bool, n_image: int, further: Iterable[int] = ()) -> tuple[str, ...]:
@@ -131,7 +133,7 @@ def left_out_image_scores(
     scores = torch.cat(parts, dim=1)
     if scale is None:
         scale = ImageScale(beta, gaussian_score_std(torch.cat(raw), labels, singleton, support.mass > 0))
-    scores[2] /= scale.gaussian
+    scores[GAUSSIAN] /= scale.gaussian
     return _simulate_own_class(scores, support, rows, singleton, scale, config.singleton), scale
 
 
@@ -165,9 +167,9 @@ def _simulate_own_class(
     index = support.labels[rows][None, :, None].expand(len(scores), -1, 1)
     own = scores.gather(2, index).repeat(1, 1, len(nodes))
     squared = support.keys[rows[singleton]].square().sum(1)[:, None]
-    own[0, singleton] = torch.log(F.modulate(nodes, scale.beta) + F.EVIDENCE_FLOOR)
-    own[1, singleton] = nodes
-    own[2, singleton] = (nodes - 0.5) * squared / scale.gaussian
+    own[IMAGE_CACHE, singleton] = torch.log(F.modulate(nodes, scale.beta) + F.EVIDENCE_FLOOR)
+    own[PROTOTYPE, singleton] = nodes
+    own[GAUSSIAN, singleton] = (nodes - 0.5) * squared / scale.gaussian
     scores = scores.scatter(2, index, (own @ weights)[:, :, None])
     return LeaveOneOutScores(IMAGE_EXPERTS, scores, own, weights, singleton)
 

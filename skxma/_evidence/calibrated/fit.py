@@ -16,21 +16,24 @@ from skxma._evidence.calibrated.experts import LeaveOneOutScores, left_out_image
 from skxma._evidence.calibrated.further import FurtherEncoder
 from skxma._evidence.calibrated.metric import CenteredBasis
 from skxma._evidence.calibrated.metric_selection import (
-    CalibrationSupport,
     MetricCandidate,
     MetricSelection,
     average,
     candidate_roots,
-    combine_scores,
-    cross_modal_hardness,
-    loss_weights,
-    prepare_support,
     select_metrics,
+    with_further_encoders,
 )
 from skxma._evidence.calibrated.model import CalibratedModel, FurtherMetric, MetricComponent, StoredBasis
 from skxma._evidence.calibrated.moderation import moderation_factors, rows_by_node
 from skxma._evidence.calibrated.residual import choose_residual
 from skxma._evidence.calibrated.subsample import extend_to_all, probable_label_errors
+from skxma._evidence.calibrated.support import (
+    CalibrationSupport,
+    combine_scores,
+    cross_modal_hardness,
+    loss_weights,
+    prepare_support,
+)
 from skxma._evidence.fitted import ExpectedScore, FitReport, LeftOutPredictions
 from skxma._sampling import stratified_subsample
 from skxma._statistics import weighted_mean
@@ -49,16 +52,16 @@ def to_arrays(best: Sequence[MetricCandidate]) -> tuple[list[StoredBasis], list[
         scale = candidate.metric.scale
         components.append(
             MetricComponent(
-                known[0] if known else len(bases) - 1,
-                None if scale is None else scale.float().cpu().numpy(),
-                candidate.scale.beta,
-                candidate.scale.gaussian,
-                candidate.full_fusion.weights,
-                candidate.prior,
-                candidate.fusion.loss,
-                candidate.metric.choice,
-                candidate.averaging_weight,
-                candidate.text_only,
+                basis=known[0] if known else len(bases) - 1,
+                scale=None if scale is None else scale.float().cpu().numpy(),
+                beta=candidate.scale.beta,
+                gaussian=candidate.scale.gaussian,
+                weights=candidate.full_fusion.weights,
+                prior=candidate.prior,
+                loss=candidate.fusion.loss,
+                choice=candidate.metric.choice,
+                averaging_weight=candidate.averaging_weight,
+                text_only=candidate.text_only,
             )
         )
     return [to_stored_basis(basis) for basis in bases], components
@@ -125,15 +128,29 @@ def leave_support_out(
     return LeftOutSupport(honest.ruling_out(support.unknown), fitted, scores[0])
 
 
-def moderated(
-    selection: MetricSelection, support: CalibrationSupport, config: CalibrationConfig
-) -> tuple[list[MetricCandidate], LeftOutSupport]:
-    """The best metrics and the left-out samples, with the scales that few samples leave room for."""
+@dataclass(frozen=True)
+class FittedMetrics:
+    """The best metrics of a support set, and its samples left out by them.
+
+    Attributes
+    ----------
+    support : CalibrationSupport
+    best : list of MetricCandidate
+    left_out : LeftOutSupport
+    """
+
+    support: CalibrationSupport
+    best: list[MetricCandidate]
+    left_out: LeftOutSupport
+
+
+def moderated(selection: MetricSelection, support: CalibrationSupport, config: CalibrationConfig) -> FittedMetrics:
+    """Give the best metrics, and the left-out samples, the scales that few samples leave room for."""
     left_out = leave_support_out(selection, support, config)
     factors = scale_factors(selection.best, left_out, support, config)
     best = [replace(one, full_fusion=one.full_fusion.scaled(*factors)) for one in selection.best]
     honest, fitted = left_out.honest.scaled(factors), left_out.fitted.scaled(factors)
-    return best, replace(left_out, honest=honest, fitted=fitted)
+    return FittedMetrics(support, best, replace(left_out, honest=honest, fitted=fitted))
 
 
 def scale_factors(
@@ -155,44 +172,42 @@ def scale_factors(
     return factors if has_text else (factors[1], factors[1])
 
 
-def label_noise_posterior(
-    best: Sequence[MetricCandidate], logits: Tensor, singleton: Tensor, support: CalibrationSupport
-) -> tuple[float, Tensor]:
+def label_noise_posterior(fitted: FittedMetrics) -> tuple[float, Tensor]:
     """Label-noise rate, and each sample's posterior of a wrong label (N,); singletons have 0.
 
     Step 7 of docs/method.md: ``(ε/C) / ((1 − ε) p + ε/C)`` with p the leave-one-out probability of the label among the
     C classes with images.
     """
-    rate = average(best, (candidate.fusion.noise_rate for candidate in best))
+    support, logits = fitted.support, fitted.left_out.honest.logits.sum(0)
+    rate = average(fitted.best, (candidate.fusion.noise_rate for candidate in fitted.best))
     log_p = torch.log_softmax(logits[:, support.imaged], 1).gather(1, support.imaged_labels[:, None])[:, 0]
     posterior = F.wrong_label_posterior(log_p, rate, len(support.imaged))
-    return rate, torch.where(singleton, 0.0, posterior)
+    return rate, torch.where(fitted.left_out.scores.singleton, 0.0, posterior)
 
 
-def fit_residual(
-    logits: Tensor, scores: LeaveOneOutScores, support: CalibrationSupport, config: CalibrationConfig
-) -> tuple[Floats | None, list[float]]:
+def fit_residual(fitted: FittedMetrics, config: CalibrationConfig) -> tuple[Floats | None, list[float]]:
     """Train the residual on the centered embeddings, which know no label, on top of the leave-one-out logits.
 
     None is trained below three shots per class, where a held-out sample's class would be nearly unseen, nor on a large
-    support set, where the cost of the cross-validation would outgrow that of all else.
+    support set, where the cost of the cross-validation would outgrow that of all else. Classes without images get none.
     """
-    features = support.features
-    n_seen = len(support.imaged)
+    support, logits = fitted.support, fitted.left_out.fitted.logits.sum(0)
+    features, imaged = support.features, support.imaged
     too_large = support.work > config.max_work
-    if not config.n_epochs or float(support.independence.sum()) < config.min_residual_shots * n_seen or too_large:
+    too_few = float(support.independence.sum()) < config.min_residual_shots * len(imaged)
+    if not config.n_epochs or too_few or too_large:
         return None, []
     queries = F.normalize(CenteredBasis(weighted_mean(features, support.weights), None)(features))
     everyone = torch.arange(len(features), device=features.device)
-    weights = loss_weights(support, scores, everyone, config)
-    residual, curve = choose_residual(
-        queries, support.imaged_labels, weights, logits[:, support.imaged].to(queries.dtype), config, support.groups
+    weights = loss_weights(support, fitted.left_out.scores, everyone, config)
+    trained, curve = choose_residual(
+        queries, support.imaged_labels, weights, logits[:, imaged].to(queries.dtype), config, support.groups
     )
-    if residual is None:
+    if trained is None:
         return None, curve
-    of_all = residual.new_zeros(support.n_classes, residual.shape[1])
-    of_all[support.imaged] = residual
-    return of_all.float().cpu().numpy(), curve
+    residual = trained.new_zeros(support.n_classes, trained.shape[1])
+    residual[imaged] = trained
+    return residual.float().cpu().numpy(), curve
 
 
 def fit_calibrated(
@@ -225,21 +240,45 @@ def fit_calibrated(
     order = cache.class_order(text)
     cache = cache.rename_classes(np.argsort(order))
     text = None if text is None else text[torch.as_tensor(order, device=text.device)]
-    support = prepare_support(cache, text, config, like)
-    roots = candidate_roots(vocabulary, text, support, config)
     if (cache.shots > 0).sum() < 2 and text is not None:
+        support = prepare_support(cache, text, config, like)
         return _rename_classes(_zero_shot_report(cache, support, config), order)
-    best, left_out = moderated(select_metrics(support, roots, config), support, config)
-    logits, scores = left_out.honest.logits.sum(0), left_out.scores
-    noise_rate, posterior = label_noise_posterior(best, logits, scores.singleton, support)
-    hard = cross_modal_hardness(scores.among(support.imaged), support.imaged_labels)
+
+    def support_of(samples: ImageCache) -> CalibrationSupport:
+        return with_further_encoders(prepare_support(samples, text, config, like), samples, config)
+
+    support = support_of(cache)
+    roots = candidate_roots(vocabulary, text, support, config)
+    first = moderated(select_metrics(support, roots, config), support, config)
+    noise_rate, posterior = label_noise_posterior(first)
+    hard = cross_modal_hardness(first.left_out.scores.among(support.imaged), support.imaged_labels)
     wrong = probable_label_errors(cache, posterior.cpu().numpy(), config)
+    # what is said of each sample is the first fit's word: the final one has not seen those that it sets aside
+    final, kept = first, cache
     if wrong.any():
-        support = prepare_support(cache.keep(~wrong), text, config, like)
-        best, left_out = moderated(select_metrics(support, roots, config), support, config)
-        cache = cache.set_aside(wrong)
-    residual, curve = fit_residual(left_out.fitted.logits.sum(0), left_out.scores, support, config)
-    model = CalibratedModel(
+        support, kept = support_of(cache.keep(~wrong)), cache.set_aside(wrong)
+        final = moderated(select_metrics(support, roots, config), support, config)
+    residual, curve = fit_residual(final, config)
+    open_set = final.left_out.fitted.open_set_scores(final.support.labels)
+    predictions = LeftOutPredictions.from_logits(
+        first.left_out.honest.logits.sum(0), open_set, first.left_out.scores.node_weights
+    )
+    report = FitReport(
+        model=to_model(final, kept, residual),
+        hardness=hard.float().cpu().numpy(),
+        label_noise=posterior.float().cpu().numpy(),
+        noise_rate=noise_rate,
+        loss_curve=curve,
+        left_out=predictions,
+        expected=expected_score(final),
+    )
+    return _rename_classes(report, order)
+
+
+def to_model(fitted: FittedMetrics, cache: ImageCache, residual: Floats | None) -> CalibratedModel:
+    """Convert the best metrics to a model with the keys of a cache, and a residual (C, D)."""
+    best, support = fitted.best, fitted.support
+    return CalibratedModel(
         cache,
         support.text_cache,
         *to_arrays(best),
@@ -250,18 +289,20 @@ def fit_calibrated(
         fusion_ratio=average(best, (candidate.full_fusion.fusion_ratio for candidate in best)),
         residual=residual,
     )
-    open_set = left_out.fitted.open_set_scores(support.labels)
-    predictions = LeftOutPredictions.from_logits(logits, open_set, scores.node_weights)
-    noise = posterior.float().cpu().numpy()
+
+
+def expected_score(fitted: FittedMetrics) -> ExpectedScore:
+    """Score to expect on new images; unknown where images of one class only leave nothing to confuse."""
+    support, left_out = fitted.support, fitted.left_out
+    if len(support.imaged) < 2:
+        return ExpectedScore()
     judges = ~left_out.scores.singleton
-    expected = ExpectedScore.from_left_out(
+    return ExpectedScore.from_left_out(
         left_out.honest.logits.sum(0)[judges],
         support.labels[judges],
         (support.weights * support.independence)[judges],
         support.members[judges, 0],
     )
-    report = FitReport(model, hard.float().cpu().numpy(), noise, noise_rate, curve, predictions, expected)
-    return _rename_classes(report, order)
 
 
 def _rename_classes(report: FitReport[CalibratedModel], order: Integers) -> FitReport[CalibratedModel]:

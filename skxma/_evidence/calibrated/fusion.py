@@ -243,7 +243,7 @@ def weight_penalty(n_samples: float, n_classes: int, config: CalibrationConfig) 
 
 
 def noise_penalty(n_samples: float, config: CalibrationConfig) -> float:
-    """Pull of logit ε to its prior: that of half a sample, but never less than 0.01."""
+    """Pull of logit ε to its prior: that of `noise_penalty_samples`, but never less than `min_noise_penalty`."""
     return max(config.min_noise_penalty, config.noise_penalty_samples / n_samples)
 
 
@@ -252,8 +252,8 @@ class FusionObjective:
     """Leave-one-out scores of one metric, and the penalties under which their fusion is learned.
 
     The objective is the mean negative log-likelihood of ``(1 − ε) softmax(Σ_j w_j E_j) + ε / C`` plus
-    ``λ Σ (u − 1 − log u)``, ``u = w / prior``, λ of :func:`weight_penalty`, plus ``μ (logit ε + 4)²``, μ of
-    :func:`noise_penalty`. The first penalty lets the weight of a useless expert go to 0, where a squared logarithm
+    ``λ Σ (u − 1 − log u)``, ``u = w / prior``, λ of :func:`weight_penalty`, plus ``μ (logit ε − noise_prior_logit)²``,
+    μ of :func:`noise_penalty`. The first penalty lets the weight of a useless expert go to 0, where a squared logarithm
     would not.
 
     Attributes

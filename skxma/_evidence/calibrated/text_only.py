@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._evidence.calibrated.experts import IMAGELESS_DEVIATIONS, LeaveOneOutScores
+from skxma._evidence.calibrated.experts import IMAGELESS_DEVIATIONS, LeaveOneOutScores, expert_names
 from skxma._evidence.calibrated.fusion import FusionObjective
 from skxma._statistics import minimize_lbfgs
 
-TEXT_ROWS = (0, 2)
+TEXT_ROWS = tuple(expert_names(True, 0).index(name) for name in ("zero_shot", "centered_text"))
 """Experts that score a class by its text as it is: zero-shot and the centered text. The text cache does not: its
 Img2Txt leads images to the texts of the classes with images (78 % of novel CIFAR classes instead of 93 %)."""
 
@@ -30,7 +30,7 @@ LARGEST_LOG_FACTOR, LARGEST_DEVIATIONS = 6.0, 6.0
 
 @dataclass(frozen=True)
 class TextOnlyFusion:
-    """How the experts of a metric score a class without images, by the weights that they have for the others.
+    """Scores of a class without images by the experts of a metric, whose weights are those for the others.
 
     Attributes
     ----------
@@ -59,8 +59,9 @@ def place_text_only(
     ----------
     scores : Tensor of shape (J, ..., C)
     has_images : bool Tensor of shape (C,)
-    factors, deviations : float or Tensor broadcastable to (..., C)
-        See `TextOnlyFusion`; the two factors are those of `TEXT_ROWS`.
+    factors : tuple of two floats, or of Tensors broadcastable to (..., C)
+        Of the experts of `TEXT_ROWS`, see `TextOnlyFusion`.
+    deviations : float, or Tensor broadcastable to (..., C)
     """
     placed = F.fill_absent(scores, has_images, deviations).clone()
     for row, factor in zip(TEXT_ROWS, factors, strict=True):

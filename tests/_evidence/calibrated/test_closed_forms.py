@@ -18,9 +18,10 @@ from skxma._evidence.calibrated.experts import left_out_image_scores, ridge_img2
 from skxma._evidence.calibrated.fit import leave_support_out
 from skxma._evidence.calibrated.fusion import FusionParametrization
 from skxma._evidence.calibrated.metric import MetricSupport, candidate_metrics, covariance_root
-from skxma._evidence.calibrated.metric_selection import prepare_support, select_metrics
+from skxma._evidence.calibrated.metric_selection import select_metrics
 from skxma._evidence.calibrated.newton import sample_likelihoods
 from skxma._evidence.calibrated.subsample import probable_label_errors
+from skxma._evidence.calibrated.support import prepare_support
 from skxma._evidence.fitted import LeftOutPredictions
 from skxma._evidence.paper.config import PaperConfig
 from skxma._evidence.paper.fit import class_mean_text, leave_one_out_logits

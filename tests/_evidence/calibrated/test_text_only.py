@@ -176,6 +176,15 @@ def test_a_class_of_which_nothing_is_known_has_a_probability_of_zero(with_text):
     assert clf.score(problem.X_test, problem.y_test) > 0.6
 
 
+def test_nothing_is_expected_of_images_of_one_class():
+    problem = make_problem(n_classes=3, shots=4)
+    rows = problem.y < 1
+    for parameters in ({}, {"text_features": problem.text}):
+        clf = XMAdapterClassifier("precomputed", **parameters)
+        clf.partial_fit(problem.X[rows], problem.y[rows], classes=np.arange(3))
+        assert np.isnan(clf.left_out_score_)
+
+
 def test_a_saved_model_knows_how_it_scores_them(tmp_path):
     problem = make_problem(n_classes=6, shots=2, noise=2, text_noise=2)
     rows = problem.y < 3
