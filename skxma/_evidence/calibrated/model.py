@@ -99,7 +99,7 @@ class FurtherMetric:
 
 @dataclass(frozen=True)
 class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
-    """A fitted leave-one-out-calibrated cache.
+    """A fitted model of the calibrated evidence.
 
     Predictions read the weights of `components`. The scalars alpha, beta, fusion ratio and logit scale are reports:
     means over the components, which no prediction reads where there are components.
@@ -116,7 +116,7 @@ class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
     residual : ndarray of shape (C, D) or None
         Trained on the centered embeddings.
     key_clusters : KeyClusters or None
-        Clusters of the keys in the metric of the only member, with which predictions read no more keys than needed.
+        Clusters of the keys in the only metric, with which predictions read no more keys than needed.
     further : list of FurtherMetric
         Of the encoders beside the first that are of use. The weight of each stands in each component after those of the
         first encoder's image experts.
@@ -147,7 +147,8 @@ class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
         """Names of the experts whose weights each component holds; none where there are no components."""
         if not self.components:
             return ()
-        has_text = self.text_cache is not None
+        # without the means of the modalities a text cache has no experts
+        has_text = self.text_cache is not None and self.text_cache.modality_means is not None
         n_others = len(expert_names(has_text, 0)) + len(self.further)
         n_image = len(self.components[0].weights) - n_others
         return expert_names(has_text, n_image, (one.block for one in self.further))
@@ -176,21 +177,21 @@ class CalibratedModel(CachedScorerMixin["CalibratedScorer"]):
 
 
 class CalibratedScorer:
-    """A calibrated cache as tensors, its keys mapped by every metric.
+    """A calibrated model as tensors, its keys mapped by every metric.
 
     What does not depend on the images is computed here, once: a prediction for one image takes as long as its few
     dozen operations take to start.
 
     Parameters
     ----------
-    cache : CalibratedModel
+    model : CalibratedModel
     like : Tensor
         Gives device and dtype.
     """
 
-    def __init__(self, cache: CalibratedModel, like: Tensor) -> None:
-        self.cache = cache
-        image = cache.image_cache
+    def __init__(self, model: CalibratedModel, like: Tensor) -> None:
+        self.model = model
+        image = model.image_cache
         all_keys, labels, weights = to_tensors(image.keys, image.labels, image.weights, like=like)
         encoders = image.split(all_keys)
         keys = encoders[0]
@@ -200,7 +201,7 @@ class CalibratedScorer:
         self.plain_basis = CenteredBasis((self.mass[:, None] * means).sum(0) / self.mass.sum(), None)
         self.plain_means = ClassMeans(F.column_major(self.plain_basis(means)))
         self.text = None
-        text_cache = cache.text_cache
+        text_cache = model.text_cache
         if text_cache is not None and text_cache.modality_means is not None:
             text, image_mean, text_mean = to_tensors(text_cache.keys, *text_cache.modality_means, like=like)
             self.text = TextExperts(text, (image_mean, text_mean))
@@ -208,30 +209,30 @@ class CalibratedScorer:
         if self.present is not None:
             unknown = ~self.present if self.text is None else ~self.present & ~self.text.text.any(1)
             self.unknown = unknown if bool(unknown.any()) else None
-        self.bases = [basis.to_tensors(like) for basis in cache.bases]
+        self.bases = [basis.to_tensors(like) for basis in model.bases]
         self.further = [
-            FurtherScorer(one, encoders[one.block], labels, weights, image.n_classes) for one in cache.further
+            FurtherScorer(one, encoders[one.block], labels, weights, image.n_classes) for one in model.further
         ]
         support = keys, labels, weights, means, self.mass
         by_width: dict[int, list[MetricComponent]] = {}
-        for one in cache.components:
-            basis = cache.bases[one.basis].basis
+        for one in model.components:
+            basis = model.bases[one.basis].basis
             by_width.setdefault(keys.shape[1] if basis is None else basis.shape[1], []).append(one)
-        total = sum(one.averaging_weight for one in cache.components)
+        total = sum(one.averaging_weight for one in model.components)
         n_first = 1 if self.text is None else 1 + len(TEXT_EXPERTS)
         self.stacks = [
-            MetricStack(some, self.bases, total, n_first, len(self.further), support, cache.key_clusters)
+            MetricStack(some, self.bases, total, n_first, len(self.further), support, model.key_clusters)
             for some in by_width.values()
         ]
         if self.stacks:
             self.index = self.stacks[0].indices[0]
         else:
             self.index = ExactIndex(keys, labels, weights, image.n_classes)
-        self.residual: Tensor | None = None if cache.residual is None else to_tensors(cache.residual, like=like)[0].T
+        self.residual: Tensor | None = None if model.residual is None else to_tensors(model.residual, like=like)[0].T
 
     def first_encoder(self, features: Tensor) -> Tensor:
         """The first encoder's part (n, D_0) of embeddings (n, D) by all encoders."""
-        return self.cache.image_cache.split(features)[0]
+        return self.model.image_cache.split(features)[0]
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (n, C) of L2-normalized embeddings (n, D): the fused experts and the residual."""
@@ -265,11 +266,11 @@ class CalibratedScorer:
         skip_if_certain : bool
             See `clustered.classes_to_score`.
         """
-        encoders = self.cache.image_cache.split(features)
+        encoders = self.model.image_cache.split(features)
         features = encoders[0]
         first = self._metric_free_experts(features)
         if not self.stacks:
-            return F.rule_out(self.cache.logit_scale * first[0], self.unknown)
+            return F.rule_out(self.model.logit_scale * first[0], self.unknown)
         further = [one.scores(encoders[one.fitted.block]) for one in self.further]
         mapped = [basis(features) for basis in self.bases]
         stacks = (stack.logits(mapped, first, further, added, skip_if_certain) for stack in self.stacks)
@@ -282,10 +283,10 @@ class CalibratedScorer:
         """
         features = self.first_encoder(features)
         queries = F.normalize(self.stacks[0].metrics[0](features)) if self.stacks else features
-        image, text_cache = self.index.cosines(queries), self.cache.text_cache
+        image, text_cache = self.index.cosines(queries), self.model.text_cache
         if text_cache is None:
             return image, torch.zeros_like(image)
-        return image, text_cache.affinity(features, self.cache.image_cache.labels)
+        return image, text_cache.affinity(features, self.model.image_cache.labels)
 
     def prototype_and_text(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines to the class means and to the texts (n, C), whose difference is the hardness of a sample."""
@@ -306,7 +307,7 @@ class CalibratedScorer:
 
 
 class MetricStack:
-    """Metrics of equal width of a calibrated cache, stacked into tensors: M metrics cost hardly more than one.
+    """Metrics of equal width of a calibrated model, stacked into tensors: M metrics cost hardly more than one.
 
     Parameters
     ----------

@@ -100,7 +100,7 @@ def all_epochs(n_epochs: int, model: Callable[[], PaperModel]) -> Iterable[int]:
     return range(n_epochs)
 
 
-def to_trained_cache(model: CrossModalCache, cache: ImageCache, text: Tensor) -> PaperModel:
+def to_paper_model(model: CrossModalCache, cache: ImageCache, text: Tensor) -> PaperModel:
     """Copy the model as it is now to arrays; `text` (C, D) are the zero-shot weights."""
     return PaperModel(
         replace(cache, keys=F.normalize(model.keys.detach()).float().cpu().numpy(), features=cache.keys),
@@ -154,7 +154,7 @@ def fit_paper(
     def trained() -> PaperModel:
         if trainer is not None:
             trainer.write_back()
-        return to_trained_cache(model, cache, zero_shot_weights)
+        return to_paper_model(model, cache, zero_shot_weights)
 
     passes = epochs(config.n_epochs, trained)
     curve = [0.0 for _ in passes] if trainer is None else train_paper(trainer, weights, passes)

@@ -16,7 +16,7 @@ from skxma.caches import CachedScorerMixin, Floats, ImageCache, TextCache, to_te
 
 @dataclass(frozen=True)
 class PaperModel(CachedScorerMixin["PaperScorer"]):
-    """A fitted cache of the paper's form.
+    """A fitted model of the paper's form.
 
     Attributes
     ----------
@@ -67,21 +67,21 @@ class PaperModel(CachedScorerMixin["PaperScorer"]):
 
 
 class PaperScorer:
-    """A trained cache as tensors.
+    """A model of the paper's form as tensors.
 
     Parameters
     ----------
-    cache : PaperModel
+    model : PaperModel
     like : Tensor
         Gives device and dtype.
     """
 
-    def __init__(self, cache: PaperModel, like: Tensor) -> None:
-        self.cache = cache
-        image = cache.image_cache
-        arrays = cache.text_features, image.keys, image.labels, image.weights
+    def __init__(self, model: PaperModel, like: Tensor) -> None:
+        self.model = model
+        image = model.image_cache
+        arrays = model.text_features, image.keys, image.labels, image.weights
         self.text, keys, labels, weights = to_tensors(*arrays, like=like)
-        self.index = build_index(keys, labels, weights, image.n_classes, cache.key_clusters)
+        self.index = build_index(keys, labels, weights, image.n_classes, model.key_clusters)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits ``logit_scale · f T + α exp(−β (1 − A)) L`` (n, C) of L2-normalized embeddings (n, D)."""
@@ -93,35 +93,35 @@ class PaperScorer:
         return logits, F.open_set_score(logits)
 
     def _logits(self, features: Tensor, skip_if_certain: bool) -> Tensor:
-        cache = self.cache
+        model = self.model
         zero_shot, text = self.affinities_to_texts(features)
-        ratio = self._ratio(cache.fusion_ratio)
-        gate = F.text_gate(text, ratio, cache.beta)
+        ratio = self._ratio(model.fusion_ratio)
+        gate = F.text_gate(text, ratio, model.beta)
 
         def combine(evidence: Tensor) -> Tensor:
-            return F.residual_logits(zero_shot, evidence * gate, cache.alpha)
+            return F.residual_logits(zero_shot, evidence * gate, model.alpha)
 
-        return combine(self.index.bounded_evidence(features, cache.beta * ratio, [combine], skip_if_certain))
+        return combine(self.index.bounded_evidence(features, model.beta * ratio, [combine], skip_if_certain))
 
     def affinities_to_texts(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Zero-shot logits and affinities to the class texts, both (n, C)."""
-        zero_shot = self.cache.logit_scale * zero_shot_cosines(features, self.text)
-        if self.cache.text_cache is None:
+        zero_shot = self.model.logit_scale * zero_shot_cosines(features, self.text)
+        if self.model.text_cache is None:
             # a gate that is open, as the fusion ratio is 1
             return zero_shot, torch.ones_like(zero_shot)
-        return zero_shot, self.cache.text_cache.class_affinity(features)
+        return zero_shot, self.model.text_cache.class_affinity(features)
 
     def evidence(self, image: Tensor, text: Tensor, fusion_ratio: float, beta: float) -> Tensor:
         """Evidence (n, C) of affinities to the images (n, N), as `affinities` has them, and to the texts (n, C)."""
-        labels, weights = to_tensors(self.cache.image_cache.labels, self.cache.image_cache.weights, like=image)
+        labels, weights = to_tensors(self.model.image_cache.labels, self.model.image_cache.weights, like=image)
         return F.fused_evidence(image, text, labels, weights, self._ratio(fusion_ratio), beta)
 
     def _ratio(self, fusion_ratio: float) -> float:
-        return 1.0 if self.cache.text_cache is None else fusion_ratio
+        return 1.0 if self.model.text_cache is None else fusion_ratio
 
     def affinities(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Affinities ``A_img`` and ``A_txt`` (n, N) of L2-normalized embeddings (n, D)."""
         image = self.index.cosines(features)
-        if self.cache.text_cache is None:
+        if self.model.text_cache is None:
             return image, torch.zeros_like(image)
-        return image, self.cache.text_cache.affinity(features, self.cache.image_cache.labels)
+        return image, self.model.text_cache.affinity(features, self.model.image_cache.labels)
