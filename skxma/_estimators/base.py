@@ -21,13 +21,8 @@ from torch import Tensor
 
 from skxma._estimators import conformal as sets
 from skxma._estimators.class_prior import ClassPrior, base_frequencies
-from skxma._estimators.embedding_input import (
-    PRECOMPUTED,
-    EmbeddingInput,
-    is_callers_own,
-    is_precomputed,
-    without_weights,
-)
+from skxma._estimators.embedding_input import EmbeddingInput
+from skxma._estimators.encoder_parameter import PRECOMPUTED, is_callers_own, is_precomputed, without_weights
 from skxma._estimators.fitted_attributes import with_attributes, without_fitted
 from skxma._estimators.preparation import first_task, grown_task, reduced_task
 from skxma._estimators.scoring import Scoring, score, settle_ties, softmax

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-import io
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import validate_data
 
+from skxma._estimators.encoder_parameter import is_precomputed, name_of
 from skxma._estimators.several_encoders import (
     SeveralEncoders,
     check_blocks_of_fit,
@@ -35,12 +35,9 @@ from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import EncoderMismatchError, ImageError
 from skxma.store._workers import warn_of_unshared_embeddings
 
-PRECOMPUTED = "precomputed"
 NUMBERS = "fiub"
 """Kinds of numpy's types that embeddings without an encoder may have, as scikit-learn's estimators take them."""
 LOGIT_SCALE = 100.0
-# Weights are larger than this; settings, addresses and names of models are smaller.
-SMALL_PICKLE = 2**20
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class EmbeddingInput:
     @property
     def has_text(self) -> bool:
         """True if names can be encoded."""
-        return not self.precomputed and has_text(self.make_encoder())
+        return not self.precomputed and has_text(self.resolved_encoder)
 
     @property
     def text_shapes_metric(self) -> bool:
@@ -119,19 +116,19 @@ class EmbeddingInput:
     @property
     def text_encoder(self) -> Any:
         """The encoder of the texts."""
-        encoder = self.make_encoder()
+        encoder = self.resolved_encoder
         return encoder.first if isinstance(encoder, SeveralEncoders) else encoder
 
     @property
     def fingerprint(self) -> str:
         """The encoder's own, or the name of its class."""
-        encoder = self.make_encoder()
+        encoder = self.resolved_encoder
         return str(getattr(encoder, "fingerprint", name_of(encoder)))
 
     @property
     def logit_scale(self) -> float:
         """The encoder's own, or CLIP's."""
-        return LOGIT_SCALE if self.precomputed else float(getattr(self.make_encoder(), "logit_scale", LOGIT_SCALE))
+        return LOGIT_SCALE if self.precomputed else float(getattr(self.resolved_encoder, "logit_scale", LOGIT_SCALE))
 
     @property
     def compute_device(self) -> torch.device:
@@ -139,8 +136,9 @@ class EmbeddingInput:
         device = resolve_device(self.device)
         return device if device.type == "cuda" else torch.device("cpu")
 
-    def make_encoder(self) -> Any:
-        """Return the encoder: made from a name, or the caller's object. Weights stay in the encoder's own cache."""
+    @cached_property
+    def resolved_encoder(self) -> Any:
+        """The encoder: made from a name, or the caller's object. Weights stay in the encoder's own cache."""
         if is_several(self.encoder):
             return SeveralEncoders([self._make_one(one) for one in self.encoder])
         return self._make_one(self.encoder)
@@ -165,7 +163,7 @@ class EmbeddingInput:
                 f"X is a list of {len(X)} arrays, the embeddings of several encoders; {type(self.estimator).__name__} "
                 "takes one encoder, XMAdapterClassifier several."
             )
-        return join_embeddings(X, None if self.precomputed else self.make_encoder().order)
+        return join_embeddings(X, None if self.precomputed else self.resolved_encoder.order)
 
     def _blocks_of(self, X: Any) -> tuple[int, ...] | None:
         """Widths of the encoders' parts of embeddings X (n, D) of a fit; None for one encoder."""
@@ -177,7 +175,7 @@ class EmbeddingInput:
                 "XMAdapterClassifier of several."
             )
         if found is None and is_several(self.encoder):
-            found = self.make_encoder().blocks
+            found = self.resolved_encoder.blocks
             if found is None and given is None:
                 raise ValueError(
                     f"X is one array for {len(self.encoder)} encoders, which do not tell their n_features; pass a list "
@@ -216,7 +214,7 @@ class EmbeddingInput:
                 "leave it out, or pass a list of encoders."
             )
         # False for an encoder of the user's own, which may share embeddings in a way of its own
-        warn_of_unshared_embeddings(getattr(self.make_encoder(), "memory", False))
+        warn_of_unshared_embeddings(getattr(self.resolved_encoder, "memory", False))
         features = self.encode_images(X, n_views)
         blocks = resolve_blocks(given, features.blocks, features.shape[1])
         return Embedded(np.asarray(features), self.fingerprint, blocks=blocks)
@@ -233,7 +231,7 @@ class EmbeddingInput:
         for one in self.encoder if is_several(self.encoder) else [self.encoder]:
             if isinstance(one, DetachedEncoder):
                 one.encode_image()
-        check_images_first(self.make_encoder(), X)
+        check_images_first(self.resolved_encoder, X)
         self.check_encoder_of_fit()
         features = self.encode_images(X)
         unread = np.flatnonzero(np.isnan(features).any(axis=1))
@@ -255,7 +253,7 @@ class EmbeddingInput:
 
     def encode_images(self, X: Any, n_views: int = 1) -> Embeddings:
         """L2-normalized embeddings (n, D) of images; NaN for those that the encoder was told to skip."""
-        encoder = self.make_encoder()
+        encoder = self.resolved_encoder
         extra: dict[str, Any] = {}
         if n_views > 1:
             if "n_views" not in inspect.signature(encoder.encode_image).parameters:
@@ -277,7 +275,7 @@ class EmbeddingInput:
 
     def encode_names(self, names: Sequence[Name | None], templates: Any) -> Floats:
         """L2-normalized text embeddings (C, D) of names in templates; zero rows for None."""
-        encoder = self.make_encoder()
+        encoder = self.resolved_encoder
         with torch.no_grad():
             rows = class_weights(encoder, names, templates)
         lost = np.flatnonzero(~np.isfinite(rows).all(axis=1))
@@ -332,7 +330,7 @@ class EmbeddingInput:
         if table.names is None or not self.has_text:
             return None
         with torch.no_grad():
-            return prompt_features(self.make_encoder(), table.names, templates)
+            return prompt_features(self.resolved_encoder, table.names, templates)
 
     def _check_embeddings(self, X: Any, estimator: Any, reset: bool, blocks: tuple[int, ...] | None = None) -> Floats:
         """Validate embeddings as scikit-learn does and scale their rows to unit length; zero rows stay zero."""
@@ -379,72 +377,6 @@ def check_images_first(encoder: Any, X: Any) -> None:
     check = getattr(encoder, "check_images", None)
     if check is not None:
         check(X)
-
-
-def is_precomputed(encoder: Any) -> bool:
-    """Return True if the `encoder` parameter means that X holds embeddings."""
-    return isinstance(encoder, str) and encoder == PRECOMPUTED
-
-
-def is_callers_own(encoder: Any) -> bool:
-    """Return True if the `encoder` parameter is an object of the caller, which scikit-learn cannot clone."""
-    if is_several(encoder):
-        return any(is_callers_own(one) for one in encoder)
-    return not isinstance(encoder, (str, BaseEstimator, DetachedEncoder))
-
-
-def name_of(encoder: Any) -> str:
-    """The full name of an encoder's class."""
-    return f"{type(encoder).__module__}.{type(encoder).__qualname__}"
-
-
-def without_weights(encoder: Any) -> Any:
-    """Return the `encoder` parameter to pickle with a fitted model: itself, or a placeholder for its weights.
-
-    Names and `CLIPEncoder` contain no weights. An object of the caller is kept if it pickles to at most a mebibyte.
-    """
-    if not is_callers_own(encoder):
-        return encoder
-    if is_several(encoder):
-        return [without_weights(one) for one in encoder]
-    reason = _why_not_pickled(encoder)
-    if reason is None:
-        return encoder
-    warn(
-        f"The encoder {name_of(encoder)} is left out of the pickled model, because it {reason}. Give it to the model "
-        "that is loaded, in this or in another process, with set_params(encoder=...)."
-    )
-    return DetachedEncoder(name_of(encoder), has_text(encoder), text_shapes_metric(encoder))
-
-
-class _TooLargeError(Exception):
-    """A pickle is larger than it may be."""
-
-
-class _SmallBuffer(io.RawIOBase):
-    """A file that takes `SMALL_PICKLE` bytes and keeps none."""
-
-    def __init__(self) -> None:
-        self.size = 0
-
-    def write(self, data: Any) -> int:
-        """Count the bytes."""
-        n = memoryview(data).nbytes
-        self.size += n
-        if self.size > SMALL_PICKLE:
-            raise _TooLargeError
-        return n
-
-
-def _why_not_pickled(encoder: Any) -> str | None:
-    """Say why an object is not pickled, as the end of a sentence; None where it is, and small."""
-    try:
-        pickle.Pickler(_SmallBuffer()).dump(encoder)
-    except _TooLargeError:
-        return f"pickles to more than {SMALL_PICKLE >> 20} MiB"
-    except Exception as error:  # objects raise whatever they like
-        return f"cannot be pickled ({type(error).__name__}: {error})"
-    return None
 
 
 def _as_array(rows: Any) -> NDArray[Any]:

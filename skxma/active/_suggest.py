@@ -189,7 +189,7 @@ def _embed(clf: Any, pool: Any, fitted: bool) -> Floats:
         inputs = EmbeddingInput.of(clf)
         if inputs.holds_embeddings(pool):
             return inputs.embed_queries(pool)
-        check_images_first(inputs.make_encoder(), pool)
+        check_images_first(inputs.resolved_encoder, pool)
         inputs.check_encoder_of_fit()
         return inputs.encode_images(pool)
     # augmented views are made of the support set alone

@@ -139,7 +139,7 @@ def _is_library(prefix: str) -> bool:
 def images_classifier(clf: Any, path: str) -> Any:
     """Return the classifier, if it is fitted, of skxma or made with one of skxma, and encodes images itself."""
     from skxma._estimators.base import BaseFewShotClassifier
-    from skxma._estimators.embedding_input import is_precomputed
+    from skxma._estimators.encoder_parameter import is_precomputed
 
     parts = clf.get_params().values() if hasattr(clf, "get_params") else ()
     ours = [part for part in (clf, *parts) if isinstance(part, BaseFewShotClassifier)]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
-from skxma._estimators.embedding_input import EmbeddingInput, name_of
+from skxma._estimators.embedding_input import EmbeddingInput
+from skxma._estimators.encoder_parameter import name_of
 from skxma._estimators.several_encoders import is_several
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.encoder._image_tower import ImageTower, exact_encoder
@@ -156,7 +157,7 @@ def check_exportable(clf: Any, part: str) -> None:
             "part='model' needs one encoder, and this classifier was fitted with several; pass part='head', and export "
             "each encoder by its own means."
         )
-    encoder = inputs.make_encoder()
+    encoder = inputs.resolved_encoder
     library = library_of(encoder.name) if isinstance(encoder, CLIPEncoder) else None
     if not isinstance(encoder, CLIPEncoder) or library is not None:
         found = name_of(encoder) if library is None else f"model of {library}"
@@ -168,7 +169,7 @@ def check_exportable(clf: Any, part: str) -> None:
 
 def encoder_of_fit(clf: BaseFewShotClassifier) -> CLIPEncoder:
     """A classifier's encoder in single precision on the CPU, if it is that of the fit."""
-    encoder: CLIPEncoder = exact_encoder(EmbeddingInput.of(clf).make_encoder())
+    encoder: CLIPEncoder = exact_encoder(EmbeddingInput.of(clf).resolved_encoder)
     EmbeddingInput(clf, encoder, "cpu").check_encoder_of_fit()
     return encoder
 
