@@ -165,7 +165,7 @@ class FusionBatch:
         Loss weights, with sum 1 over the samples.
     prior : Tensor of shape (M, 1, J)
         Weights where v = 0.
-    pull, noise_pull : Tensor of shape (K,)
+    penalty_weight, noise_penalty_weight : Tensor of shape (K,)
         Pull of the weights and of logit ε to their priors.
     parametrization : FusionParametrization
         Of any metric: `prior` has the priors.
@@ -180,8 +180,8 @@ class FusionBatch:
     fallible: Tensor
     shares: Tensor
     prior: Tensor
-    pull: Tensor
-    noise_pull: Tensor
+    penalty_weight: Tensor
+    noise_penalty_weight: Tensor
     parametrization: FusionParametrization
     config: CalibrationConfig
 
@@ -198,18 +198,18 @@ class FusionBatch:
         loss_weights = torch.stack([one.loss_weights for one in problems])
         n = float(first.independence.sum())
         return cls(
-            torch.stack([one.scores.scores.transpose(0, 1) for one in problems]).to(like),
-            torch.stack([one.scores.own[:, :, : len(nodes)].transpose(0, 1) for one in problems]).to(like),
-            nodes.to(like),
-            labels,
-            first.independence.to(like),
-            ~singleton,
-            normalized_shares(loss_weights[..., None].to(like)),
-            like.new_tensor(np.stack([one.parametrization.prior for one in problems]))[:, None],
-            like.new_tensor([weight_penalty(n, len(labels.unique()), first.config)]),
-            like.new_tensor([noise_penalty(n, first.config)]),
-            first.parametrization,
-            first.config,
+            scores=torch.stack([one.scores.scores.transpose(0, 1) for one in problems]).to(like),
+            own=torch.stack([one.scores.own[:, :, : len(nodes)].transpose(0, 1) for one in problems]).to(like),
+            node_weights=nodes.to(like),
+            labels=labels,
+            independence=first.independence.to(like),
+            fallible=~singleton,
+            shares=normalized_shares(loss_weights[..., None].to(like)),
+            prior=like.new_tensor(np.stack([one.parametrization.prior for one in problems]))[:, None],
+            penalty_weight=like.new_tensor([weight_penalty(n, len(labels.unique()), first.config)]),
+            noise_penalty_weight=like.new_tensor([noise_penalty(n, first.config)]),
+            parametrization=first.parametrization,
+            config=first.config,
         )
 
     def take(self, metrics: Tensor) -> FusionBatch:
@@ -219,7 +219,12 @@ class FusionBatch:
 
     def take_sets(self, sets: Tensor) -> FusionBatch:
         """Return the objectives under some of the sets of loss weights."""
-        return replace(self, shares=self.shares[..., sets], pull=self.pull[sets], noise_pull=self.noise_pull[sets])
+        return replace(
+            self,
+            shares=self.shares[..., sets],
+            penalty_weight=self.penalty_weight[sets],
+            noise_penalty_weight=self.noise_penalty_weight[sets],
+        )
 
     def coarse(self) -> FusionBatch:
         """Return the objectives on an equal part of each class, whose solution is close to that of all samples."""
@@ -240,12 +245,12 @@ class FusionBatch:
         kept = torch.as_tensor(folds[:, None] != np.unique(folds), device=self.labels.device)
         n_kept = (self.independence @ kept.to(self.independence)).tolist()
         n_classes = [len(self.labels[mask].unique()) for mask in kept.T]
-        pull = [weight_penalty(n, c, self.config) for n, c in zip(n_kept, n_classes, strict=True)]
+        weights = [weight_penalty(n, c, self.config) for n, c in zip(n_kept, n_classes, strict=True)]
         return replace(
             self,
             shares=normalized_shares(self.shares * kept),
-            pull=self.pull.new_tensor(pull),
-            noise_pull=self.pull.new_tensor([noise_penalty(n, self.config) for n in n_kept]),
+            penalty_weight=self.penalty_weight.new_tensor(weights),
+            noise_penalty_weight=self.penalty_weight.new_tensor([noise_penalty(n, self.config) for n in n_kept]),
         )
 
     @cached_property
@@ -294,17 +299,17 @@ class FusionBatch:
         """
         relative = self.parametrization.relative_weights(theta[..., :-1])
         jacobian = self.prior[..., None] * relative.jacobian
-        shares, pull = self.shares, self.pull[:, None]
+        shares, weight = self.shares, self.penalty_weight[:, None]
         loss = -(shares * samples.value).sum(1)
         slope = -(shares[..., None] * samples.gradient).sum(1)
         curvature = (shares[..., None, None] * samples.curvature).sum(1)
         n_free = theta.shape[-1]
         full = curvature.new_zeros(*loss.shape, n_free, n_free)
-        full[..., :-1, :-1] = jacobian.mT @ curvature @ jacobian + pull[..., None] * relative.penalty_curvature
-        full[..., -1, -1] = (shares * samples.noise_curvature).sum(1) + 2 * self.noise_pull
-        gradient = (slope[..., None, :] @ jacobian)[..., 0, :] + pull * relative.penalty_gradient
-        by_noise = -(shares * samples.by_noise).sum(1) + 2 * self.noise_pull * theta[..., -1]
-        value = loss + self.pull * relative.penalty + self.noise_pull * theta[..., -1] ** 2
+        full[..., :-1, :-1] = jacobian.mT @ curvature @ jacobian + weight[..., None] * relative.penalty_curvature
+        full[..., -1, -1] = (shares * samples.noise_curvature).sum(1) + 2 * self.noise_penalty_weight
+        gradient = (slope[..., None, :] @ jacobian)[..., 0, :] + weight * relative.penalty_gradient
+        by_noise = -(shares * samples.by_noise).sum(1) + 2 * self.noise_penalty_weight * theta[..., -1]
+        value = loss + self.penalty_weight * relative.penalty + self.noise_penalty_weight * theta[..., -1] ** 2
         return Evaluation(value, loss, torch.cat([gradient, by_noise[..., None]], -1), full)
 
     def minimize(
