@@ -24,6 +24,10 @@ TEXT_ROWS = tuple(expert_names(True, 0).index(name) for name in ("zero_shot", "c
 """Experts that score a class by its text as it is: zero-shot and the centered text. The text cache does not: its
 Img2Txt leads images to the texts of the classes with images (78 % of novel CIFAR classes instead of 93 %)."""
 
+MAX_SCORES = 2**18
+"""Scores N · K of an expert that the three numbers are learned from, an equal part of each class: more take seconds per
+metric and hardly change them."""
+
 LARGEST_LOG_FACTOR, LARGEST_DEVIATIONS = 6.0, 6.0
 """Bounds of what is learned, for support sets that tell nothing."""
 
@@ -97,6 +101,12 @@ def likelihood_beside_text_only(logits: Tensor, text_only: Tensor, labels: Tenso
     return (known - torch.logaddexp(text_only, others)).sum(1)
 
 
+def some_of_each_class(labels: Tensor, n_scores: int, most: int) -> Tensor:
+    """Rows (n,) of samples, an equal part of each class, that have at most so many of the scores; all if they do."""
+    order = torch.argsort(labels, stable=True)
+    return order[:: -(-n_scores // most)]
+
+
 def fit_text_only(problem: FusionObjective, weights: NDArray[np.float64], penalty: float) -> TextOnlyFusion:
     """Learn how the experts of a metric score classes without images, from those with images.
 
@@ -113,7 +123,10 @@ def fit_text_only(problem: FusionObjective, weights: NDArray[np.float64], penalt
     penalty : float
         λ, see `fusion.weight_penalty`.
     """
-    experts = problem.scores.scores.double()
+    rows = some_of_each_class(problem.labels, len(problem.labels) * problem.scores.scores.shape[2], MAX_SCORES)
+    # on the host: three numbers are read again at each step
+    experts = problem.scores.scores[:, rows].cpu().double()
+    labels, loss_weights = problem.labels[rows].cpu(), problem.loss_weights[rows].cpu()
     w = torch.as_tensor(weights).to(experts)
     text = list(TEXT_ROWS)
     others = [row for row in range(len(experts)) if row not in TEXT_ROWS]
@@ -121,7 +134,7 @@ def fit_text_only(problem: FusionObjective, weights: NDArray[np.float64], penalt
     logits, base = torch.tensordot(w, experts, dims=1), torch.tensordot(w, mean, dims=1)
     beyond = w[text, None, None] * (experts[text] - mean[text])
     spread = torch.tensordot(w[others], std[others], dims=1)
-    shares = (problem.loss_weights / problem.loss_weights.sum()).to(experts)
+    shares = (loss_weights / loss_weights.sum()).to(experts)
     prior = torch.as_tensor(problem.parametrization.prior[text]).to(w)
     # a held ratio may leave the text no weight, which no factor changes
     log_relative = torch.log((w[text] / prior).clamp_min(F.EPS))
@@ -131,7 +144,7 @@ def fit_text_only(problem: FusionObjective, weights: NDArray[np.float64], penalt
         text_only = base + torch.tensordot(log_factors.exp(), beyond, dims=1) + deviations * spread
         log_u = log_factors + log_relative
         pulls = (log_u.exp() - log_u).sum() + (deviations - IMAGELESS_DEVIATIONS) ** 2
-        return penalty * pulls - shares @ likelihood_beside_text_only(logits, text_only, problem.labels)
+        return penalty * pulls - shares @ likelihood_beside_text_only(logits, text_only, labels)
 
     bounds = [(-LARGEST_LOG_FACTOR, LARGEST_LOG_FACTOR)] * 2 + [(-LARGEST_DEVIATIONS, LARGEST_DEVIATIONS)]
     _, theta = minimize_lbfgs(objective, [0.0, 0.0, IMAGELESS_DEVIATIONS], experts, bounds)
