@@ -55,7 +55,7 @@ def dask_embeddings(encoder: Any, images: Any, *, partition_size: int = PARTITIO
         parts, lengths = pieces, [len(piece) for piece in pieces]
     if not parts:
         raise ValueError("there are no images to encode.")
-    encode, width = delayed.delayed(_encode, pure=True), encoder.n_features
+    encode, width = delayed.delayed(_encode_part, pure=True), encoder.n_features
     blocks = [
         da.from_delayed(encode(encoder, part), shape=(length, width), dtype=np.float32)
         for part, length in zip(parts, lengths, strict=True)
@@ -63,6 +63,6 @@ def dask_embeddings(encoder: Any, images: Any, *, partition_size: int = PARTITIO
     return da.concatenate(blocks, axis=0, allow_unknown_chunksizes=True)
 
 
-def _encode(encoder: Any, images: Sequence[Any]) -> NDArray[np.float32]:
+def _encode_part(encoder: Any, images: Sequence[Any]) -> NDArray[np.float32]:
     """Plain rows, which join to a plain array."""
     return np.asarray(encoder.encode_image(list(images)), dtype=np.float32)

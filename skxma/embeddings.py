@@ -110,7 +110,7 @@ def is_embeddings(X: Any, kinds: str = "f") -> bool:
         Kinds of numpy's types that an embedding may have. Where there are no images, integers may be embeddings, too.
     """
     if not isinstance(X, np.ndarray):
-        if not _is_frame(X):
+        if not is_frame(X):
             return False
         X = X.to_numpy()
     return bool(X.ndim == 2 and X.dtype.kind in kinds)
@@ -118,7 +118,7 @@ def is_embeddings(X: Any, kinds: str = "f") -> bool:
 
 def embedding_array(X: Any) -> Any:
     """Return the array of a pandas or polars frame, as ``set_output`` has encoders make; anything else as it is."""
-    return X.to_numpy() if _is_frame(X) else X
+    return X.to_numpy() if is_frame(X) else X
 
 
 def host_array(values: Any) -> Any:
@@ -130,8 +130,9 @@ def host_array(values: Any) -> Any:
     return (tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor).numpy()
 
 
-def _is_frame(X: Any) -> bool:
-    return hasattr(X, "columns") and hasattr(X, "to_numpy")
+def is_frame(X: Any) -> bool:
+    """Return True for a table of pandas, polars or the like; skxma depends on none of them."""
+    return hasattr(X, "columns") and hasattr(X, "to_numpy") and len(getattr(X, "shape", ())) == 2
 
 
 def unit_rows(X: NDArray[Any]) -> Floats:

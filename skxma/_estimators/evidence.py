@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from skxma._estimators.task import Task, draw_seed
+from skxma._estimators.task import Task, torch_seed
 from skxma._estimators.vocabulary import embed_vocabulary
 from skxma._evidence.calibrated.config import CalibrationConfig
 from skxma._evidence.calibrated.fit import fit_calibrated
@@ -121,7 +121,7 @@ class PaperEvidence:
             learning_rate=clf.learning_rate,
             weight_decay=clf.weight_decay,
             batch_size=clf.batch_size,
-            seed=draw_seed(clf.random_state),
+            seed=torch_seed(clf.random_state),
         )
         return cls(config, earlier_model(clf, cls.name, task), reads_some_keys(clf, task))
 

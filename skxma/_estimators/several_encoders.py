@@ -47,7 +47,7 @@ class SeveralEncoders:
     @property
     def fingerprint(self) -> str:
         """The encoders' fingerprints, joined."""
-        return " + ".join(_fingerprint(one) for one in self.encoders)
+        return " + ".join(_fingerprint_or_class(one) for one in self.encoders)
 
     @property
     def logit_scale(self) -> float:
@@ -226,6 +226,6 @@ def check_blocks_of_fit(found: tuple[int, ...] | None, wanted: tuple[int, ...] |
         raise ValueError(f"X holds embeddings of widths {list(found)}; the model was fitted with embeddings {of_fit}.")
 
 
-def _fingerprint(encoder: Any) -> str:
+def _fingerprint_or_class(encoder: Any) -> str:
     cls = type(encoder)
     return str(getattr(encoder, "fingerprint", f"{cls.__module__}.{cls.__qualname__}"))

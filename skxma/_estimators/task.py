@@ -150,6 +150,6 @@ def class_mean_directions(cache: ImageCache) -> Floats:
     return unit_rows(class_means(keys, labels, weights, cache.n_classes)[0].numpy())
 
 
-def draw_seed(random_state: Any) -> int:
+def torch_seed(random_state: Any) -> int:
     """A seed for torch from a `random_state` parameter."""
     return int(check_random_state(random_state).randint(2**31 - 1))

@@ -52,7 +52,7 @@ def split_unlabeled(
     array, dtype = _column(y, parameter)
     if marker is None and array.dtype.kind in "biu":
         return array, None
-    values = _plain(array)
+    values = _python_values(array)
     unlabeled = None
     if marker is not None:
         unlabeled = np.array([is_marker(value, marker) for value in values], dtype=bool)
@@ -113,7 +113,7 @@ def members(labels: NDArray[Any], among: Iterable[Any]) -> NDArray[np.bool_]:
         Two Unicode forms of a string are equal.
     """
     known = {composed(as_python(label)) for label in among}
-    return np.array([composed(label) in known for label in _plain(labels)], dtype=bool)
+    return np.array([composed(label) in known for label in _python_values(labels)], dtype=bool)
 
 
 def join_labels(known: NDArray[Any], fresh: NDArray[Any]) -> NDArray[Any]:
@@ -274,7 +274,7 @@ def _column(given: Any, parameter: str) -> tuple[NDArray[Any], np.dtype[Any] | N
     return array.astype(object) if array.dtype.kind == "T" else array, dtype
 
 
-def _plain(array: NDArray[Any]) -> list[Any]:
+def _python_values(array: NDArray[Any]) -> list[Any]:
     """Return the values of an array as Python's own; times stay numpy's, for which Python has no exact type."""
     if array.dtype.kind in "mM":
         return list(array)

@@ -63,7 +63,7 @@ def model_card(clf: Any, repo: str, license_name: str | None) -> str:
         "```",
         "",
         f"- Encoder: `{encoder}`, `{clf.encoder_fingerprint_}`; its weights are not in the file.",
-        f"- Accuracy: {_accuracy(clf)}",
+        f"- Accuracy: {_accuracy_in_words(clf)}",
         f"- The file discloses: the names of the classes, the embeddings of the {len(clf.image_cache_.keys)} support "
         f"images, from which similar images can be recognized{', and the paths of these images' if paths else ''}.",
         f"- License: {license_name or 'none given'}.",
@@ -76,7 +76,7 @@ def model_card(clf: Any, repo: str, license_name: str | None) -> str:
     return "\n".join(lines)
 
 
-def _accuracy(clf: Any) -> str:
+def _accuracy_in_words(clf: Any) -> str:
     """Left-out accuracy and calibration, in words."""
     expected, found = expected_score(clf), left_out_answers(clf)
     if expected is None or found is None:

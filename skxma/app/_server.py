@@ -263,7 +263,7 @@ def fit(tab: UUID) -> Response:
 
 
 @tab_routes.post("/suggest")
-def suggest(tab: UUID) -> Response:
+def suggest_images(tab: UUID) -> Response:
     """Start to choose images to label next."""
     with session_of(tab) as session:
         return jsonify(described_job(session.suggest()))

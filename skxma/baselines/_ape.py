@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
-from skxma._estimators.task import Task, draw_seed
+from skxma._estimators.task import Task, torch_seed
 from skxma._sklearn_compat import Interval
 from skxma._statistics import zero_shot_cosines
 from skxma.baselines._base import SupportTensors, zero_shot_logits
@@ -281,7 +281,7 @@ class APETClassifier(BaseFewShotClassifier):
             weight_decay=WEIGHT_DECAY,
             eps=ADAM_EPS,
         )
-        curve = train([residual, value_weights], losses, support.weights, plan, draw_seed(self.random_state))
+        curve = train([residual, value_weights], losses, support.weights, plan, torch_seed(self.random_state))
         return {
             "channels_": channels.cpu().numpy(),
             "loss_curve_": curve,

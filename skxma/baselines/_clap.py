@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skxma._estimators.base import BaseFewShotClassifier
-from skxma._estimators.task import Task, draw_seed
+from skxma._estimators.task import Task, torch_seed
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import Plan, cosine_logits, count, cross_entropy, frozen, leaf, steps_a_pass, train
@@ -130,7 +130,7 @@ class CLAPClassifier(BaseFewShotClassifier):
             losses,
             support.weights,
             plan,
-            draw_seed(self.random_state),
+            torch_seed(self.random_state),
             lambda: (strength * moved.square().sum(1)).mean(),
         )
         return {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
-from skxma._estimators.task import Task, draw_seed
+from skxma._estimators.task import Task, torch_seed
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import (
@@ -126,7 +126,7 @@ class CLIPAdapterClassifier(BaseFewShotClassifier):
         support = SupportTensors.of(task)
         width = support.features.shape[1]
         hidden = max(1, width // self.reduction)
-        seed = draw_seed(self.random_state)
+        seed = torch_seed(self.random_state)
         generator = torch.Generator().manual_seed(seed)
         down = leaf(linear_start(width, hidden, generator)[0].T, support.features)
         up = leaf(linear_start(hidden, width, generator)[0].T, support.features)

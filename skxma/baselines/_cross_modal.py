@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
-from skxma._estimators.task import Task, draw_seed
+from skxma._estimators.task import Task, torch_seed
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import Plan, batches, count, cross_entropy, frozen, leaf, means_of, minimize_by_steps
@@ -118,7 +118,7 @@ class CrossModalLinearProbe(BaseFewShotClassifier):
     def _fit_support(self, task: Task) -> dict[str, Any]:
         support = SupportTensors.of(task)
         weight = leaf(support.text, support.text)
-        seed = draw_seed(self.random_state)
+        seed = torch_seed(self.random_state)
         n_texts = 0 if task.text is None else self.batch_size // 2
         images = batches(len(support.labels), self.batch_size - n_texts, seed, weight.device)
         texts = text_batches(task.text, n_texts, seed, weight.device)

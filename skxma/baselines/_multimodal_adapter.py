@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
-from skxma._estimators.task import Task, draw_seed
+from skxma._estimators.task import Task, torch_seed
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, linear_start, train
@@ -125,7 +125,7 @@ class MultiModalAdapterClassifier(BaseFewShotClassifier):
         if self.width % N_HEADS:
             raise ValueError(f"width={self.width} must be a multiple of {N_HEADS}, the number of attention heads.")
         support = SupportTensors.of(task)
-        seed = draw_seed(self.random_state)
+        seed = torch_seed(self.random_state)
         layers = starting_layers(support.features.shape[1], self.width, seed, support.features)
 
         def losses(rows: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
-from skxma._estimators.task import Task, draw_seed
+from skxma._estimators.task import Task, torch_seed
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, train
@@ -120,7 +120,7 @@ class RLAClassifier(BaseFewShotClassifier):
 
         whole = len(support.labels)
         plan = Plan("adam", self.learning_rate, self.n_epochs, whole, eps=1e-4)
-        curve = train([adapter], losses, support.weights, plan, draw_seed(self.random_state), penalty)
+        curve = train([adapter], losses, support.weights, plan, torch_seed(self.random_state), penalty)
         return {
             "loss_curve_": curve,
             "adapter_": frozen(adapter),

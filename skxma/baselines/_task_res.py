@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skxma._estimators.base import BaseFewShotClassifier
-from skxma._estimators.task import Task, draw_seed
+from skxma._estimators.task import Task, torch_seed
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors
 from skxma.baselines._training import Plan, cosine_logits, count, cross_entropy, frozen, leaf, steps_a_pass, train
@@ -128,7 +128,7 @@ class TaskResClassifier(BaseFewShotClassifier):
             weight_decay=5e-4,
             warmup=steps_a_pass(len(support.labels), self.batch_size),
         )
-        curve = train([residual], losses, support.weights, plan, draw_seed(self.random_state))
+        curve = train([residual], losses, support.weights, plan, torch_seed(self.random_state))
         prototypes = frozen(text + self.alpha * seen * residual)
         return {"loss_curve_": curve, "prototypes_": prototypes, "n_trained_": count([residual])}
 

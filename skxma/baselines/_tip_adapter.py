@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
-from skxma._estimators.task import Task, draw_seed
+from skxma._estimators.task import Task, torch_seed
 from skxma._sklearn_compat import Interval
 from skxma.baselines._base import SupportTensors, zero_shot_logits
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, train
@@ -200,7 +200,7 @@ class TipAdapterFClassifier(BaseFewShotClassifier):
             return cross_entropy(F.residual_logits(zero_shot[rows], evidence, self.alpha), support.labels[rows])
 
         plan = Plan("adamw", self.learning_rate, self.n_epochs, self.batch_size, weight_decay=0.01, eps=ADAM_EPS)
-        curve = train([keys], losses, support.weights, plan, draw_seed(self.random_state))
+        curve = train([keys], losses, support.weights, plan, torch_seed(self.random_state))
         return {"loss_curve_": curve, "keys_": frozen(keys), "n_trained_": count([keys])}
 
     def _logits(self, features: Tensor) -> Tensor:

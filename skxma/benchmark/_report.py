@@ -214,7 +214,7 @@ def _block(dataset: str, protocol: str, rows: Sequence[SummaryRow]) -> str:
     )
     lines = [title, head]
     for method in order:
-        cells = [_accuracy(by_method[method].get(count)) for count in shots]
+        cells = [_accuracy_and_rank(by_method[method].get(count)) for count in shots]
         errors = [_percent(by_method[method][count].ece) if count in by_method[method] else "–" for count in shots]
         lines.append(" ".join([f"{method:{width}}", *cells, "  |", *(f"{error:>5}" for error in errors)]).rstrip())
     return "\n".join(lines)
@@ -336,7 +336,7 @@ def _shots(count: int) -> str:
     return f"{count} shot{'s' * (count > 1)}"
 
 
-def _accuracy(row: SummaryRow | None) -> str:
+def _accuracy_and_rank(row: SummaryRow | None) -> str:
     if row is None:
         return f"{'–':>16}"
     error = "" if math.isnan(row.accuracy_se) else f"±{100 * row.accuracy_se:.1f}"

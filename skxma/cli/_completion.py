@@ -69,10 +69,10 @@ def add_parser(commands: Any) -> None:
 
 def run(commands: Any, arguments: argparse.Namespace) -> None:
     """Print the script of a shell."""
-    print(SCRIPTS[arguments.shell](list(describe(commands))))
+    print(SCRIPTS[arguments.shell](list(describe_commands(commands))))
 
 
-def describe(commands: Any) -> Iterator[Command]:
+def describe_commands(commands: Any) -> Iterator[Command]:
     """Yield the commands of the subparsers of a command line."""
     about = {action.dest: action.help for action in commands._choices_actions}
     for name, parser in commands.choices.items():

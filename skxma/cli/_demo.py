@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from skxma._estimators.xmadapter import XMAdapterClassifier
-from skxma.cli._retrieval_sheet import Answer, Retrieved, retrieval_sheet
+from skxma.cli._retrieval_sheet import SheetImage, SheetRow, retrieval_sheet
 from skxma.datasets import load_emoji
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.images._reading import load_image
@@ -98,18 +98,18 @@ def _save_and_show(emoji: Bunch, folder: Path) -> None:
 
 def _answers(
     clf: Any, paths: NDArray[Any], labels: NDArray[Any], support: NDArray[np.bool_], queries: NDArray[np.intp]
-) -> Iterator[Answer]:
+) -> Iterator[SheetRow]:
     """Retrieved images and prediction for each query."""
     rows = np.flatnonzero(support)
     image, text, found = clf.kneighbors(paths[queries], N_RETRIEVED)
     probabilities = clf.predict_proba(paths[queries])
     for i, query in enumerate(queries):
         retrieved = [
-            Retrieved(load_image(paths[rows[j]]), str(labels[rows[j]]), float(a), float(b))
+            SheetImage(load_image(paths[rows[j]]), str(labels[rows[j]]), float(a), float(b))
             for j, a, b in zip(found[i], image[i], text[i], strict=True)
         ]
         best = int(probabilities[i].argmax())
-        yield Answer(
+        yield SheetRow(
             load_image(paths[query]),
             str(labels[query]),
             str(clf.classes_[best]),

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skxma.cli._inputs import add_columns, read_labeled_images
-from skxma.cli._model_files import check_model, explained_for_command_line, load
+from skxma.cli._model_files import check_model, explained_for_command_line, load_model
 from skxma.cli._parsers import add_place_of_encoder
 from skxma.cli._predict import answers
 from skxma.cli._streams import say
 from skxma.cli._tables import print_columns
 
 if TYPE_CHECKING:
-    from skxma.inspection._evaluation import Evaluation, Share
+    from skxma.inspection._evaluation import ClassifierEvaluation, Share
 
 FORMATS = ("table", "csv", "json")
 # wider matrices are listed by their entries, and longer lists of names are cut on stderr
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     data = read_labeled_images(arguments.data, arguments, part="test")
     from skxma.inspection._evaluation import evaluation
 
-    clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+    clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
     known, unknown, untested = compare_labels(clf.classes_.tolist(), data.target.tolist(), arguments)
     kept = [row for row in zip(data.paths, data.target.tolist(), strict=True) if row[1] in known]
     with explained_for_command_line(arguments.model):
@@ -126,7 +126,7 @@ def said(share: Share) -> str:
     return f"{share.value:.1%} ({share.level:.0%} interval {share.low:.1%} to {share.high:.1%})"
 
 
-def write_table(found: Evaluation, unknown: dict[str, int], untested: Sequence[str]) -> None:
+def write_table(found: ClassifierEvaluation, unknown: dict[str, int], untested: Sequence[str]) -> None:
     """Print the figures for a reader."""
     print(f"accuracy           {said(found.accuracy)}, {found.accuracy.n_right} of {found.accuracy.n} images")
     print(f"calibration error  {found.calibration_error:.1%}")
@@ -147,7 +147,7 @@ def write_table(found: Evaluation, unknown: dict[str, int], untested: Sequence[s
     print_columns(("label", "predicted", "images"), [(a, b, str(n)) for a, b, n in wrong], n_words=2)
 
 
-def write_csv(found: Evaluation, unknown: dict[str, int], untested: Sequence[str]) -> None:
+def write_csv(found: ClassifierEvaluation, unknown: dict[str, int], untested: Sequence[str]) -> None:
     """Print the figures as CSV, one to a line."""
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(["figure", "class", "predicted", "value"])
@@ -168,7 +168,7 @@ def write_csv(found: Evaluation, unknown: dict[str, int], untested: Sequence[str
     table.writerows(["unknown_label", label, "", n] for label, n in unknown.items())
 
 
-def write_json(found: Evaluation, unknown: dict[str, int], untested: Sequence[str]) -> None:
+def write_json(found: ClassifierEvaluation, unknown: dict[str, int], untested: Sequence[str]) -> None:
     """Print the figures as JSON; null where a figure has no images to go by."""
     share = found.accuracy
     per_class = zip(found.labels, found.n_images, found.recall, found.precision, strict=True)
@@ -190,7 +190,7 @@ def write_json(found: Evaluation, unknown: dict[str, int], untested: Sequence[st
     print(json.dumps(content, ensure_ascii=False, indent=1))
 
 
-def confusions(found: Evaluation) -> Iterator[tuple[str, str, int]]:
+def confusions(found: ClassifierEvaluation) -> Iterator[tuple[str, str, int]]:
     """Yield label, answer and number of images for each entry of the confusion matrix that is not 0."""
     for i, j in zip(*found.confusion.nonzero(), strict=True):
         yield str(found.labels[i]), str(found.labels[j]), int(found.confusion[i, j])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skxma.cli._inputs import check_files, image_paths, read_labeled_images
-from skxma.cli._model_files import check_model, explained_for_command_line, load
+from skxma.cli._model_files import check_model, explained_for_command_line, load_model
 from skxma.cli._streams import say
 from skxma.cli._tables import print_columns
 
@@ -20,7 +20,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
     paths = _files_in(arguments.support, arguments) if arguments.support else None
     from skxma.inspection import support_labels
 
-    clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device)
+    clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device)
     if not hasattr(clf, "kneighbors"):
         raise ValueError(f"{arguments.model} holds a {type(clf).__name__}, which retrieves no images to explain by.")
     query = [arguments.image]

@@ -8,7 +8,7 @@ from typing import Any
 
 from skxma.cli._info import opened
 from skxma.cli._inputs import image_paths
-from skxma.cli._model_files import check_model, explained_for_command_line, load, place_for_file
+from skxma.cli._model_files import check_model, explained_for_command_line, load_model, place_for_file
 from skxma.cli._parsers import add_place_of_encoder
 
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         # embeddings need no encoder, so that a model without one will do
         clf = opened(Path(arguments.model))
     else:
-        clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device)
+        clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device)
         clf = getattr(clf, "best_estimator_", clf)
     with explained_for_command_line(arguments.model):
         difference = to_onnx(clf, target, arguments.part, opset=arguments.opset, half=arguments.half, images=images)

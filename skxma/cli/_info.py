@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from skxma.cli._model_files import OTHER_PICKLES, PICKLE, load
+from skxma.cli._model_files import OTHER_PICKLES, PICKLE, load_model
 from skxma.cli._tables import print_columns
 
 FORMATS = ("table", "json")
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.format == "json":
         print(json.dumps(described, ensure_ascii=False, indent=1))
     else:
-        write_table(described)
+        write_description(described)
 
 
 def left_out_line(clf: Any) -> str:
@@ -59,7 +59,7 @@ def left_out_line(clf: Any) -> str:
 def opened(path: Path) -> Any:
     """The classifier of a file; of a search or a pipeline, the one that it ends in."""
     if not path.is_file() or path.suffix.lower() in (PICKLE, *OTHER_PICKLES):
-        clf = load(str(path))
+        clf = load_model(str(path))
     else:
         from skxma.persistence import load as load_ours
 
@@ -138,7 +138,7 @@ def as_list(name: Any) -> list[str]:
     return [] if name is None else [name] if isinstance(name, str) else [str(one) for one in name]
 
 
-def write_table(described: dict[str, Any]) -> None:
+def write_description(described: dict[str, Any]) -> None:
     """Print it for a reader."""
     rows = list(head_rows(described))
     width = max(len(name) for name, _ in rows)

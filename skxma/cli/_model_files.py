@@ -72,7 +72,7 @@ def check_model(path: str) -> None:
         check_start(file)
 
 
-def load(path: str, *, encoder: str | None = None, device: str | None = None, memory: Any = None) -> Any:
+def load_model(path: str, *, encoder: str | None = None, device: str | None = None, memory: Any = None) -> Any:
     """Load a saved classifier that takes images. Only ``.joblib`` is opened as a pickle, which may run any code.
 
     Parameters

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from skxma.cli._inputs import existing_files, image_paths
-from skxma.cli._model_files import check_model, explained_for_command_line, load
+from skxma.cli._model_files import check_model, explained_for_command_line, load_model
 from skxma.cli._streams import say
 from skxma.cli._tables import padded, width_of
 from skxma.cli._words import read_object
@@ -30,7 +30,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
     if not there:
         write_nothing(arguments)
         return 1
-    clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+    clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
     if arguments.confidence_level is not None:
         check_sets(arguments, clf)
         return int(print_sets(arguments, clf, there) < len(asked))
@@ -42,14 +42,14 @@ def run_predict(arguments: argparse.Namespace) -> int:
         for path, row in zip(readable, probabilities, strict=True)
         for c in row.argsort()[::-1][: arguments.top]
     ]
-    write(rows, arguments.format)
+    write_predictions(rows, arguments.format)
     return int(len(readable) < len(asked))
 
 
 def write_nothing(arguments: argparse.Namespace) -> None:
     """Print the answers of no image in the format that was asked for."""
     if arguments.confidence_level is None:
-        write([], arguments.format)
+        write_predictions([], arguments.format)
     else:
         write_sets([], arguments.format, arguments.confidence_level)
 
@@ -180,7 +180,7 @@ def skipping_unreadable(compute: Callable[[list[str]], Any], asked: Sequence[str
     return [], []
 
 
-def write(rows: Sequence[tuple[str, str, float]], form: str) -> None:
+def write_predictions(rows: Sequence[tuple[str, str, float]], form: str) -> None:
     """Print (path, class, probability) as a table, CSV or JSON."""
     if form == "json":
         found: dict[str, list[dict[str, Any]]] = {}

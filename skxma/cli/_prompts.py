@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from skxma.cli._model_files import OTHER_PICKLES, OURS, PICKLE, load
+from skxma.cli._model_files import OTHER_PICKLES, OURS, PICKLE, load_model
 from skxma.cli._words import complete_names, labels_of, read_names, templates_of
 
 
@@ -17,7 +17,7 @@ def run_prompts(arguments: argparse.Namespace) -> None:
     chosen = read_names(arguments.names)
     place = Path(given[0])
     if len(given) == 1 and place.is_file() and place.suffix.lower() in (OURS, PICKLE, *OTHER_PICKLES):
-        clf = load(given[0])
+        clf = load_model(given[0])
         names = dict(zip(clf.classes_.tolist(), clf.class_names_ or [None] * len(clf.classes_), strict=True))
         templates = templates or clf.templates
     else:

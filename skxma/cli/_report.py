@@ -9,7 +9,7 @@ from typing import Any
 from skxma.cli._help import positive_count
 from skxma.cli._info import opened
 from skxma.cli._inputs import existing_files, image_paths
-from skxma.cli._model_files import check_model, explained_for_command_line, load
+from skxma.cli._model_files import check_model, explained_for_command_line, load_model
 from skxma.cli._parsers import add_place_of_encoder
 from skxma.cli._predict import escape_bytes, skipping_unreadable
 from skxma.cli._streams import say
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         check_writable(arguments.out)
     if not arguments.pool:
-        write(opened(Path(arguments.model)).report(), arguments.out)
+        write_report(opened(Path(arguments.model)).report(), arguments.out)
         return 0
     check_model(arguments.model)
     asked = image_paths(arguments.pool)
@@ -55,16 +55,16 @@ def run(arguments: argparse.Namespace) -> int:
     there = existing_files(asked)
     from skxma.active import suggest
 
-    clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+    clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
     with explained_for_command_line(arguments.model):
         readable, rows = skipping_unreadable(
             lambda paths: suggest(clf, paths, arguments.n_samples, random_state=0), there
         )
-    write(clf.report(suggested=[readable[row] for row in rows]), arguments.out)
+    write_report(clf.report(suggested=[readable[row] for row in rows]), arguments.out)
     return int(len(readable) < len(asked))
 
 
-def write(report: Any, out: str | None) -> None:
+def write_report(report: Any, out: str | None) -> None:
     """Print a report, or write it to a file."""
     if out is None:
         print(escape_bytes(str(report)))

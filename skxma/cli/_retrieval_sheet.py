@@ -12,7 +12,7 @@ INK, QUIET, RIGHT, WRONG = "#1a1a1a", "#5f5f5f", "#0072B2", "#D55E00"
 
 
 @dataclass(frozen=True)
-class Retrieved:
+class SheetImage:
     """A support image: its image, label, and affinity to the query in both modalities."""
 
     image: Image.Image
@@ -22,22 +22,22 @@ class Retrieved:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SheetRow:
     """A query with what was retrieved for it and what was predicted."""
 
     image: Image.Image
     label: str
     predicted: str
     probability: float
-    retrieved: Sequence[Retrieved]
+    retrieved: Sequence[SheetImage]
 
 
-def retrieval_sheet(answers: Sequence[Answer], title: str) -> Image.Image:
+def retrieval_sheet(answers: Sequence[SheetRow], title: str) -> Image.Image:
     """Draw one row a query: the query, its prediction, and the support images retrieved with both affinities.
 
     Parameters
     ----------
-    answers : sequence of Answer
+    answers : sequence of SheetRow
     title : str
 
     Returns
@@ -57,7 +57,7 @@ def retrieval_sheet(answers: Sequence[Answer], title: str) -> Image.Image:
     return sheet
 
 
-def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, top: int, answer: Answer) -> None:
+def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, top: int, answer: SheetRow) -> None:
     sheet.paste(_tile(answer.image), (GAP, top))
     _write(draw, GAP, top + TILE, [(f"query: {answer.label}", INK)])
     left = 2 * GAP + TILE

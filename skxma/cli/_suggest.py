@@ -14,7 +14,7 @@ from typing import Any
 from skxma.benchmark._names import DEFAULT_ENCODER
 from skxma.cli._help import positive_count
 from skxma.cli._inputs import existing_files, image_paths
-from skxma.cli._model_files import absolute, check_model, explained_for_command_line, load, memory_of
+from skxma.cli._model_files import absolute, check_model, explained_for_command_line, load_model, memory_of
 from skxma.cli._parsers import add_memory
 from skxma.cli._predict import answers, escape_bytes, skipping_unreadable
 from skxma.cli._streams import say
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.model and arguments.format != "paths" and paths:
             for one, p in zip(found, answers(clf, paths)[1], strict=True):
                 one |= {"class": str(clf.classes_[p.argmax()]), "probability": round(float(p.max()), 6)}
-    write(found, arguments.format, with_answers=bool(arguments.model))
+    write_suggestions(found, arguments.format, with_answers=bool(arguments.model))
     if folder is not None:
         copy(paths, folder)
     return int(len(readable) < len(asked))
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 def classifier(arguments: argparse.Namespace) -> Any:
     """The classifier of the model, or one that is not fitted."""
     if arguments.model:
-        clf = load(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+        clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
         return getattr(clf, "best_estimator_", clf)
     from skxma._estimators.xmadapter import XMAdapterClassifier
 
@@ -111,7 +111,7 @@ def copy(paths: Sequence[str], folder: Path) -> None:
     say(f"{len(paths)} images copied to {folder}; move each to a folder named after its class, and fit on those")
 
 
-def write(found: Sequence[dict[str, Any]], form: str, with_answers: bool) -> None:
+def write_suggestions(found: Sequence[dict[str, Any]], form: str, with_answers: bool) -> None:
     """Print paths, one per line, or with the answers of the model as CSV or JSON."""
     if form == "json":
         print(escape_bytes(json.dumps(list(found), ensure_ascii=False, indent=1)))

@@ -107,7 +107,7 @@ def load_coop(name: str, root: str | os.PathLike[str], *, classes: Literal["all"
         raise ValueError(f"classes={classes!r} must be 'all', 'base' or 'novel'.")
     layout = known[name]
     folder = _existing(Path(root) / layout.folder)
-    names, folds = _read(name, layout, folder)
+    names, folds = _read_folds(name, layout, folder)
     half = math.ceil(len(names) / 2)
     wanted = {"all": range(len(names)), "base": range(half), "novel": range(half, len(names))}[classes]
     rows = [(path, label, fold) for fold, held in folds.items() for path, label, _ in held if label in wanted]
@@ -131,7 +131,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _read(name: str, layout: DatasetLayout, folder: Path) -> tuple[list[str], dict[str, list[Row]]]:
+def _read_folds(name: str, layout: DatasetLayout, folder: Path) -> tuple[list[str], dict[str, list[Row]]]:
     """Class names by label, and the rows of each fold."""
     images = folder / layout.images
     if name in SPLIT:

@@ -95,7 +95,7 @@ def load_emoji(
     folders = sorted(folder for folder in _PICTURES.iterdir() if folder.is_dir())
     paths = [folder / f"{name}.png" for folder in folders for name in chosen]
     target = np.array([path.parent.name.replace("-", " ") for path in paths])
-    images = paths if as_paths else np.stack([_read(path) for path in paths])
+    images = paths if as_paths else np.stack([_read_rgb(path) for path in paths])
     if return_X_y:
         return images, target
     return bunch(
@@ -118,6 +118,6 @@ def _check_sets(sets: str | Sequence[str] | None) -> list[str]:
     return [name for name in EMOJI_SETS if name in asked]
 
 
-def _read(path: Path) -> np.ndarray:
+def _read_rgb(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))

@@ -100,10 +100,10 @@ def save_features(
     arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
     _check_shapes(Path(path), arrays)
     halves = {name: a.astype(np.float16) if name.endswith("_features") else a for name, a in arrays.items()}
-    np.savez_compressed(path, **_plain(halves))
+    np.savez_compressed(path, **_without_objects(halves))
 
 
-def _plain(arrays: dict[str, Any]) -> dict[str, Any]:
+def _without_objects(arrays: dict[str, Any]) -> dict[str, Any]:
     """Arrays of objects, as pandas makes of words, as arrays of words: a feature file contains no pickles."""
     return {name: a.astype(str) if a.dtype == object else a for name, a in arrays.items()}
 

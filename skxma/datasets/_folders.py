@@ -114,7 +114,7 @@ def _of_folder(path: Path, part: str) -> Bunch:
     if len(found.images) < 2:
         about = [*found.notes, *([f"{skipped[0].upper()}{skipped[1:]}."] if skipped else [])]
         raise ValueError(" ".join([_too_few(path, list(found.images)), *about]))
-    return _bunch(paths, labels, None, path.resolve().name, found.notes, found.skipped.n_skipped, skipped)
+    return _bunch_of_paths(paths, labels, None, path.resolve().name, found.notes, found.skipped.n_skipped, skipped)
 
 
 def _of_table(path: Path, columns: Columns) -> Bunch:
@@ -125,7 +125,7 @@ def _of_table(path: Path, columns: Columns) -> Bunch:
         named = f" ({classes[0]})" if classes else ""
         raise ValueError(f"{path} has {_counted_classes(classes)} with images{named}; at least two are needed.")
     groups = [row.group for row in table.rows]
-    return _bunch(
+    return _bunch_of_paths(
         [row.path for row in table.rows],
         labels,
         None if None in groups else np.array(groups),
@@ -136,7 +136,7 @@ def _of_table(path: Path, columns: Columns) -> Bunch:
     )
 
 
-def _bunch(
+def _bunch_of_paths(
     paths: list[str],
     labels: list[str],
     groups: np.ndarray | None,

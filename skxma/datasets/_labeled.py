@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from skxma.datasets._bunch import bunch
 from skxma.datasets._table import GROUP_NAMES, LABEL_NAMES, PATH_NAMES, column_position
+from skxma.embeddings import is_frame
 from skxma.errors import ImageError
 from skxma.images._sources import is_path
 from skxma.images._validation import check_images, find_problem, is_url
@@ -116,7 +117,7 @@ def load_labeled_images(
     (200, ['artist palette', 'bar chart'])
     """
     columns = image_column, label_column
-    if _is_frame(data):
+    if is_frame(data):
         return _of_frame(data, columns, folder)
     if hasattr(data, "cast_column"):
         return _of_hugging_face(data, columns)
@@ -124,14 +125,12 @@ def load_labeled_images(
     if hasattr(data, "dataset") and hasattr(data, "indices"):
         whole = load_labeled_images(data.dataset, image_column=image_column, label_column=label_column)
         rows = [int(row) for row in data.indices]
-        return _bunch(ImageSequence(whole.images.__getitem__, rows), whole.target[rows])
+        return _bunch_of_images(ImageSequence(whole.images.__getitem__, rows), whole.target[rows])
     if hasattr(data, "samples") and hasattr(data, "classes"):
-        return _bunch([path for path, _ in data.samples], _named([label for _, label in data.samples], data.classes))
+        return _bunch_of_images(
+            [path for path, _ in data.samples], _named([label for _, label in data.samples], data.classes)
+        )
     return _of_torch(data, columns)
-
-
-def _is_frame(data: Any) -> bool:
-    return hasattr(data, "columns") and hasattr(data, "to_numpy") and len(getattr(data, "shape", ())) == 2
 
 
 def _of_frame(frame: Any, columns: tuple[str | None, str | None], folder: str | os.PathLike[str] | None) -> Bunch:
@@ -143,7 +142,7 @@ def _of_frame(frame: Any, columns: tuple[str | None, str | None], folder: str | 
         images = [os.fspath(Path(folder) / one) if is_path(one) and not is_url(str(one)) else one for one in images]
     check_images(images)
     group = column_position(header, None, GROUP_NAMES)
-    return _bunch(images, labels, None if group is None else np.array(list(frame[frame.columns[group]])))
+    return _bunch_of_images(images, labels, None if group is None else np.array(list(frame[frame.columns[group]])))
 
 
 def _of_hugging_face(data: Any, columns: tuple[str | None, str | None]) -> Bunch:
@@ -167,7 +166,7 @@ def _of_hugging_face(data: Any, columns: tuple[str | None, str | None]) -> Bunch
     rows = plain.select_columns([name])
     names = getattr(data.features[header[label]], "names", None)
     images = ImageSequence(lambda row: rows[row][name], range(len(rows)))
-    return _bunch(images, labels if names is None else _named(labels, names))
+    return _bunch_of_images(images, labels if names is None else _named(labels, names))
 
 
 def _of_torch(data: Any, columns: tuple[str | None, str | None]) -> Bunch:
@@ -193,7 +192,7 @@ def _of_torch(data: Any, columns: tuple[str | None, str | None]) -> Bunch:
     labels = [one.item() if hasattr(one, "item") else one for one in labels]
     classes = getattr(data, "classes", None)
     images = ImageSequence(lambda row: data[row][image], range(len(data)))
-    return _bunch(images, labels if classes is None else _named(labels, classes))
+    return _bunch_of_images(images, labels if classes is None else _named(labels, classes))
 
 
 def _refuse_others(data: Any) -> None:
@@ -237,7 +236,9 @@ def _refuse_unlabeled(unlabeled: Sequence[bool]) -> None:
         )
 
 
-def _bunch(images: Sequence[Any], labels: Sequence[Any] | NDArray[Any], groups: NDArray[Any] | None = None) -> Bunch:
+def _bunch_of_images(
+    images: Sequence[Any], labels: Sequence[Any] | NDArray[Any], groups: NDArray[Any] | None = None
+) -> Bunch:
     # only NaN is unlike itself
     _refuse_unlabeled([bool(label is None or label != label) for label in labels])
     target = np.asarray(labels)

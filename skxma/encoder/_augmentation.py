@@ -14,7 +14,7 @@ _N_TRIALS = 10
 MAX_ASPECT = 50
 
 
-def draw_seed(random_state: Any) -> int | None:
+def views_seed(random_state: Any) -> int | None:
     """Return the integer that a `random_state` stands for.
 
     Parameters

@@ -19,11 +19,11 @@ from skxma._runtime.doc_links import DocumentedMixin
 from skxma._runtime.progress import Progress
 from skxma._sklearn_compat import Interval, StrOptions
 from skxma.embeddings import Embeddings, unit_rows
-from skxma.encoder._augmentation import draw_seed, random_views
+from skxma.encoder._augmentation import random_views, views_seed
 from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._encoding_job import EncodingJob
 from skxma.encoder._loaded_model import LoadedModel, PendingRows
-from skxma.encoder._model_cache import load
+from skxma.encoder._model_cache import load_once
 from skxma.encoder._prefetch import prefetch, read_batches
 from skxma.encoder._text_encoding import _chunks
 from skxma.errors import ImageError, OutOfMemoryError
@@ -201,7 +201,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         if not isinstance(n_views, Integral) or n_views < 1:
             raise ValueError(f"n_views must be an integer of at least 1, got {n_views!r}.")
         resolve_device(self.device)
-        run = self._check(X, int(n_views), draw_seed(random_state) if n_views > 1 else None)
+        run = self._check(X, int(n_views), views_seed(random_state) if n_views > 1 else None)
         loaded = self._load()
         self._encode(run, loaded)
         if self.on_error == "skip":
@@ -339,7 +339,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
 
     def _load(self) -> LoadedModel:
         device = resolve_device(self.device)
-        return load(
+        return load_once(
             self.name,
             device,
             resolve_precision(self.precision, device),

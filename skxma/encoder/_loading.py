@@ -5,27 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from skxma._runtime.device import PRECISIONS
-from skxma.encoder import _open_clip, _sentence_transformers, _timm, _transformers
 from skxma.encoder._built_model import BuiltModel
 from skxma.encoder._loaded_model import LoadedModel
 from skxma.encoder._offline import hub_offline
+from skxma.encoder._open_clip import build_open_clip
+from skxma.encoder._sentence_transformers import build_sentence_transformers
 from skxma.encoder._source import Source
+from skxma.encoder._timm import build_timm
+from skxma.encoder._transformers import build_transformers
 
 _N_SAMPLED = 1024
 _N_STEM_CONVOLUTIONS = 4
 _FIRST_BATCH = {"cuda": 256, "mps": 64}
 _BUILDERS = {
-    None: _open_clip.build,
-    "timm": _timm.build,
-    "transformers": _transformers.build,
-    "sentence-transformers": _sentence_transformers.build,
+    None: build_open_clip,
+    "timm": build_timm,
+    "transformers": build_transformers,
+    "sentence-transformers": build_sentence_transformers,
 }
 
 
@@ -103,11 +105,12 @@ def _is_convolutional(visual: nn.Module) -> bool:
 def _fingerprint(built: BuiltModel) -> str:
     """Digest what decides the embeddings: the family, the weights (a sample of each), preprocessing and tokenizer."""
     model, tokenizer = built.model, built.tokenizer
+    name_of_tokenizer = getattr(tokenizer, "fingerprint_name", type(tokenizer).__name__)
     about = {
         "family": type(model).__name__,
         "quick_gelu": any(type(module).__name__ == "QuickGELU" for module in model.modules()),
-        "preprocessing": {key: _plain(value) for key, value in built.preprocessing.items()},
-        "tokenizer": [type(tokenizer).__name__, getattr(tokenizer, "context_length", None)],
+        "preprocessing": built.preprocessing,
+        "tokenizer": [name_of_tokenizer, getattr(tokenizer, "context_length", None)],
     }
     if built.recipe:
         about["recipe"] = list(built.recipe)
@@ -118,7 +121,3 @@ def _fingerprint(built: BuiltModel) -> str:
         digest.update(f"{name}{tuple(values.shape)}".encode())
         digest.update(sample.to(torch.float32).numpy().astype("<f4").tobytes())
     return f"clip-{digest.hexdigest()[:32]}"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, (tuple, list)) else value

@@ -20,7 +20,7 @@ _loaded: OrderedDict[tuple[Any, ...], LoadedModel] = OrderedDict()
 _loading = threading.RLock()
 
 
-def load(
+def load_once(
     model: str, device: torch.device, precision: str, *, cache_dir: str | None = None, local_files_only: bool = False
 ) -> LoadedModel:
     """Return a model, loaded once a process for each device and precision.
@@ -70,9 +70,9 @@ def clear_models() -> None:
         _loaded.clear()
 
 
-def _renew_lock() -> None:
+def _renew_loading_lock() -> None:
     global _loading
     _loading = threading.RLock()
 
 
-register_after_fork(_renew_lock)
+register_after_fork(_renew_loading_lock)

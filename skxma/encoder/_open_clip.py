@@ -24,7 +24,7 @@ from skxma.encoder._torchvision_compat import ensure_importable
 from skxma.errors import MissingDependencyError, WeightsError
 
 
-def build(source: Source, cache_dir: str | None, local_files_only: bool) -> BuiltModel:
+def build_open_clip(source: Source, cache_dir: str | None, local_files_only: bool) -> BuiltModel:
     """Build a CLIP of open_clip, or one with its interface.
 
     Parameters
@@ -94,7 +94,7 @@ def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tu
     try:
         if source.architecture is None:
             config = open_clip.get_model_config(name) or {}
-            _refuse_code(config, source.name)
+            _refuse_remote_code(config, source.name)
             _check_tokenizer(config, source.name)
             if source.repo is not None and config.get("text_cfg", {}).get("hf_tokenizer_name"):
                 tokenizer_name = source.name  # the tokenizer's own files are not in the folder yet
@@ -109,14 +109,14 @@ def _create(source: Source, cache_dir: str | None, local_files_only: bool) -> tu
     return model, tokenizer
 
 
-def _refuse_code(config: Any, model: str) -> None:
+def _refuse_remote_code(config: Any, model: str) -> None:
     """Refuse a configuration that would have transformers run a repository's own code; open_clip passes that on."""
     if isinstance(config, dict) and config.get("trust_remote_code"):
         raise WeightsError(
             f"The encoder {model!r} asks to run code that comes with it (trust_remote_code); skxma runs none."
         )
     for inner in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
-        _refuse_code(inner, model)
+        _refuse_remote_code(inner, model)
 
 
 def _check_tokenizer(config: Any, model: str) -> None:

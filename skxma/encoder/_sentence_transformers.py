@@ -15,7 +15,7 @@ from skxma.encoder._checkpoints import fetch_file
 from skxma.encoder._offline import load_cached_first, loading_error, require_file
 from skxma.encoder._source import Source
 from skxma.encoder._torchvision_compat import ensure_importable
-from skxma.encoder._transformers import describe, longer_than, quiet
+from skxma.encoder._transformers import assemble_model, longer_than, quiet
 from skxma.errors import WeightsError
 
 _MODULES = "modules.json"
@@ -29,13 +29,16 @@ class Tokens(dict[str, Any]):
         return Tokens({key: value.to(device) if isinstance(value, Tensor) else value for key, value in self.items()})
 
 
-class Tokenizer:
+class SentenceTransformersTokenizer:
     """Tokenizer of a model of sentence-transformers, with the interface of open_clip's tokenizers.
 
     Parameters
     ----------
     pipeline : SentenceTransformer
     """
+
+    # in the fingerprint, by which embeddings in stores and model files know their encoder: it stays
+    fingerprint_name = "Tokenizer"
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
@@ -83,7 +86,7 @@ class SentenceTransformerModel(nn.Module):
         return rows
 
 
-def build(source: Source, cache_dir: str | None, local_files_only: bool) -> BuiltModel:
+def build_sentence_transformers(source: Source, cache_dir: str | None, local_files_only: bool) -> BuiltModel:
     """Build a model of sentence-transformers; code that comes with a repository is not run.
 
     Parameters
@@ -116,7 +119,7 @@ def build(source: Source, cache_dir: str | None, local_files_only: bool) -> Buil
         try:
             if source.identity is not None:
                 modules = require_file(Path(source.identity.folder), _MODULES, source.name)
-                _refuse_code(modules, source.name)
+                _refuse_own_modules(modules, source.name)
                 pipeline = load(source.identity.folder, True)
             else:
                 assert source.repo is not None
@@ -124,7 +127,7 @@ def build(source: Source, cache_dir: str | None, local_files_only: bool) -> Buil
                 modules = fetch_file(
                     repo, (_MODULES,), cache_dir=cache_dir, local_files_only=local_files_only, copied_as=copied_as
                 )
-                _refuse_code(modules, source.name)
+                _refuse_own_modules(modules, source.name)
                 pipeline = load_cached_first(
                     lambda offline: load(repo, offline),
                     repo,
@@ -140,11 +143,11 @@ def build(source: Source, cache_dir: str | None, local_files_only: bool) -> Buil
         _require_images(pipeline, source.name)
         network = pipeline[0].auto_model
         processor = pipeline[0].processor.image_processor
-        text = Tokenizer(pipeline) if "text" in pipeline[0].modality_config else None
-        return describe(source.name, SentenceTransformerModel(pipeline), network, processor, text)
+        text = SentenceTransformersTokenizer(pipeline) if "text" in pipeline[0].modality_config else None
+        return assemble_model(source.name, SentenceTransformerModel(pipeline), network, processor, text)
 
 
-def _refuse_code(modules: Path, name: str) -> None:
+def _refuse_own_modules(modules: Path, name: str) -> None:
     """Refuse modules of a repository's own: the library runs those of a folder without being asked."""
     try:
         types = [str(module["type"]) for module in json.loads(modules.read_text(encoding="utf-8"))]

@@ -76,7 +76,7 @@ def check_name(model: str, name: str) -> None:
     )
 
 
-def build(source: Source, cache_dir: str | None, local_files_only: bool) -> BuiltModel:
+def build_timm(source: Source, cache_dir: str | None, local_files_only: bool) -> BuiltModel:
     """Build a model of timm without its classifier.
 
     Parameters

@@ -30,7 +30,7 @@ _READS_PADDING = ("siglip", "siglip2")
 _TOLERANCE = 1.5 / 255
 
 
-class Tokenizer:
+class TransformersTokenizer:
     """A tokenizer of transformers, with the interface of open_clip's.
 
     Parameters
@@ -41,6 +41,9 @@ class Tokenizer:
     reads_padding : bool
         Whether every prompt is padded to the context, and the padding read.
     """
+
+    # in the fingerprint, by which embeddings in stores and model files know their encoder: it stays
+    fingerprint_name = "Tokenizer"
 
     def __init__(self, tokenizer: Any, context_length: int, reads_padding: bool) -> None:
         self._tokenizer = tokenizer
@@ -143,7 +146,7 @@ def is_contrastive(network: Any) -> bool:
     return hasattr(network, "get_image_features") and hasattr(network, "get_text_features")
 
 
-def build(source: Source, cache_dir: str | None, local_files_only: bool) -> BuiltModel:
+def build_transformers(source: Source, cache_dir: str | None, local_files_only: bool) -> BuiltModel:
     """Build a model of transformers; code that comes with a repository is not run.
 
     Parameters
@@ -197,16 +200,16 @@ def build(source: Source, cache_dir: str | None, local_files_only: bool) -> Buil
         network, report, processor, tokenizer = found
         model = TransformersModel(network, _reads_pooler(source.name, network, report))
         text = None if tokenizer is None else _tokenizer(network, tokenizer)
-        return describe(source.name, model, network, processor, text)
+        return assemble_model(source.name, model, network, processor, text)
 
 
-def _tokenizer(network: Any, tokenizer: Any) -> Tokenizer:
+def _tokenizer(network: Any, tokenizer: Any) -> TransformersTokenizer:
     config = getattr(network.config, "text_config", network.config)
     context = min(int(getattr(config, "max_position_embeddings", 77)), int(tokenizer.model_max_length))
-    return Tokenizer(tokenizer, context, network.config.model_type in _READS_PADDING)
+    return TransformersTokenizer(tokenizer, context, network.config.model_type in _READS_PADDING)
 
 
-def describe(name: str, model: nn.Module, network: Any, processor: Any, tokenizer: Any) -> BuiltModel:
+def assemble_model(name: str, model: nn.Module, network: Any, processor: Any, tokenizer: Any) -> BuiltModel:
     """Put a model with its image processor and tokenizer into the form that is loaded.
 
     Parameters
@@ -328,14 +331,14 @@ def _settings(processor: Any, mean: tuple[float, ...], std: tuple[float, ...]) -
     return {
         "mean": mean,
         "std": std,
-        **{name: _plain(stated[name]) for name in _SETTINGS if stated.get(name) is not None},
+        **{name: _as_json(stated[name]) for name in _SETTINGS if stated.get(name) is not None},
     }
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """A setting as JSON."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items() if inner is not None}
+        return {str(key): _as_json(inner) for key, inner in value.items() if inner is not None}
     return value if isinstance(value, (str, int, float, bool)) else str(value)
 
 

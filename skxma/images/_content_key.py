@@ -71,21 +71,21 @@ def content_key(item: ImageLike, index: int | None = None, rescale_16bit: Rescal
     source, path = plain(item), path_of(item)
     if isinstance(source, (Image.Image, np.ndarray)):
         image = load_image(item, index, rescale_16bit=rescale_16bit)
-        digest = _digest()
+        digest = _blake2b()
         digest.update(f"{image.mode}{image.size}".encode())
         digest.update(image.tobytes())
         return digest.digest()
     try:
         if not is_path(source):
-            digest = _digest()
+            digest = _blake2b()
             digest.update(read_file(source) if is_file(source) else source)
             return digest.digest()
         with Path(source).open("rb") as file:
-            return hashlib.file_digest(file, _digest).digest()
+            return hashlib.file_digest(file, _blake2b).digest()
     except (OSError, ValueError, TypeError) as error:
         problem = find_problem(item) or _explain(error, source)
         raise ImageError(f"{_place(index, path)}: {problem}", index=index, path=path, reason=problem) from error
 
 
-def _digest() -> hashlib.blake2b:
+def _blake2b() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=32)

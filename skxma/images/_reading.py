@@ -66,7 +66,7 @@ def load_image(
     problem = find_problem(item)
     if problem is None:
         try:
-            return _read(plain(item), min_short_side, rescale_16bit)
+            return _decode_rgb(plain(item), min_short_side, rescale_16bit)
         except MemoryError as error:
             place = _place(index, path_of(item))
             raise MemoryError(f"{place}: too large for the memory that is left; leave it out or shrink it") from error
@@ -131,7 +131,7 @@ def _may_be_path(source: object) -> bool:
     return isinstance(source, bytes) and len(source) < _LONGEST_PATH and os.fsdecode(source).isprintable()
 
 
-def _read(item: Any, min_short_side: int | None, rescale_16bit: Rescaling) -> Image.Image:
+def _decode_rgb(item: Any, min_short_side: int | None, rescale_16bit: Rescaling) -> Image.Image:
     if isinstance(item, np.ndarray):
         array = item[..., 0] if item.ndim == 3 and item.shape[-1] == 1 else item
         return to_rgb(Image.fromarray(np.ascontiguousarray(array)), rescale_16bit)

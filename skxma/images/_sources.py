@@ -21,13 +21,13 @@ _RECORD_KEYS = {"bytes", "path"}
 _reading = threading.Lock()
 
 
-def _renew_lock() -> None:
+def _renew_reading_lock() -> None:
     global _reading
     _reading = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_renew_reading_lock)
 
 
 def is_path(item: object) -> TypeGuard[str | os.PathLike[str]]:

@@ -68,7 +68,7 @@ def wilson(n_right: int, n: int, level: float = CONFIDENCE_LEVEL) -> Share:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ClassifierEvaluation:
     """Figures of a classifier on test images whose labels are among its classes.
 
     Attributes
@@ -104,7 +104,7 @@ class Evaluation:
         return found
 
 
-def evaluation(y: ArrayLike, answers: ArrayLike, probabilities: ArrayLike, classes: ArrayLike) -> Evaluation:
+def evaluation(y: ArrayLike, answers: ArrayLike, probabilities: ArrayLike, classes: ArrayLike) -> ClassifierEvaluation:
     """Compare answers with labels.
 
     Parameters
@@ -119,7 +119,7 @@ def evaluation(y: ArrayLike, answers: ArrayLike, probabilities: ArrayLike, class
 
     Returns
     -------
-    found : Evaluation
+    found : ClassifierEvaluation
     """
     y, answers, classes = (np.asarray(host_array(given)) for given in (y, answers, classes))
     probabilities = np.asarray(probabilities, dtype=np.float64)
@@ -127,7 +127,7 @@ def evaluation(y: ArrayLike, answers: ArrayLike, probabilities: ArrayLike, class
     confusion = confusion_matrix(y, answers, labels=labels)
     precision, recall, _, n_images = precision_recall_fscore_support(y, answers, labels=labels, zero_division=np.nan)
     best = classes[probabilities.argmax(1)]
-    return Evaluation(
+    return ClassifierEvaluation(
         accuracy=wilson(int((answers == y).sum()), len(y)),
         calibration_error=calibration_error(probabilities.max(1), best == y),
         log_loss=float(log_loss(y, probabilities, labels=classes)),

@@ -201,7 +201,7 @@ def model_report(clf: Any, images: Sequence[Any] | None = None, suggested: Seque
     n = int(labeled_samples(clf).sum())
     title = f"{type(clf).__name__}: {n} labeled images of {len(clf.classes_)} classes"
     sections = [
-        _accuracy(clf),
+        _accuracy_section(clf),
         _sets(clf),
         _confusion(clf),
         _doubtful_labels(clf),
@@ -214,7 +214,7 @@ def model_report(clf: Any, images: Sequence[Any] | None = None, suggested: Seque
     return ModelReport(title, [section for section in sections if section is not None], at_hand, names)
 
 
-def _accuracy(clf: Any) -> Section:
+def _accuracy_section(clf: Any) -> Section:
     expected, found = expected_score(clf), left_out_answers(clf)
     if expected is None or found is None:
         line = "No image could be judged by a model that has not seen it: give each class a second image."

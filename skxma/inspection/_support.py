@@ -66,13 +66,13 @@ def find_support_images(clf: Any, rows: Sequence[int], paths: Sequence[str]) -> 
     if getattr(clf, "n_views", 1) > 1:
         return found
     wanted = clf.image_cache_.embeddings[clf.sample_position_[list(rows)]]
-    _, named = _encode(clf, list(dict.fromkeys(path for path in found if path is not None)))
+    _, named = _encode_readable(clf, list(dict.fromkeys(path for path in found if path is not None)))
     for i, path in enumerate(found):
         if path not in named or named[path] @ wanted[i] < 1 - SAME_IMAGE:
             found[i] = None
     if None not in found:
         return found
-    readable, by_path = _encode(clf, paths)
+    readable, by_path = _encode_readable(clf, paths)
     if readable:
         cosines = np.stack([by_path[path] for path in readable]) @ wanted.T
         for i, best in enumerate(cosines.argmax(axis=0)):
@@ -94,7 +94,7 @@ def _n_common_parts(name: str, path: str) -> int:
     return next((i for i, (a, b) in enumerate(ends) if a != b), min(len(Path(name).parts), len(Path(path).parts)))
 
 
-def _encode(clf: Any, paths: Sequence[str]) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
+def _encode_readable(clf: Any, paths: Sequence[str]) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
     """The files that can be read, and their embeddings."""
     readable = list(paths)
     while readable:

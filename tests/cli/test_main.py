@@ -8,7 +8,7 @@ from PIL import Image
 
 from skxma import __version__, load
 from skxma.cli import _demo as demo
-from skxma.cli._retrieval_sheet import Answer, Retrieved, retrieval_sheet
+from skxma.cli._retrieval_sheet import SheetImage, SheetRow, retrieval_sheet
 from skxma.cli.main import build_parser, main
 
 
@@ -66,10 +66,10 @@ def test_every_public_name_is_there():
 
 def test_long_labels_stay_in_their_column():
     picture = Image.new("RGB", (10, 30), "red")
-    long = Retrieved(picture, "a very long label that would run into the next column", 0.5, 0.1)
-    short = Retrieved(picture, "short", 0.5, 0.1)
+    long = SheetImage(picture, "a very long label that would run into the next column", 0.5, 0.1)
+    short = SheetImage(picture, "short", 0.5, 0.1)
     wide, narrow = (
-        retrieval_sheet([Answer(picture, "query", "query", 0.9, [found])], "title") for found in (long, short)
+        retrieval_sheet([SheetRow(picture, "query", "query", 0.9, [found])], "title") for found in (long, short)
     )
     assert wide.size == narrow.size
     right_margin = wide.crop((wide.width - 8, 0, wide.width, wide.height))

@@ -11,7 +11,7 @@ import pytest
 from small_models import write_timm
 
 from skxma import EmbeddingStore
-from skxma.cli._predict import write
+from skxma.cli._predict import write_predictions
 from skxma.cli._tables import print_columns, width_of
 from skxma.cli.main import main
 from skxma.datasets import load_emoji
@@ -219,7 +219,7 @@ def test_a_model_of_an_earlier_release_is_explained_too(capsys, folder):
 def test_columns_stay_below_each_other_whatever_the_paths_are_called(capsys):
     paths = ["a.png", "a/very/long/path/" * 9 + "b.png", "新しい写真/\u9dfa.png", "cafe\u0301.png"]
     print_columns(("image", "n"), [(path, "1") for path in paths], n_words=1)
-    write([(path, "heron", 0.5) for path in paths], "table")
+    write_predictions([(path, "heron", 0.5) for path in paths], "table")
     lines = capsys.readouterr().out.splitlines()
     assert len({width_of(line) for line in lines[: 1 + len(paths)]}) == 1
     assert len({width_of(line[: line.index("50.0")]) for line in lines[1 + len(paths) :]}) == 1

@@ -12,6 +12,9 @@ from small_models import CONTEXT, write_sentence_transformer, write_timm, write_
 
 from skxma import SentenceTransformerEncoder, TimmEncoder, TransformersEncoder, XMAdapterClassifier, load
 from skxma.encoder import CLIPEncoder, clear_models
+from skxma.encoder._built_model import BuiltModel
+from skxma.encoder._loading import _fingerprint
+from skxma.encoder._transformers import TransformersTokenizer
 from skxma.errors import EncoderNotFoundError, ImageError, MissingDependencyError, WeightsError
 from skxma.store._memory import MemoryStore
 
@@ -281,3 +284,12 @@ def test_prompts_that_are_cut_are_warned_of(models):
     ):
         with pytest.warns(UserWarning, match=f"1 prompts are longer than the {CONTEXT} tokens"):
             encoder.encode_text(["a dog " * 20, "a cat"])
+
+
+def test_the_fingerprint_is_that_of_earlier_releases():
+    # stores and model files know their encoder by it
+    model = torch.nn.Linear(3, 2)
+    model.load_state_dict({"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2)})
+    settings = {"preprocessing": {"mean": (0.5, 0.25), "size": 32}, "image_size": (32, 32), "logit_scale": 100.0}
+    built = BuiltModel(model, TransformersTokenizer(None, 77, False), mean=(), std=(), make_geometry=None, **settings)
+    assert _fingerprint(built) == "clip-9b2fe163f060803e0fbd1da9013d3f2a"
