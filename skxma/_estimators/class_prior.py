@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skxma import functional as F
 from skxma._estimators.scoring import settle_ties
-from skxma._labels.arrays import composed, some
+from skxma._labels.arrays import composed, listed
 from skxma._labels.by_label import has_index
 from skxma._statistics import ClassPriorEstimator, class_shares
 from skxma.caches import ImageCache
@@ -77,12 +77,13 @@ def _of_mapping(given: Mapping[Any, Any], classes: NDArray[Any]) -> list[Any]:
     unknown = [label for label in held if label not in known]
     if unknown:
         raise ValueError(
-            f"class_prior has shares of {some(unknown)}, which the model does not know; its classes are {some(labels)}."
+            f"class_prior has shares of {listed(unknown)}, which the model does not know; its classes are "
+            f"{listed(labels)}."
         )
     missing = [label for label in labels if composed(label) not in held]
     if missing:
         raise ValueError(
-            f"class_prior has no share of {some(missing)}. Give every class one; 0 for a class that cannot occur."
+            f"class_prior has no share of {listed(missing)}. Give every class one; 0 for a class that cannot occur."
         )
     return [held[composed(label)] for label in labels]
 
@@ -101,7 +102,7 @@ def _checked(given: Any, classes: NDArray[Any]) -> NDArray[np.float64]:
     wrong = ~(np.isfinite(shares) & (shares >= 0))
     if wrong.any():
         of = {label: float(share) for label, share in zip(classes[wrong].tolist(), shares[wrong], strict=True)}
-        raise ValueError(f"class_prior must be finite and not negative; got {some(list(of.items()))}.")
+        raise ValueError(f"class_prior must be finite and not negative; got {listed(list(of.items()))}.")
     if abs(shares.sum() - 1) > SUM_TOLERANCE:
         raise ValueError(f"class_prior sums to {shares.sum():.4g}; shares sum to 1. Divide counts by their sum.")
     return shares / shares.sum()

@@ -22,7 +22,7 @@ from skxma._estimators.task import Task, class_mean_directions
 from skxma._evidence.semi_supervised.pool import Pool
 from skxma._labels.arrays import join_labels, members, split_unlabeled
 from skxma._labels.class_table import ClassTable, announced_classes, members_to_drop, resolve_classes
-from skxma._runtime.callbacks import FitTask
+from skxma._runtime.callbacks import CallbackTask
 from skxma._runtime.device import explain_out_of_memory
 from skxma._runtime.threads import limit_blas_threads, limit_torch_threads
 from skxma._sklearn_compat import num_samples
@@ -38,7 +38,7 @@ FIT_PASSES = 1000
 def first_task(clf: Any, X: Any, y: Any, sample_weight: Any, groups: Any, classes: Any = None) -> Iterator[Task]:
     """The task of a fit on images, with `classes` announced; labels are settled before images are encoded."""
     fitted: dict[str, Any] = {}
-    with FitTask.fit(clf, X, y, sample_weight, 2, lambda: fitted) as whole:
+    with CallbackTask.fit(clf, X, y, sample_weight, 2, lambda: fitted) as fit_task:
         if y is None:
             raise ValueError(f"{type(clf).__name__} requires y to be passed, but the target y is None.")
         if isinstance(X, (str, os.PathLike)):
@@ -47,7 +47,7 @@ def first_task(clf: Any, X: Any, y: Any, sample_weight: Any, groups: Any, classe
         unfitted = without_fitted(clf)
         inputs = EmbeddingInput.of(unfitted)
         X = inputs.joined(X)
-        with whole.subtask("encode"):
+        with fit_task.subtask("encode"):
             embedded = inputs.embed_support(X) if inputs.holds_embeddings(X) else None
             check_one_label_each(X, y)
             weights = sample_weights(sample_weight, num_samples(y))
@@ -66,7 +66,7 @@ def first_task(clf: Any, X: Any, y: Any, sample_weight: Any, groups: Any, classe
         labels = table.classes[table.indices]
         support = SupportSet(features, labels, weights, unlabeled, names, embedded.blocks)
         fitted.update(embedded.attributes, sample_names_=names_of(X))
-        with prepared(clf, inputs, support, table, fitted, whole) as task:
+        with prepared(clf, inputs, support, table, fitted, fit_task) as task:
             yield task
 
 
@@ -91,7 +91,7 @@ def grown_task(clf: Any, X: Any, y: Any, sample_weight: Any, groups: Any, classe
         back = members(clf.dropped_classes_, support.labels.tolist())
         fitted["dropped_classes_"] = clf.dropped_classes_[~back]
         table = table.without(fitted["dropped_classes_"])
-    with prepared(clf, inputs, support, table, fitted, FitTask()) as task:
+    with prepared(clf, inputs, support, table, fitted, CallbackTask()) as task:
         yield task
 
 
@@ -102,7 +102,7 @@ def kept_task(clf: Any) -> Iterator[Task]:
     table = _resolved(clf, support.labels, support.weights, None, known=clf.classes_)
     if hasattr(clf, "dropped_classes_"):
         table = table.without(clf.dropped_classes_)
-    with prepared(clf, EmbeddingInput.of(clf), support, table, {}, FitTask()) as task:
+    with prepared(clf, EmbeddingInput.of(clf), support, table, {}, CallbackTask()) as task:
         yield task
 
 
@@ -122,7 +122,7 @@ def reduced_task(clf: Any, classes: Any) -> Iterator[Task]:
         "sample_names_": names_without(clf, ~before.is_of(dropped)),
         "dropped_classes_": np.unique(join_labels(getattr(clf, "dropped_classes_", dropped), dropped)),
     }
-    with prepared(clf, EmbeddingInput.of(clf), support, table.without(dropped), fitted, FitTask()) as task:
+    with prepared(clf, EmbeddingInput.of(clf), support, table.without(dropped), fitted, CallbackTask()) as task:
         yield task
 
 
@@ -133,7 +133,7 @@ def prepared(
     support: SupportSet,
     table: ClassTable,
     fitted: dict[str, Any],
-    callback_task: FitTask,
+    callback_task: CallbackTask,
 ) -> Iterator[Task]:
     """The task of a support set whose classes are settled, and the surroundings in which it is learned."""
     n_features, n_classes, blocks = support.embeddings.shape[1], len(table.classes), support.blocks
@@ -174,7 +174,7 @@ def prepared(
         memory_guard,
         gradients[0],
         gradients[1],
-        callback_task.subtask("learn", clf._n_steps()) as learning,
+        callback_task.subtask("learn", clf._n_steps()) as learn_task,
     ):
         yield Task(
             cache=cache,
@@ -191,7 +191,7 @@ def prepared(
             pool=pool,
             pool_position=pool_position,
             fitted=fitted,
-            callback_task=learning,
+            callback_task=learn_task,
         )
 
 

@@ -72,14 +72,14 @@ def score(
     n_keys, dim = cache.keys.shape
     work = float(len(embeddings)) * dim * (n_keys + dim)
     n_threads = torch_threads() if work > SMALL_WORK else 1
-    told = explain_out_of_memory(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
+    memory_guard = explain_out_of_memory(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
 
     def scores_of(piece: Tensor) -> NDArray[np.float64]:
         with torch.inference_mode(), reading_fitted_arrays():
             scores: NDArray[np.float64] = scorer(_converted(piece, like)).cpu().double().numpy()
             return scores
 
-    with limit_torch_threads(work), told:
+    with limit_torch_threads(work), memory_guard:
         with torch.inference_mode(), reading_fitted_arrays():
             scorer = make_scorer(like)
             n_rows, dealt = _n_rows(max(width(like), cache.n_classes, dim)), rows_per_thread(like)

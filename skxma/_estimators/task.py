@@ -15,8 +15,8 @@ from torch import Tensor
 from skxma._estimators.embedding_input import EmbeddingInput
 from skxma._estimators.support_set import SupportSet
 from skxma._evidence.semi_supervised.pool import Pool
-from skxma._labels.arrays import some
-from skxma._runtime.callbacks import FitTask
+from skxma._labels.arrays import listed
+from skxma._runtime.callbacks import CallbackTask
 from skxma._runtime.warning import warn
 from skxma._statistics import class_means
 from skxma.caches import Floats, ImageCache, Integers
@@ -56,7 +56,7 @@ class Task:
         Row of the pool that each image without a label became; -1 for none.
     fitted : dict
         Attributes that the estimator will have; the classifier adds its own.
-    callback_task : FitTask
+    callback_task : CallbackTask
         Tells callbacks about the learning.
     """
 
@@ -74,7 +74,7 @@ class Task:
     pool: Pool | None
     pool_position: Integers | None
     fitted: dict[str, Any]
-    callback_task: FitTask
+    callback_task: CallbackTask
 
     @property
     def like(self) -> Tensor:
@@ -114,7 +114,7 @@ class Task:
             support=support,
             position=position,
             fitted=fitted,
-            callback_task=FitTask(),
+            callback_task=CallbackTask(),
         )
 
 
@@ -138,7 +138,7 @@ def warn_of_unknown_classes(task: Task) -> None:
         return
     one = len(unknown) == 1
     warn(
-        f"{'Class' if one else 'Classes'} {some(unknown)} {'has' if one else 'have'} neither images nor a text, so "
+        f"{'Class' if one else 'Classes'} {listed(unknown)} {'has' if one else 'have'} neither images nor a text, so "
         f"{'its' if one else 'their'} probabilities are guesses. Add images with partial_fit, give a text by "
         f"text_features or class_names, or leave {'it' if one else 'them'} out for now."
     )

@@ -501,10 +501,10 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         """Logits (n, C) and open-set scores (n,) of new images, in one pass."""
 
         def make_scorer(like: Tensor) -> Scoring:
-            judge = self.model_.scorer(like).logits_and_open_set
+            predict_with_scores = self.model_.scorer(like).logits_and_open_set
 
             def rows(features: Tensor) -> Tensor:
-                logits, scores = judge(features)
+                logits, scores = predict_with_scores(features)
                 return torch.cat([logits, scores[:, None]], dim=1)
 
             return rows

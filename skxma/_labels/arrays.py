@@ -19,7 +19,7 @@ MISSING_TYPES = frozenset({"NAType", "NaTType", "MaskedConstant"})
 
 
 def split_unlabeled(
-    y: Any, marker: Any = None, instead: Any = None, parameter: str = "y"
+    y: Any, marker: Any = None, placeholder: Any = None, parameter: str = "y"
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Check labels from any container, and tell samples without a label from the others.
 
@@ -30,7 +30,7 @@ def split_unlabeled(
     y : array-like of shape (n_samples,)
     marker : str, number or None
         Stands in `y` for no label; NaN for any missing value (None, NaN, pandas' NA). None for nothing.
-    instead : optional
+    placeholder : optional
         A label for those without one; by default the first of the others.
     parameter : str, default="y"
         The name of `y` in messages.
@@ -60,14 +60,14 @@ def split_unlabeled(
     _refuse_missing_labels(values, unlabeled, marker, parameter)
     _refuse_odd_kinds(labels, parameter)
     if unlabeled is not None:
-        if instead is None:
+        if placeholder is None:
             if not labels:
                 raise ValueError(f"every sample is marked {marker!r}, without a label; label some of each class.")
-            instead = labels[0]
-        instead = as_python(instead)
+            placeholder = labels[0]
+        placeholder = as_python(placeholder)
         _refuse_written_marker(labels, marker, parameter)
-        _refuse_other_kind(labels, [instead], parameter)
-        values = [instead if none else value for value, none in zip(values, unlabeled, strict=True)]
+        _refuse_other_kind(labels, [placeholder], parameter)
+        values = [placeholder if none else value for value, none in zip(values, unlabeled, strict=True)]
     return one_form(exact_array(values, dtype, parameter), parameter), unlabeled
 
 
@@ -94,7 +94,7 @@ def one_form(labels: NDArray[Any], parameter: str = "y") -> NDArray[Any]:
     if not twofold:
         return labels
     warn(
-        f"{parameter} holds {some(twofold)} in two Unicode forms, composed (NFC) and decomposed (NFD), as file names "
+        f"{parameter} holds {listed(twofold)} in two Unicode forms, composed (NFC) and decomposed (NFD), as file names "
         "of macOS are; they are one class, whose label is the composed form. Normalize labels with "
         "unicodedata.normalize('NFC', label) to compare them with predictions."
     )
@@ -177,7 +177,7 @@ def with_unknown(labels: NDArray[Any], refused: NDArray[np.bool_], unknown: Any,
         dtype = exact_array([*classes.tolist(), unknown], classes.dtype, "unknown_label").dtype
     except ValueError as error:
         raise ValueError(
-            f"unknown_label={unknown!r} and the classes ({some(classes.tolist(), 2)}) fit no integer type together; "
+            f"unknown_label={unknown!r} and the classes ({listed(classes.tolist(), 2)}) fit no integer type together; "
             "name a number that is not negative, or make the labels str."
         ) from error
     answers = labels.astype(dtype)
@@ -185,7 +185,8 @@ def with_unknown(labels: NDArray[Any], refused: NDArray[np.bool_], unknown: Any,
     return answers
 
 
-def some(items: list[Any], most: int = 5) -> str:
+def listed(items: list[Any], most: int = 5) -> str:
+    """Return the first items as text, and how many more there are."""
     shown = ", ".join(repr(item) for item in items[:most])
     return shown + (f" and {len(items) - most} more" if len(items) > most else "")
 

@@ -14,8 +14,8 @@ from skxma._labels.arrays import (
     composed,
     is_missing,
     kind_of,
+    listed,
     members,
-    some,
 )
 from skxma.embeddings import host_array
 from skxma.prompts import check_names
@@ -79,7 +79,7 @@ def text_by_label(
         keys = labels if named is None else list(named)
         if len(keys) != len(rows):
             raise ValueError(
-                f"text_features has {len(rows)} rows for {len(keys)} classes ({some(keys)}). "
+                f"text_features has {len(rows)} rows for {len(keys)} classes ({listed(keys)}). "
                 "Pass a mapping {label: vector}, or class_names in the order of the rows."
             )
     return _with_clean_keys(dict(zip(keys, rows, strict=True)), labels, "text_features", forms)
@@ -153,7 +153,7 @@ def _labels_in_index(given: Any, labels: list[Any], named: dict[Any, Any] | None
         if counts and named is not None and list(named) != index:
             raise ValueError(
                 f"{parameter} is a table whose index counts its rows, and class_names is in another order "
-                f"({some(list(named))}). Pass {parameter}.to_numpy() for rows in the order of class_names, or a "
+                f"({listed(list(named))}). Pass {parameter}.to_numpy() for rows in the order of class_names, or a "
                 "mapping {label: vector}."
             )
         return index
@@ -163,8 +163,8 @@ def _labels_in_index(given: Any, labels: list[Any], named: dict[Any, Any] | None
     if by_name is None:
         values = "tolist()" if len(given.shape) == 1 else "to_numpy()"
         raise ValueError(
-            f"{parameter} is indexed by {some(index)}, which lacks {some(lacking)} of y. Index it by the labels, or "
-            f"pass {parameter}.{values} to go by the order of the rows."
+            f"{parameter} is indexed by {listed(index)}, which lacks {listed(lacking)} of y. Index it by the labels, "
+            f"or pass {parameter}.{values} to go by the order of the rows."
         )
     return by_name
 
@@ -182,7 +182,7 @@ def _by_position(items: list[Any], labels: list[Any], parameter: str) -> dict[An
     if all(isinstance(n, (bool, int, float)) and float(n).is_integer() and 0 <= n < len(items) for n in labels):
         return dict(enumerate(items))
     raise ValueError(
-        f"{parameter} has {len(items)} items, which integer labels index from 0, but y holds {some(labels)}. "
+        f"{parameter} has {len(items)} items, which integer labels index from 0, but y holds {listed(labels)}. "
         f"Pass a mapping {{label: item}} instead."
     )
 

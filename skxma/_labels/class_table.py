@@ -17,8 +17,8 @@ from skxma._labels.arrays import (
     exact_array,
     is_marker,
     is_missing,
+    listed,
     members,
-    some,
     split_unlabeled,
 )
 from skxma._labels.by_label import Name, names_by_label, text_by_label
@@ -187,14 +187,14 @@ def announced_classes(
         forgotten = known[~members(known, wanted.tolist())].tolist()
         if forgotten:
             raise ValueError(
-                f"classes is not the same as on the last call to partial_fit: it lacks {some(forgotten)}. List every "
+                f"classes is not the same as on the last call to partial_fit: it lacks {listed(forgotten)}. List every "
                 "member of classes_ in it, or leave it out; drop() forgets classes."
             )
     labels = y if unlabeled is None else y[~unlabeled]
     outside = distinct(labels[~members(labels, wanted.tolist())].tolist())
     if outside:
         raise ValueError(
-            f"y holds {some(outside)}, which is not among classes ({some(wanted.tolist())}). "
+            f"y holds {listed(outside)}, which is not among classes ({listed(wanted.tolist())}). "
             "List every label in classes, or leave it out: classes then join as they come."
         )
     return list(wanted.tolist())
@@ -225,7 +225,7 @@ def no_names_message(classes: NDArray[Any]) -> str:
     """Return the warning that labels (C,) name no class, so that there is no text to learn from."""
     labels = classes.tolist()
     message = (
-        f"y holds labels that are no names ({some(labels, 2)}), so the text has no part in this fit. "
+        f"y holds labels that are no names ({listed(labels, 2)}), so the text has no part in this fit. "
         "Pass class_names={label: name} for an accurate one."
     )
     if labels != list(range(len(labels))):
@@ -270,7 +270,9 @@ def _refuse_strangers(labels: list[Any], table: dict[Any, Any], parameter: str, 
             " If a tool numbered the labels, as cross_val_predict(method='predict_proba') and StackingClassifier do, "
             f"pass a list in the order of the numbers: {parameter}=[{parameter}[label] for label in sorted(set(y))]."
         )
-    raise ValueError(f"{parameter} has no entry for {some(missing)}, which {source}; it has {some(list(table))}.{hint}")
+    raise ValueError(
+        f"{parameter} has no entry for {listed(missing)}, which {source}; it has {listed(list(table))}.{hint}"
+    )
 
 
 def _warn_of_namesakes(names: dict[str, str]) -> None:
@@ -291,7 +293,7 @@ def _warn_of_written_missing(labels: list[str]) -> None:
     written = [label for label in labels if label in WRITTEN_MISSING]
     if written:
         warn(
-            f"y holds the string {some(written)}, which numpy and pandas write for a missing label; it is taken for "
+            f"y holds the string {listed(written)}, which numpy and pandas write for a missing label; it is taken for "
             "a class. Remove these samples, or name the class in class_names if it is one."
         )
 

@@ -11,7 +11,7 @@ from sklearn import get_config
 from skxma._sklearn_compat import callback_context, callback_management_context
 
 
-class FitTask:
+class CallbackTask:
     """A task of a fit that is reported to scikit-learn's callbacks; without callbacks it does nothing.
 
     Parameters
@@ -37,7 +37,7 @@ class FitTask:
         sample_weight: Any,
         n_subtasks: int,
         fitted: Callable[[], dict[str, Any]],
-    ) -> Iterator[FitTask]:
+    ) -> Iterator[CallbackTask]:
         """Validate the parameters, and yield the task of the whole fit; its callbacks end with it.
 
         Parameters
@@ -60,7 +60,7 @@ class FitTask:
             task._end(fitted)
 
     @contextmanager
-    def subtask(self, name: str, n_subtasks: int = 0) -> Iterator[FitTask]:
+    def subtask(self, name: str, n_subtasks: int = 0) -> Iterator[CallbackTask]:
         """Yield the next part of this task."""
         task = self._next(name, n_subtasks)
         task._begin()
@@ -84,11 +84,11 @@ class FitTask:
             if task._end(fitted):
                 return
 
-    def _next(self, name: str, n_subtasks: int) -> FitTask:
+    def _next(self, name: str, n_subtasks: int) -> CallbackTask:
         context = self._context
         if context is not None:
             context = context.subcontext(task_name=name, max_subtasks=n_subtasks)
-        return FitTask(self._estimator, context, self._data)
+        return CallbackTask(self._estimator, context, self._data)
 
     def _begin(self) -> None:
         if self._context is not None:

@@ -107,7 +107,7 @@ def run_benchmark(
             try:
                 parts = load_parts(source, protocol, **how, verbose=max(0, verbose - 1))
             except Exception as error:  # it could be read a while ago; the other data sets still count
-                append_row(out, {"dataset": str(source), "protocol": protocol, "error": _say(error)})
+                append_row(out, {"dataset": str(source), "protocol": protocol, "error": _format_error(error)})
                 progress.advance(n * cells)
                 continue
             for problem in parts:
@@ -185,7 +185,7 @@ def _rows(
         try:
             problem.draw(n_shots, protocol, 0)
         except Exception as error:  # other numbers of shots still count
-            yield {"dataset": problem.name, "shots": n_shots, "protocol": protocol, "error": _say(error)}
+            yield {"dataset": problem.name, "shots": n_shots, "protocol": protocol, "error": _format_error(error)}
             yield from [None] * (len(seeds) * len(estimators) - 1)
         else:
             enough.append(n_shots)
@@ -197,7 +197,7 @@ def _rows(
         try:
             yield key | asdict(run())
         except Exception as error:  # the other cells still count
-            yield key | {"error": _say(error)}
+            yield key | {"error": _format_error(error)}
 
 
 def _cells(
@@ -215,5 +215,5 @@ def _cells(
             yield method, n_shots, seed, partial(rounds.measure, n_shots)
 
 
-def _say(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_ERROR]

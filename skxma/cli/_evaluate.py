@@ -159,11 +159,11 @@ def write_csv(found: ClassifierEvaluation, unknown: dict[str, int], untested: Se
         "calibration_error": found.calibration_error,
         "log_loss": found.log_loss,
     }
-    table.writerows([name, "", "", number(value)] for name, value in overall.items())
+    table.writerows([name, "", "", csv_figure(value)] for name, value in overall.items())
     for label, n, recall, precision in zip(found.labels, found.n_images, found.recall, found.precision, strict=True):
         table.writerow(["images", label, "", n])
-        table.writerow(["recall", label, "", number(recall)])
-        table.writerow(["precision", label, "", number(precision)])
+        table.writerow(["recall", label, "", csv_figure(recall)])
+        table.writerow(["precision", label, "", csv_figure(precision)])
     table.writerows(["confusion", label, answer, n] for label, answer, n in confusions(found))
     table.writerows(["unknown_label", label, "", n] for label, n in unknown.items())
 
@@ -201,7 +201,7 @@ def percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{share:.1%}"
 
 
-def number(value: float) -> str:
+def csv_figure(value: float) -> str:
     """A figure in CSV; empty where there is none."""
     return "" if math.isnan(value) else f"{value:.6g}"
 

@@ -232,7 +232,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         """Check images, the cheap ways first, and give each its key."""
         items = as_items(X) if self.on_error == "skip" else check_images(X)
         run = EncodingJob(items, n_views, seed)
-        self._identify(run)
+        self._assign_content_keys(run)
         return run
 
     def encode_text(self, prompts: Sequence[str]) -> Embeddings:
@@ -368,10 +368,10 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
         """Pass prompts through the model: the only way that leads there."""
         return self._load().embed_texts(texts)
 
-    def _identify(self, run: EncodingJob) -> None:
+    def _assign_content_keys(self, run: EncodingJob) -> None:
         """Give every image its key, reading each file once; finds unreadable ones before long work is spent."""
 
-        def identify(index: int) -> bytes:
+        def content_key_of(index: int) -> bytes:
             item = run.items[index]
             version = file_version(item)
             known = None if version is None else _known_keys.get(version)
@@ -386,7 +386,7 @@ class CLIPEncoder(DocumentedMixin, ClassNamePrefixFeaturesOutMixin, TransformerM
             return key
 
         threads = self._n_threads()
-        for index, future in prefetch(identify, range(len(run.items)), n_threads=threads, window=8 * threads):
+        for index, future in prefetch(content_key_of, range(len(run.items)), n_threads=threads, window=8 * threads):
             try:
                 run.rows.setdefault(future.result(), []).append(index)
             except ImageError as error:

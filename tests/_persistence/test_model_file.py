@@ -279,7 +279,7 @@ def test_an_encoder_that_a_file_names_is_not_touched_by_loading(saved, tmp_path,
     from skxma.errors import WeightsError
 
     touched = []
-    monkeypatch.setattr(encoder_module, "load", lambda model, *args, **kwargs: touched.append(model))
+    monkeypatch.setattr(encoder_module, "load_once", lambda model, *args, **kwargs: touched.append(model))
     for name in ("local-dir:../../../etc", "hf-hub:someone/else", "no/such"):
         path = rewritten(saved, tmp_path, lambda state, arrays, name=name: state.update(encoder={"name": name}))
         loaded = skxma.load(path)

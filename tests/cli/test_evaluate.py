@@ -96,7 +96,7 @@ def test_the_confusion_matrix_is_drawn(folder, tmp_path, capsys):
 def test_a_missing_matplotlib_is_named_before_any_work(folder, tmp_path, capsys, monkeypatch):
     for name in ["matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))]:
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr("skxma.cli._evaluate.load", lambda path, **_: pytest.fail("the model was loaded first"))
+    monkeypatch.setattr("skxma.cli._evaluate.load_model", lambda path, **_: pytest.fail("the model was loaded first"))
     assert main(["evaluate", str(folder / "m.skxma"), str(folder / "test"), "--plot", str(tmp_path / "c.png")]) == 1
     assert "skxma[plot]" in capsys.readouterr().err
 
@@ -192,6 +192,6 @@ def test_what_is_not_there_is_said_in_a_line(folder, model, data, message, capsy
 @pytest.mark.bad_input
 @pytest.mark.parametrize("figure", ["c.docx", "absent/c.png"])
 def test_a_figure_that_cannot_be_written_is_refused_before_any_work(folder, tmp_path, figure, capsys, monkeypatch):
-    monkeypatch.setattr("skxma.cli._evaluate.load", lambda path, **_: pytest.fail("the model was loaded first"))
+    monkeypatch.setattr("skxma.cli._evaluate.load_model", lambda path, **_: pytest.fail("the model was loaded first"))
     assert main(["evaluate", str(folder / "m.skxma"), str(folder / "test"), "--plot", str(tmp_path / figure)]) == 1
     assert Path(figure).name in capsys.readouterr().err

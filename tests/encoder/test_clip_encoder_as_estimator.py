@@ -20,7 +20,7 @@ from skxma.store._sqlite import EmbeddingStore
 
 
 def test_nothing_is_loaded_before_it_is_needed(monkeypatch):
-    monkeypatch.setattr(_clip_encoder, "load", None)
+    monkeypatch.setattr(_clip_encoder, "load_once", None)
     encoder = CLIPEncoder("no/such-model", device="cuda:99", memory="/nowhere")
     assert clone(encoder).get_params() == encoder.get_params()
     assert encoder.fit().set_params(verbose=0) is encoder

@@ -29,7 +29,7 @@ def no_weights(monkeypatch):
         raise AssertionError("weights or the network were touched")
 
     clear_models()
-    monkeypatch.setattr(_clip_encoder, "load", refuse)
+    monkeypatch.setattr(_clip_encoder, "load_once", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
