@@ -15,6 +15,17 @@ nox.options.sessions = ["lint", "tests"]
 CONSTRAINTS = ".ci/constraints.txt"
 # small models gain nothing from threads, and two workers would take each other's
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# British spellings, parts of identifiers and file names included
+SPELLING = [
+    "codespell",
+    "--builtin=en-GB_to_en-US",
+    "--dictionary=-",
+    "--dictionary=.ci/american.txt",
+    "--regex=[A-Z]?[a-z]+|[A-Z]+",
+    "--check-filenames",
+    "--ignore-words-list=writeable",  # the name of numpy's flag
+    "--skip=*CHANGELOG.md,*docs/changes/*",  # names that were once public
+]
 # percent of lines and branches together that all tests reach
 LEAST_COVERAGE = "97"
 
@@ -55,12 +66,14 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, format, typos and pyproject.toml; needs neither torch nor a minute."""
-    install(session, "ruff", "codespell", "validate-pyproject[all]")
+    """Check style, format, typos, spellings, pyproject.toml and who imports whom; needs neither torch nor a minute."""
+    install(session, "ruff", "codespell", "validate-pyproject[all]", "import-linter")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("codespell")
+    session.run(*SPELLING)
     session.run("validate-pyproject", "pyproject.toml")
+    session.run("lint-imports")
 
 
 @nox.session
@@ -72,19 +85,16 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def spelling(session: nox.Session) -> None:
-    """List British spellings, parts of identifiers and file names included."""
+    """List British spellings; part of lint."""
     install(session, "codespell")
-    session.run(
-        "codespell",
-        "--builtin=en-GB_to_en-US",
-        "--dictionary=-",
-        "--dictionary=.ci/american.txt",
-        "--regex=[A-Z]?[a-z]+|[A-Z]+",
-        "--check-filenames",
-        "--ignore-words-list=writeable",  # the name of numpy's flag
-        "--skip=*CHANGELOG.md,*docs/changes/*",  # names that were once public
-        *session.posargs,
-    )
+    session.run(*SPELLING, *session.posargs)
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check the contract of imports in pyproject.toml; part of lint."""
+    install(session, "import-linter")
+    session.run("lint-imports", *session.posargs)
 
 
 @nox.session

@@ -43,6 +43,13 @@ def test_guides_name_sessions_that_exist(guide):
     assert set(named) <= set(known)
 
 
+def test_contributing_explains_every_session():
+    noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    known = re.findall(r"^@nox\.session.*\ndef (\w+)", noxfile, re.MULTILINE)
+    rows = re.findall(r"^\| (`nox -s .*?) \|", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(re.findall(r"`(?:nox -s )?(\w+)`", " ".join(rows))) == sorted(known)
+
+
 def test_the_weekly_workflow_runs_sessions_that_exist():
     noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
     names = re.findall(r"- name: (\w+)", (ROOT / ".github" / "workflows" / "weekly.yml").read_text(encoding="utf-8"))
