@@ -2,6 +2,11 @@
 
 They validate as scikit-learn's own estimators do, with its messages, and have no public counterpart. A release of
 scikit-learn that moves one of them is met here.
+
+Private members that an estimator inherits are not names to import and cannot move to another module, so that its code
+calls them where it stands: `_validate_params`, which `CLIPEncoder` overrides, in every estimator; `_format_results` and
+`_select_best_index` of `GridSearchCV` in `XMAdapterSearchCV`, which returns what that returns. Whether an estimator has
+callbacks is asked here, for the attribute that says so is set by a mixin of one release.
 """
 
 from __future__ import annotations
@@ -44,6 +49,7 @@ __all__ = [
     "callback_context",
     "callback_management_context",
     "check_sample_weight",
+    "has_callbacks",
     "num_samples",
     "safe_indexing",
 ]
@@ -61,3 +67,8 @@ def callback_context(estimator: Any, n_subtasks: int) -> Any:
     if not hasattr(estimator, "_init_callback_context"):
         return None
     return estimator._init_callback_context(max_subtasks=n_subtasks)
+
+
+def has_callbacks(estimator: Any) -> bool:
+    """Return True if `set_callbacks` was called on an estimator; before scikit-learn 1.9 it cannot be."""
+    return hasattr(estimator, "_skl_callbacks")

@@ -96,6 +96,9 @@ def _arrays(args: Iterable[Any]) -> Iterator[NDArray[Any]]:
             yield from _arrays(arg)
 
 
+SAME_IMAGE = 1 - 1e-6
+"""Cosine from which on two embeddings are of one image: single precision moves it by less, another image by more."""
+
 BLOCK_ROWS = 2**9
 Floats = NDArray[np.float32]
 

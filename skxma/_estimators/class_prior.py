@@ -36,7 +36,7 @@ class ClassPrior:
 
     @classmethod
     def of(cls, given: Any, classes: NDArray[Any]) -> ClassPrior:
-        """Those of a `class_prior` other than None, for the classes of a model (C,).
+        """The class frequencies of a `class_prior` other than None, for the classes of a model (C,).
 
         Raises
         ------

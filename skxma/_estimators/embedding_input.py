@@ -32,12 +32,12 @@ from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is
 from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._class_weights import class_weights, has_text, prompt_features, text_shapes_metric
 from skxma.encoder._detached import DetachedEncoder
+from skxma.encoder._loaded_model import LOGIT_SCALE
 from skxma.errors import EncoderMismatchError, ImageError
 from skxma.store._workers import warn_of_unshared_embeddings
 
 NUMBERS = "fiub"
 """Kinds of numpy's types that embeddings without an encoder may have, as scikit-learn's estimators take them."""
-LOGIT_SCALE = 100.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class EmbeddingInput:
 
     @classmethod
     def of(cls, estimator: Any) -> EmbeddingInput:
-        """Those of an estimator; a fitted one that came from a machine with more devices goes on with the CPU."""
+        """The input of an estimator; a fitted one that came from a machine with more devices goes on with the CPU."""
         device = estimator.device
         try:
             resolve_device(device)

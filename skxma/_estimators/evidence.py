@@ -22,6 +22,8 @@ from skxma._evidence.semi_supervised.fit import Refit
 from skxma.caches import ImageCache, to_tensors
 
 RETRIEVE_FROM = 2**17
+"""Keys from which on ``retrieval="auto"`` gives up exact probabilities, within 0.01, for time: a round number below the
+200 000 of ``benchmarks/many_keys.py``, which prints the gain; where the two break even is not measured."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class CalibratedEvidence:
 
     @classmethod
     def of(cls, clf: Any, task: Task) -> CalibratedEvidence:
-        """That of an estimator's parameters, for a task."""
+        """The calibrated evidence of an estimator's parameters, for a task."""
         before = earlier_model(clf, cls.name, task)
         indexed = reads_some_keys(clf, task)
         config = CalibrationConfig(
@@ -109,7 +111,7 @@ class PaperEvidence:
 
     @classmethod
     def of(cls, clf: Any, task: Task) -> PaperEvidence:
-        """That of an estimator's parameters, for a task."""
+        """The paper's evidence of an estimator's parameters, for a task."""
         config = PaperConfig(
             alpha=auto_to_none(clf.alpha),
             beta=auto_to_none(clf.beta),

@@ -24,7 +24,7 @@ from skxma._estimators.scoring import chunks, settle_ties, softmax
 from skxma._estimators.xmadapter import XMAdapterClassifier
 from skxma._labels.arrays import with_spelling_of
 from skxma._runtime.doc_links import DocumentedMixin
-from skxma._sklearn_compat import safe_indexing
+from skxma._sklearn_compat import has_callbacks, safe_indexing
 from skxma.embeddings import Embeddings
 from skxma.model_selection import UnlabeledInTraining
 
@@ -142,7 +142,7 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
             isinstance(candidate.get(name, getattr(clf, name)), Real) for candidate in candidates for name in SWEPT
         )
         # callbacks observe every fit, so every fit is made
-        watched = any(hasattr(one, "_skl_callbacks") for one in (self, clf))
+        watched = any(has_callbacks(one) for one in (self, clf))
         return (
             plain
             and not learns

@@ -10,6 +10,7 @@ import numpy as np
 
 from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_blocks
 from skxma.encoder._class_weights import class_weights, has_text
+from skxma.encoder._loaded_model import LOGIT_SCALE
 
 
 class SeveralEncoders:
@@ -51,8 +52,8 @@ class SeveralEncoders:
 
     @property
     def logit_scale(self) -> float:
-        """That of the first encoder, or CLIP's."""
-        return float(getattr(self.first, "logit_scale", 100.0))
+        """The factor of cosines of the first encoder, or CLIP's."""
+        return float(getattr(self.first, "logit_scale", LOGIT_SCALE))
 
     @property
     def memory(self) -> Any:

@@ -16,7 +16,8 @@ from skxma._statistics import near_duplicate_groups
 from skxma.caches import Floats, Integers
 from skxma.embeddings import host_array
 
-MOST_COMPARED = 2**14
+MOST_FOR_DUPLICATES = 2**14
+"""Images among which near-duplicates are looked for: the distances of so many in one class take 1 GiB."""
 """Labeled samples above which no near-duplicates are sought: then only a subsample is left out."""
 
 
@@ -85,7 +86,7 @@ class SupportSet:
             Paths of the samples, for the warning.
         """
         labeled = np.flatnonzero(self.labeled_weights > 0)
-        if self.groups is not None or not 2 <= len(labeled) <= MOST_COMPARED:
+        if self.groups is not None or not 2 <= len(labeled) <= MOST_FOR_DUPLICATES:
             return self
         numbers = np.unique(self.labels[labeled], return_inverse=True)[1]
         found = near_duplicate_groups(self.embeddings[labeled], numbers)

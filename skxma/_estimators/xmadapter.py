@@ -30,6 +30,7 @@ from skxma._sklearn_compat import Interval, StrOptions
 from skxma.caches import Floats, Integers, TextCache
 
 SAVED_SOFT_LABELS = 2**20
+"""Numbers of soft labels that are saved with a model: 4 MiB of what no prediction reads."""
 AUTO_OR_RATIO = [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})]
 
 
@@ -84,6 +85,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         Share of images of known classes that `predict` may answer with `unknown_label`. The threshold on the open-set
         score is that quantile of the leave-one-out scores of the support images. With None, `predict` always answers a
         class.
+
+        `fit`, `partial_fit` and `drop` read the rate and keep the threshold: a fitted classifier predicts with that of
+        its fit whatever the rate is set to, and None alone turns it off.
 
     unknown_label : str, int or None, default=None
         Label of rejected images; None is "unknown" for string labels and -1 for numbers.

@@ -24,14 +24,12 @@ from skxma._labels.class_table import resolve_classes
 from skxma._sklearn_compat import num_samples, safe_indexing
 from skxma.active._strategies import central, cluster, farthest_first, fewest_labels_first, typical
 from skxma.caches import Floats, Integers
-from skxma.embeddings import unit_rows
+from skxma.embeddings import SAME_IMAGE, unit_rows
 
 STRATEGIES = ("auto", "random", "clusters", "typiclust", "coreset", "margin", "clue")
 """Names of the strategies of `suggest`."""
 
 NEED_MODEL = ("margin", "clue")
-SAME_IMAGE = 1 - 1e-6
-"""Cosine of embeddings from which on two images are one."""
 MOST_CANDIDATES = 2**16
 """Of a larger pool so many images are drawn, among which the choice is."""
 PREDICTED_ROWS = 2**13

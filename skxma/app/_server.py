@@ -336,7 +336,7 @@ def uploaded_file() -> FileStorage:
 
 
 def uploaded() -> tuple[str, bytes]:
-    """Its name and content."""
+    """Name and content of the file that came with the request."""
     file = uploaded_file()
     return file.filename or "image", file.read()
 

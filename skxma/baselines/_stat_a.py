@@ -17,8 +17,7 @@ from skxma.baselines._base import SupportTensors, zero_shot_logits
 from skxma.baselines._semi_supervised import SHARPNESS, UNLABELED_CONSTRAINTS, Graph, nearest_in_pool, pool_of
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
-
-SAME_IMAGE = 1 - 1e-6
+from skxma.embeddings import SAME_IMAGE
 
 
 class StatAClassifier(BaseFewShotClassifier):

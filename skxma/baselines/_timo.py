@@ -22,6 +22,7 @@ from skxma.caches import to_tensors
 
 ALPHAS = tuple(10.0**power for power in range(-4, 5))
 N_FOLDS = 4
+"""Shots of a class are dealt out evenly, so that at four of them a fold leaves one out."""
 
 
 class TIMOClassifier(BaseFewShotClassifier):
@@ -150,7 +151,7 @@ class Samples:
 
     @classmethod
     def of(cls, task: Task) -> Samples:
-        """Those of a task."""
+        """The images and prompts of a task."""
         cache, prompts = task.cache, task.prompts()
         features, labels, weights = to_tensors(cache.keys, cache.labels, cache.weights, like=task.like)
         if prompts is None:

@@ -52,7 +52,6 @@ SHIFTS = {
     "imagenet_a": DatasetLayout("imagenet-adversarial", "imagenet-a", PHOTO),
     "imagenet_r": DatasetLayout("imagenet-rendition", "imagenet-r", PHOTO),
 }
-COOP_DATASETS = tuple(sorted({**SPLIT, **AIRCRAFT, **IMAGENET}))
 IMAGENET_SHIFTS = tuple(SHIFTS)
 
 

@@ -45,7 +45,7 @@ from skxma.images._validation import check_images
 
 OLDEST_OPSET = 18
 TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-2
-TIE = 0.1
+TIE_SHARE = 0.1
 """Probabilities closer than this share of the tolerance are a tie, which rounding may settle in another way."""
 
 BATCH = 64
@@ -271,7 +271,7 @@ def _compare(graph: Any, wanted: Reference, tolerance: float, what: str) -> floa
             f"tolerance of {tolerance:.2g}; nothing was written."
         )
     changed = found["answers"] != wanted.answers
-    changed &= ~(_tied(wanted.probabilities, found["answers"], TIE * tolerance) & (wanted.answers != UNKNOWN))
+    changed &= ~(_tied(wanted.probabilities, found["answers"], TIE_SHARE * tolerance) & (wanted.answers != UNKNOWN))
     if changed.any():
         raise ExportError(
             f"onnxruntime gives another answer than the classifier for {changed.sum()} of {len(changed)} of {what}, "

@@ -28,7 +28,8 @@ from skxma.inspection._left_out import expected_score, left_out_answers
 from skxma.inspection._support import image_at, support_names
 
 MOST_LISTED = 10
-MOST_COMPARED = 2**13
+MOST_IN_REPORT = 2**13
+"""Images that are compared with one another: the cosines of so many take 256 MiB."""
 FENCE = 1.5
 """Tukey's: beyond the lower quartile by so many interquartile ranges a sample is an outlier."""
 
@@ -286,7 +287,7 @@ def _compared(clf: Any) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Samples, one per key, and the cosines of their images; of very many the first."""
     position = clf.sample_position_
     keys, samples = np.unique(position, return_index=True)
-    keys, samples = keys[keys >= 0][:MOST_COMPARED], samples[keys >= 0][:MOST_COMPARED]
+    keys, samples = keys[keys >= 0][:MOST_IN_REPORT], samples[keys >= 0][:MOST_IN_REPORT]
     embeddings = clf.image_cache_.embeddings[keys]
     return samples, embeddings @ embeddings.T
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from skxma.errors import ImageError
 
-# Embeddings of one image differ by less where it is encoded again, on another device or in another precision.
-SAME_IMAGE = 1e-3
+RE_ENCODED = 1e-3
+"""Cosine distance that an image keeps below where it is encoded again, on another device or in another precision."""
 
 
 def support_names(clf: Any) -> list[str | None]:
@@ -68,7 +68,7 @@ def find_support_images(clf: Any, rows: Sequence[int], paths: Sequence[str]) -> 
     wanted = clf.image_cache_.embeddings[clf.sample_position_[list(rows)]]
     _, named = _encode_readable(clf, list(dict.fromkeys(path for path in found if path is not None)))
     for i, path in enumerate(found):
-        if path not in named or named[path] @ wanted[i] < 1 - SAME_IMAGE:
+        if path not in named or named[path] @ wanted[i] < 1 - RE_ENCODED:
             found[i] = None
     if None not in found:
         return found
@@ -76,7 +76,7 @@ def find_support_images(clf: Any, rows: Sequence[int], paths: Sequence[str]) -> 
     if readable:
         cosines = np.stack([by_path[path] for path in readable]) @ wanted.T
         for i, best in enumerate(cosines.argmax(axis=0)):
-            if found[i] is None and cosines[best, i] >= 1 - SAME_IMAGE:
+            if found[i] is None and cosines[best, i] >= 1 - RE_ENCODED:
                 found[i] = readable[best]
     return found
 
