@@ -11,7 +11,7 @@ from skxma._statistics import calibration_error
 from skxma._version import __version__
 from skxma.inspection import support_labels
 from skxma.inspection._evaluation import labeled_samples
-from skxma.inspection._left_out import expected_score, left_out_answers
+from skxma.inspection._left_out import expected_accuracy, left_out_answers
 
 LONGEST_LIST = 100
 
@@ -78,7 +78,7 @@ def model_card(clf: Any, repo: str, license_name: str | None) -> str:
 
 def _accuracy_in_words(clf: Any) -> str:
     """Left-out accuracy and calibration, in words."""
-    expected, found = expected_score(clf), left_out_answers(clf)
+    expected, found = expected_accuracy(clf), left_out_answers(clf)
     if expected is None or found is None:
         return "not measured on images that the model has not learned from."
     return (

@@ -45,9 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
 def left_out_line(clf: Any) -> str:
     """Accuracy to expect on new images with its interval, in a line; empty where no sample could be left out."""
     from skxma._evidence.fitted import CONFIDENCE_LEVEL
-    from skxma.inspection._left_out import expected_score
+    from skxma.inspection._left_out import expected_accuracy
 
-    found = expected_score(clf)
+    found = expected_accuracy(clf)
     if found is None:
         return ""
     return (
@@ -90,13 +90,13 @@ def about_classifier(clf: Any) -> dict[str, Any]:
     from skxma._persistence.model_card import name_encoder
     from skxma.inspection import labels_in_question, support_labels
     from skxma.inspection._evaluation import labeled_samples
-    from skxma.inspection._left_out import expected_score
+    from skxma.inspection._left_out import expected_accuracy
     from skxma.inspection._support import support_names
 
     paths = support_names(clf)
     given = support_labels(clf)[labeled_samples(clf)]
     names = clf.class_names_ or [None] * len(clf.classes_)
-    evidence, expected = getattr(clf, "evidence", None), expected_score(clf)
+    evidence, expected = getattr(clf, "evidence", None), expected_accuracy(clf)
     doubts = labels_in_question(clf) if evidence == "calibrated" else []
     return {
         "classifier": type(clf).__name__,

@@ -65,7 +65,7 @@ def left_out_answers(clf: Any) -> LeftOutAnswers | None:
     return LeftOutAnswers(support_labels(clf)[rows], clf.left_out_label_[rows], probability[rows])
 
 
-def expected_score(clf: Any) -> ExpectedScore | None:
+def expected_accuracy(clf: Any) -> ExpectedScore | None:
     """Accuracy to expect on new images of the same kind; None where no sample could tell.
 
     Parameters

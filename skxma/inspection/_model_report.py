@@ -24,7 +24,7 @@ from skxma.errors import ImageError
 from skxma.inspection._draw import thumbnail
 from skxma.inspection._evaluation import labeled_samples
 from skxma.inspection._labels import labels_in_question, support_labels
-from skxma.inspection._left_out import expected_score, left_out_answers
+from skxma.inspection._left_out import expected_accuracy, left_out_answers
 from skxma.inspection._support import image_at, support_names
 
 MOST_LISTED = 10
@@ -216,7 +216,7 @@ def model_report(clf: Any, images: Sequence[Any] | None = None, suggested: Seque
 
 
 def _accuracy_section(clf: Any) -> Section:
-    expected, found = expected_score(clf), left_out_answers(clf)
+    expected, found = expected_accuracy(clf), left_out_answers(clf)
     if expected is None or found is None:
         line = "No image could be judged by a model that has not seen it: give each class a second image."
         return Section("Accuracy", [line], [])
