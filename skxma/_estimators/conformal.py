@@ -119,9 +119,9 @@ def check_calibrated(clf: Any) -> None:
     name = type(clf).__name__
     if clf.conformal == "loo":
         raise ValueError(
-            f"This {name} keeps no left-out scores for prediction sets: it was fitted with conformal=None or with "
-            "evidence='paper', which sees every sample, or by an earlier release. Fit it again, with conformal='cross' "
-            "for evidence='paper'."
+            f"This {name} keeps no left-out scores for prediction sets: evidence='paper' sees every sample, and fits "
+            "with conformal=None and models of earlier releases keep none. Fit it again; with evidence='paper' that "
+            "needs conformal='cross'."
         )
     raise ValueError(f"This {name} was fitted with conformal=None; fit it with conformal='cross' for prediction sets.")
 

@@ -198,6 +198,8 @@ def test_models_that_keep_nothing_to_calibrate_by():
         paper = classifier("loo", evidence="paper").fit(PROBLEM.X, PROBLEM.y)
     with pytest.raises(ValueError, match="evidence='paper' sees every sample"):
         paper.predict_p(PROBLEM.X_test)
+    with pytest.raises(ValueError, match="fits with conformal=None"):
+        classifier(None).fit(PROBLEM.X, PROBLEM.y).set_params(conformal="loo").predict_set(PROBLEM.X_test)
     with pytest.raises(ValueError, match="conformal='full'"):
         classifier("full", evidence="paper").fit(PROBLEM.X, PROBLEM.y)
 
