@@ -2,14 +2,17 @@
 
     python benchmarks/conformal.py FOLDER [--seeds 20] [--shots 1 2 4 8 16] [--levels 0.8 0.9 0.95]
     python benchmarks/conformal.py FOLDER --full 20 --seeds 4 --shots 1 2
+    python benchmarks/conformal.py FOLDER --ratio 0.6
     python benchmarks/conformal.py FOLDER --cost
 
 FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; those of more
-than 200 classes are left out. Support sets have as many images of each class; what they leave is the test. "split" fits
-on half of the images of each class and calibrates on the others; "–" is a level that these cannot give. Each cell is
-coverage in % ± its standard error over the seeds / mean number of classes in a set; without --allow-empty an empty set
-gets the likeliest class. With --full, so many test images of each support set get full conformal sets too. With --cost,
-times and sizes of files.
+classes than --most-classes are left out, and the bundled emoji come first. Support sets have as many images of each
+class; what they leave is the test. "split" fits on half of the images of each class and calibrates on the others; "–"
+is a level that these cannot give. Each cell is coverage in % ± its standard error over the seeds / mean number of
+classes in a set; without --allow-empty an empty set gets the likeliest class. With --full, so many test images of each
+support set get full conformal sets too. With --ratio, the test has class frequencies proportional to ratio^rank, the
+classes ranked at random, and the sets are those without `class_prior`, with the true frequencies, and with "batch".
+With --cost, times and sizes of files.
 """
 
 import argparse
@@ -19,12 +22,16 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from class_prior import skewed
 from results_page import markdown, number
 from rivals import MANY_CLASSES, problems
 
 from skxma import XMAdapterClassifier
 from skxma._statistics import Calibration, nonconformity, own_nonconformity, prediction_sets, samples_needed
+from skxma.benchmark._problem import load_problem
 from skxma.model_selection import FewShotSplit
+
+PRIORS = ("no class_prior", "true frequencies", '"batch"')
 
 
 def main():
@@ -34,22 +41,31 @@ def main():
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--levels", type=float, nargs="+", default=[0.8, 0.9, 0.95])
     parser.add_argument("--full", type=int, default=0, metavar="N", help="test images that get full conformal sets")
+    parser.add_argument("--ratio", type=float, help="of the frequencies of one class and the next")
+    parser.add_argument("--most-classes", type=int, default=MANY_CLASSES, metavar="N")
     parser.add_argument("--allow-empty", action="store_true", help="count empty sets as they are")
     parser.add_argument("--cost", action="store_true")
     arguments = parser.parse_args()
-    small = [problem for problem in problems(arguments.folder, words=False) if problem.n_classes <= MANY_CLASSES]
+    few = [one for one in problems(arguments.folder, words=False) if one.n_classes <= arguments.most_classes]
+    cells = [(one, n) for one in [load_problem("emoji"), *few] for n in arguments.shots if n < images_per_class(one)]
     if arguments.cost:
-        rows = [cost(problem, n_shots) for problem in small for n_shots in arguments.shots]
+        rows = [cost(problem, n_shots) for problem, n_shots in cells]
         columns = ["fit, None, s", "loo ×", "cross ×", "sets / probabilities, loo", "file, loo ×", "cross ×"]
         print("\n".join(markdown(["problem, shots", *columns], rows)))
         return
     methods = ["loo", "cross", "split", *(["full"] if arguments.full else [])]
-    for problem in small:
-        for n_shots in arguments.shots:
-            found = [measure(problem, n_shots, seed, arguments) for seed in range(arguments.seeds)]
-            rows = [[f"{level:.0%}", *(cell(found, method, i) for method in methods)]
-                    for i, level in enumerate(arguments.levels)]  # fmt: skip
-            print("\n".join(["", *markdown([f"{problem.name}, {n_shots}", *methods], rows)]), flush=True)
+    judged = measure
+    if arguments.ratio is not None:
+        methods, judged = [f"{how}, {prior}" for how in ("loo", "cross") for prior in PRIORS], measure_skewed
+    for problem, n_shots in cells:
+        found = [judged(problem, n_shots, seed, arguments) for seed in range(arguments.seeds)]
+        rows = [[f"{level:.0%}", *(cell(found, method, i) for method in methods)]
+                for i, level in enumerate(arguments.levels)]  # fmt: skip
+        print("\n".join(["", *markdown([f"{problem.name}, {n_shots}", *methods], rows)]), flush=True)
+
+
+def images_per_class(problem):
+    return int(np.unique(problem.y, return_counts=True)[1].min())
 
 
 def cell(found, method, i):
@@ -89,6 +105,20 @@ def measure(problem, n_shots, seed, arguments):
     return found
 
 
+def measure_skewed(problem, n_shots, seed, arguments):
+    """Coverage and size (n_levels, 2) with each class prior, on a test of unequal class frequencies."""
+    drawn = draw(problem, n_shots, seed)
+    test = skewed(problem.y, drawn.test, arguments.ratio, np.random.default_rng(seed))
+    X, found = problem.features(test), {}
+    for how in ("loo", "cross"):
+        clf = fit(problem, drawn.train, seed, how)
+        true = np.bincount(np.searchsorted(clf.classes_, problem.y[test]), minlength=len(clf.classes_)) / len(test)
+        for name, prior in zip(PRIORS, (None, true, "batch"), strict=True):
+            p = clf.predict_p(X, class_prior=prior)
+            found[f"{how}, {name}"] = judge(p, problem.y[test], len(drawn.train), arguments)
+    return found
+
+
 def halves(y, rows):
     """Half of the images of each class, and the others."""
     first = np.concatenate([rows[y[rows] == c][: (y[rows] == c).sum() // 2] for c in np.unique(y[rows])])
@@ -105,7 +135,10 @@ def split_p_values(clf, problem, calibration_rows, test):
 
 
 def judge(p_values, y, n, arguments):
-    """Coverage and size of each level, None where n calibration images are too few."""
+    """Coverage and size of each level, None where n calibration images are too few.
+
+    Every class has an image among those judged.
+    """
     sets = prediction_sets(p_values, arguments.levels, None if arguments.allow_empty else p_values.argmax(1))
     own = np.searchsorted(np.unique(y), y)
     hits = sets[np.arange(len(y)), own]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 from scipy.stats import chi2
 from torch import Tensor
 
@@ -25,6 +25,7 @@ Doubles = NDArray[np.float64]
 Masks = NDArray[np.bool_]
 CALIBRATION_BINS = 15
 P_VALUE_ROUNDING = 1e-9
+LEAST_LOG_PROBA = -6e4
 
 ABSENT_RATIO = 4.0
 """The rarest class of a support set over a class without images, where classes need shares."""
@@ -337,18 +338,50 @@ class Calibration:
         In the unit of a new image.
     models : ndarray of shape (N,)
         Index of the model that has not seen the sample; 0 everywhere where there is one model.
+    log_proba : ndarray of shape (N, C), float16, or None
+        Log probability of each class for each sample, by the model that has not seen it; None where it was not kept.
     """
 
     scores: Doubles
     labels: NDArray[np.intp]
     weights: Doubles
     models: NDArray[np.intp]
+    log_proba: NDArray[np.float16] | None = None
 
-    def p_values(self, scores: Sequence[Doubles], by_class: bool = False) -> Doubles:
+    def under(self, shift: Doubles, ratio: Doubles) -> Calibration:
+        """Scores and weights for new images whose classes have other frequencies.
+
+        A score becomes that of the shifted probabilities, and the weight of a sample is multiplied by the ratio of its
+        class: conformal prediction under label shift (Podkopaev & Ramdas 2021).
+
+        Parameters
+        ----------
+        shift : ndarray of shape (K, C)
+            What is added to the logits of each model.
+        ratio : ndarray of shape (C,)
+            As `frequency_ratio` gives it.
+        """
+        if self.log_proba is None:
+            raise ValueError("These scores are of one class each; a shift needs those of all classes.")
+        rows, shifts = np.arange(len(self.labels)), shift[self.models]
+        others = self.log_proba.astype(np.float64)
+        others[rows, self.labels] = -np.inf
+        with np.errstate(divide="ignore"):
+            # the own class from its score, which is not rounded: a shift of 0 leaves the scores as they are
+            log_others = np.log(-np.expm1(-self.scores)) + logsumexp(log_softmax(others, axis=1) + shifts, axis=1)
+        counted = (ratio[self.labels] > 0) & np.isfinite(self.scores)
+        scores = np.full(len(rows), np.inf)
+        odds = log_others + self.scores - np.where(counted, shifts[rows, self.labels], 0.0)
+        scores[counted] = np.logaddexp(0, odds[counted])
+        return Calibration(scores, self.labels, self.weights * ratio[self.labels], self.models)
+
+    def p_values(
+        self, scores: Sequence[Doubles], by_class: bool = False, new_weights: Doubles | None = None
+    ) -> Doubles:
         """Conformal p-values (n, C) of new images.
 
-        ``p(c) = (1 + Σ_i w_i 1[s_i ≥ s_k(i)(x, c)]) / (1 + Σ_i w_i)`` with the model k(i) that has not seen sample i:
-        cross-conformal prediction (Vovk 2015), whose sets are those of CV+
+        ``p(c) = (v_c + Σ_i w_i 1[s_i ≥ s_k(i)(x, c)]) / (v_c + Σ_i w_i)`` with the model k(i) that has not seen sample
+        i and ``v_c = 1``: cross-conformal prediction (Vovk 2015), whose sets are those of CV+
         (Romano, Sesia & Candès 2020). With one model it is split conformal prediction.
 
         Parameters
@@ -357,6 +390,8 @@ class Calibration:
             Nonconformity of each class by each model.
         by_class : bool, default=False
             Whether a class is compared with its own samples alone (Mondrian: coverage in each class).
+        new_weights : ndarray of shape (C,), optional
+            Weight v of a new image if it is of a class; p is 0 where it is 0. Without them it is 1.
         """
         weights = self.weights
         n, n_classes = scores[0].shape
@@ -370,7 +405,10 @@ class Calibration:
             else:
                 at_least += weight_at_least(self.scores[own], weights[own], found)
         total = np.bincount(self.labels, weights, minlength=n_classes) if by_class else weights.sum()
-        return (1 + at_least) / (1 + total)
+        if new_weights is None:
+            return (1 + at_least) / (1 + total)
+        possible = new_weights > 0
+        return np.where(possible, (new_weights + at_least) / np.where(possible, new_weights + total, 1.0), 0.0)
 
     def largest_score(self, level: float) -> float:
         """Largest nonconformity of a class in the sets of a level, where one model gives them.
@@ -383,6 +421,25 @@ class Calibration:
             return math.inf
         kept = self.scores[(1 + weight_at_least(self.scores, self.weights, self.scores)) / total > alpha]
         return float(kept.max()) if len(kept) else -math.inf
+
+
+def frequency_ratio(prior: Doubles, labels: NDArray[np.intp], weights: Doubles) -> Doubles:
+    """Frequencies of classes among new images over those among calibration samples (C,).
+
+    A class without samples gets 1, or 0 where its frequency is 0; the frequencies of the others are taken to sum to 1.
+
+    Parameters
+    ----------
+    prior : ndarray of shape (C,)
+        Class frequencies of the new images.
+    labels, weights : ndarray of shape (N,)
+        Of the samples.
+    """
+    shares = np.bincount(labels, weights, minlength=len(prior)) / weights.sum()
+    held = shares > 0
+    ratio = (prior > 0).astype(np.float64)
+    ratio[held] = prior[held] / prior[held].sum() / shares[held]
+    return ratio
 
 
 def weight_at_least(calibration: Doubles, weights: Doubles, scores: Doubles) -> Doubles:
@@ -398,6 +455,11 @@ def nonconformity(logits: NDArray[np.floating[Any]]) -> Doubles:
     """``−log softmax`` (n, C) of logits (n, C); infinite for a class whose logit is minus infinity."""
     scores: Doubles = -log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
     return scores
+
+
+def kept_log_proba(log_proba: Doubles) -> NDArray[np.float16]:
+    """Log probabilities (n, C) in half precision, as `Calibration` keeps them: finite, where there is none at all."""
+    return np.maximum(log_proba, LEAST_LOG_PROBA).astype(np.float16)
 
 
 def own_nonconformity(logits: NDArray[np.floating[Any]], labels: NDArray[np.intp]) -> Doubles:

@@ -10,7 +10,9 @@ from scipy.stats import binom
 from skxma import XMAdapterClassifier
 from skxma._statistics import (
     Calibration,
+    frequency_ratio,
     full_p_value,
+    kept_log_proba,
     nonconformity,
     own_nonconformity,
     prediction_sets,
@@ -59,6 +61,70 @@ def test_every_sample_is_compared_in_the_model_that_has_not_seen_it():
 def test_by_class_a_class_is_compared_with_its_own_samples():
     found = calibration([1.0, 2.0, 9.0], labels=[0, 0, 1]).p_values([np.array([[1.5, 1.5, 1.5]])], by_class=True)
     np.testing.assert_allclose(found, [[2 / 3, 1.0, 1.0]])
+
+
+def label_shift(logits, labels, models, prior, base):
+    """The calibration on left-out logits under a prior, and the ratio of frequencies."""
+    log_proba = -nonconformity(logits)
+    kept = Calibration(-log_proba[np.arange(len(labels)), labels], labels, np.ones(len(labels)), models,
+                       kept_log_proba(log_proba))  # fmt: skip
+    ratio = frequency_ratio(prior, labels, kept.weights)
+    with np.errstate(divide="ignore"):
+        return kept.under(np.log(prior / base), ratio), ratio
+
+
+@pytest.mark.property
+@given(st.integers(0, 10**6))
+def test_scores_under_a_prior_are_those_of_the_shifted_logits(seed):
+    rng = np.random.default_rng(seed)
+    labels, models = rng.integers(0, 4, 12), rng.integers(0, 2, 12)
+    logits = rng.normal(0, 4, (12, 4))
+    base, prior = rng.dirichlet(np.ones(4), 2), rng.dirichlet(np.ones(4)) * (rng.random(4) < 0.8)
+    prior[labels[0]] += 0.1
+    prior /= prior.sum()
+    found, ratio = label_shift(logits, labels, models, prior, base)
+    counted = prior[labels] > 0
+    with np.errstate(divide="ignore"):
+        expected = own_nonconformity((logits + np.log(prior / base)[models])[counted], labels[counted])
+    # half precision: a probability p is kept to within p |log p| / 2000
+    np.testing.assert_allclose(found.scores[counted], expected, rtol=0.02, atol=0.001)
+    np.testing.assert_array_equal(found.weights > 0, counted)
+    assert (found.scores >= 0).all()
+    new = rng.exponential(size=(3, 4))
+    at_least = (found.scores[:, None, None] >= new) * found.weights[:, None, None]
+    weighted = (ratio + at_least.sum(0)) / np.maximum(ratio + found.weights.sum(), 1e-12)
+    p_values = Calibration(found.scores, labels, found.weights, np.zeros(12, dtype=int)).p_values([new], False, ratio)
+    np.testing.assert_allclose(p_values, np.where(prior > 0, weighted, 0))
+
+
+def test_without_a_shift_the_scores_stay_as_they_are():
+    rng = np.random.default_rng(0)
+    labels, logits = np.repeat(np.arange(5), 4), rng.normal(0, 9, (20, 5))
+    found, ratio = label_shift(logits, labels, np.zeros(20, dtype=int), np.full(5, 0.2), np.full((1, 5), 0.2))
+    np.testing.assert_allclose(found.scores, own_nonconformity(logits, labels), atol=1e-12)
+    np.testing.assert_allclose(ratio, 1)
+
+
+@pytest.mark.property
+def test_sets_under_a_prior_hold_where_others_fail():
+    # of two classes the one whose images look like the other's becomes the frequent one
+    rng = np.random.default_rng(0)
+    level, labels, prior = 0.9, np.repeat([0, 1], 20), np.array([0.95, 0.05])
+    hits = {"with": [], "without": []}
+    for _ in range(400):
+        new = (rng.random(20) > prior[0]).astype(int)
+        logits, new_logits = (
+            np.stack([np.zeros(len(y)), rng.normal(np.where(y == 0, 0.3, 3.0), 1.0)], 1) for y in (labels, new)
+        )
+        zeros = np.zeros(40, dtype=int)
+        plain = calibration(own_nonconformity(logits, labels), labels).p_values([nonconformity(new_logits)])
+        found, ratio = label_shift(logits, labels, zeros, prior, np.full((1, 2), 0.5))
+        shifted = found.p_values([nonconformity(new_logits + np.log(2 * prior))], False, ratio)
+        for name, p_values in (("without", plain), ("with", shifted)):
+            hits[name].append(prediction_sets(p_values, [level])[np.arange(20), new, 0].mean())
+    error = np.std(hits["with"]) / 20
+    assert np.mean(hits["without"]) < level - 0.02
+    assert level - 3 * error < np.mean(hits["with"])
 
 
 @pytest.mark.property

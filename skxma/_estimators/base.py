@@ -293,6 +293,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         *,
         allow_empty: bool = False,
         class_conditional: bool = False,
+        class_prior: Any = None,
     ) -> NDArray[np.bool_]:
         """Sets of classes, which hold the right class with a given confidence.
 
@@ -314,6 +315,12 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         class_conditional : bool, default=False
             Whether the level is to hold among the images of each class. Every class then needs the labeled images that
             the level needs: 9 for 0.9, 19 for 0.95.
+        class_prior : array-like of shape (n_classes,), mapping label -> share, "batch" or None, default=None
+            Class frequencies among the images, as in `predict_proba`. A labeled image then counts by the frequency of
+            its class over the share of the class among the labeled images [1]_, and a class of frequency 0 is in no
+            set. With None the sets hold for images whose classes are as frequent as among the labeled ones, which is
+            another meaning than in `predict_proba` where these are unbalanced. With "batch" the level holds as far as
+            the estimate is right.
 
         Returns
         -------
@@ -324,25 +331,40 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         Raises
         ------
         ValueError
-            A level that so few labeled images cannot give, with the number that it needs; or a model that keeps
-            nothing to calibrate sets by.
+            A level that so few labeled images cannot give, with the number that it needs; a model that keeps nothing
+            to calibrate sets by; a `class_prior` that `predict_proba` refuses too, or that gives a share to classes
+            without labeled images alone.
+
+        References
+        ----------
+        .. [1] Podkopaev & Ramdas, "Distribution-free uncertainty quantification for classification under label shift",
+           UAI 2021.
         """
         check_is_fitted(self)
         levels = sets.check_levels(confidence_level)
-        sets.check_support(self, levels, class_conditional)
+        prior = self._class_prior(class_prior)
+        if prior is not None:
+            sets.check_prior(self, prior.shares)
+        if prior is None or prior.shares is not None:
+            sets.check_support(self, levels, class_conditional, None if prior is None else prior.shares)
         features = self._embed(X)
-        p_values = self._p_values(features, class_conditional)
+        frequencies = self._frequencies(features, prior)
+        if frequencies is not None:
+            sets.check_support(self, levels, class_conditional, frequencies)
+        p_values = self._p_values(features, class_conditional, frequencies)
         likeliest = None
         if not allow_empty:
             # several classes may share the least p-value there is, of which one is the likeliest
             likeliest = p_values.argmax(axis=1)
             empty = p_values.max(axis=1) <= 1 - min(levels) + P_VALUE_ROUNDING
             if empty.any():
-                likeliest[empty] = settle_ties(self._score_embeddings(features[empty], self._scorer)).argmax(axis=1)
+                logits = self._score_embeddings(features[empty], self._scorer)
+                shift = 0.0 if frequencies is None else sets.shift_to(frequencies, self)
+                likeliest[empty] = settle_ties(logits + shift).argmax(axis=1)
         found = prediction_sets(p_values, levels, likeliest)
         return found[:, :, 0] if np.ndim(confidence_level) == 0 else found
 
-    def predict_p(self, X: Any, *, class_conditional: bool = False) -> NDArray[np.float64]:
+    def predict_p(self, X: Any, *, class_conditional: bool = False, class_prior: Any = None) -> NDArray[np.float64]:
         """Conformal p-value of each class: the share of labeled images that fit their class no better.
 
         The set of a level holds the classes whose p-value exceeds one minus the level.
@@ -353,20 +375,26 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             As in `fit`.
         class_conditional : bool, default=False
             Whether a class is compared with its own labeled images alone.
+        class_prior : array-like of shape (n_classes,), mapping label -> share, "batch" or None, default=None
+            As in `predict_set`.
 
         Returns
         -------
         p_values : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`; at least ``1 / (N + 1)`` for N labeled images.
+            In the order of `classes_`; without a `class_prior` at least ``1 / (N + 1)`` for N labeled images.
 
         Raises
         ------
         ValueError
-            A model that keeps nothing to calibrate sets by.
+            A model that keeps nothing to calibrate sets by, or a `class_prior` that `predict_set` refuses too.
         """
         check_is_fitted(self)
         sets.check_calibrated(self)
-        return self._p_values(self._embed(X), class_conditional)
+        prior = self._class_prior(class_prior)
+        if prior is not None:
+            sets.check_prior(self, prior.shares)
+        features = self._embed(X)
+        return self._p_values(features, class_conditional, self._frequencies(features, prior))
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Logits of each class.
@@ -581,10 +609,18 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """Class frequencies (C,) for which the logits hold."""
         return base_frequencies(self.image_cache_, self.learns_frequencies)
 
-    def _p_values(self, features: Floats, class_conditional: bool) -> NDArray[np.float64]:
-        """Conformal p-values (n, C) of embeddings (n, D)."""
-        scores = [sets.scores_by(model, features) for model in self._left_out_models()]
-        return self.calibration_.p_values(scores, class_conditional)
+    def _frequencies(self, features: Floats, prior: ClassPrior | None) -> NDArray[np.float64] | None:
+        """Class frequencies (C,) of embeddings (n, D), or None where none are asked for."""
+        if prior is None or prior.shares is not None:
+            return None if prior is None else prior.shares
+        logits = settle_ties(self._score_embeddings(features, self._scorer))
+        return prior.frequencies(logits, self._base_frequencies())
+
+    def _p_values(
+        self, features: Floats, class_conditional: bool, frequencies: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Conformal p-values (n, C) of embeddings (n, D), whose classes have some frequencies (C,)."""
+        return sets.p_values(self.calibration_, self._left_out_models(), features, class_conditional, frequencies)
 
     def _fitted_as(self, fitted: dict[str, Any]) -> Self:
         """A classifier with these parameters and some fitted attributes."""

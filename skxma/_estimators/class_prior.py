@@ -57,9 +57,15 @@ class ClassPrior:
 
     def apply(self, logits: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.float64]:
         """Logits (n, C) under these frequencies, from those that hold for the frequencies `base` (C,)."""
-        rows, usual = torch.as_tensor(logits), torch.as_tensor(base)
-        prior = ClassPriorEstimator().estimate(rows, usual) if self.shares is None else torch.as_tensor(self.shares)
-        return settle_ties(F.shift_class_prior(rows, prior, usual).numpy())
+        prior = self.frequencies(logits, base)
+        return settle_ties(F.shift_class_prior(*map(torch.as_tensor, (logits, prior, base))).numpy())
+
+    def frequencies(self, logits: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The frequencies (C,): those given, or the estimate from logits (n, C) that hold for `base` (C,)."""
+        if self.shares is not None:
+            return self.shares
+        found: NDArray[np.float64] = ClassPriorEstimator().estimate(*map(torch.as_tensor, (logits, base))).numpy()
+        return found
 
 
 def base_frequencies(cache: ImageCache, learned: bool) -> NDArray[np.float64]:

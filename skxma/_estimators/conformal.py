@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from skxma._estimators.task import Task, known_classes
 from skxma._evidence.fitted import FitReport, LeftOutPredictions
 from skxma._sampling import stratified_folds
-from skxma._statistics import Calibration, full_p_value, nonconformity, own_nonconformity, samples_needed
+from skxma._statistics import (
+    P_VALUE_ROUNDING,
+    Calibration,
+    Doubles,
+    frequency_ratio,
+    full_p_value,
+    kept_log_proba,
+    nonconformity,
+    samples_needed,
+)
 from skxma.caches import Floats, ImageCache
 
 N_FOLDS = 5
@@ -37,26 +46,66 @@ def cross_fit(clf: Any, task: Task) -> dict[str, Any]:
     """
     cache = task.cache
     folds = np.unique(stratified_folds(cache.labels, N_FOLDS, cache.groups), return_inverse=True)[1]
-    scores, fits = np.empty(len(folds)), []
+    scores, log_proba, fits = np.empty(len(folds)), np.empty((len(folds), cache.n_classes), dtype=np.float16), []
     for fold in range(folds.max() + 1):
         out = folds == fold
         part = task.without(out)
         fitted = {**part.fitted, **clf._fit_support(part)}
         model = clf._fitted_as(fitted)
-        scores[out] = scores_by(model, cache.embeddings[out])[np.arange(out.sum()), cache.labels[out]]
+        found = scores_by(model, cache.embeddings[out])
+        scores[out], log_proba[out] = found[np.arange(out.sum()), cache.labels[out]], kept_log_proba(-found)
         fits.append({name: value for name, value in fitted.items() if name not in UNREAD})
-    calibration = Calibration(scores, cache.labels, calibration_weights(cache), folds)
+    calibration = Calibration(scores, cache.labels, calibration_weights(cache), folds, log_proba)
     return {"calibration_": calibration, "fold_fits_": fits}
 
 
-def scores_by(model: Any, features: Floats) -> NDArray[np.float64]:
+def scores_by(model: Any, features: Floats, prior: Doubles | None = None) -> Doubles:
     """Nonconformity (n, C) of each class for embeddings (n, D), by a fitted classifier.
 
     A class of which a fold has neither image nor text conforms to nothing.
+
+    Parameters
+    ----------
+    model : BaseFewShotClassifier
+    features : ndarray of shape (n, D)
+    prior : ndarray of shape (C,), optional
+        Class frequencies of the images, in place of those for which the logits hold.
     """
     logits = model._score_embeddings(features, model._scorer)
     known = known_classes(model.image_cache_, model.text_features_)
-    return nonconformity(np.where(known, logits, -np.inf))
+    return nonconformity(np.where(known, logits if prior is None else logits + shift_to(prior, model), -np.inf))
+
+
+def shift_to(prior: Doubles, model: Any) -> Doubles:
+    """What class frequencies (C,) add to the logits of a fitted classifier (C,)."""
+    with np.errstate(divide="ignore"):
+        shift: Doubles = np.log(prior / model._base_frequencies())
+    return shift
+
+
+def p_values(
+    calibration: Calibration, models: Sequence[Any], features: Floats, by_class: bool, prior: Doubles | None
+) -> Doubles:
+    """P-values (n, C) of embeddings (n, D).
+
+    Parameters
+    ----------
+    calibration : Calibration
+    models : sequence of BaseFewShotClassifier
+        Those that made its scores.
+    features : ndarray of shape (n, D)
+        L2-normalized.
+    by_class : bool
+        See `Calibration.p_values`.
+    prior : ndarray of shape (C,) or None
+        Class frequencies of the images; None for those of the labeled images.
+    """
+    scores = [scores_by(model, features, prior) for model in models]
+    if prior is None:
+        return calibration.p_values(scores, by_class)
+    ratio = frequency_ratio(prior, calibration.labels, calibration.weights)
+    shifted = calibration.under(np.stack([shift_to(prior, model) for model in models]), ratio)
+    return shifted.p_values(scores, by_class, ratio)
 
 
 def calibration_weights(cache: ImageCache) -> NDArray[np.float64]:
@@ -64,16 +113,39 @@ def calibration_weights(cache: ImageCache) -> NDArray[np.float64]:
     return cache.weights / cache.weights.mean() * cache.independence
 
 
-def left_out_calibration(cache: ImageCache, left_out: LeftOutPredictions) -> Calibration:
-    """Calibrate on the left-out predictions of a fit, which is one model for all samples of its cache."""
+def left_out_calibration(cache: ImageCache, left_out: LeftOutPredictions, all_classes: bool) -> Calibration:
+    """Calibrate on the left-out predictions of a fit, which is one model for all samples of its cache.
+
+    Parameters
+    ----------
+    cache : ImageCache
+    left_out : LeftOutPredictions
+    all_classes : bool
+        Whether the probabilities of all classes are kept, which other class frequencies need.
+    """
     rows = np.arange(len(cache.labels)) if left_out.rows is None else left_out.rows
     labels, weights = cache.labels[rows], calibration_weights(cache)[rows]
-    return Calibration(own_nonconformity(left_out.logits, labels), labels, weights, np.zeros_like(labels))
+    scores = nonconformity(left_out.logits)
+    kept = kept_log_proba(-scores) if all_classes else None
+    return Calibration(scores[np.arange(len(rows)), labels], labels, weights, np.zeros_like(labels), kept)
+
+
+def keeps_all_classes(cache: ImageCache) -> bool:
+    """Tell whether a fit keeps the left-out probabilities of all classes: where a model file grows by half at most.
+
+    They are of half precision, and of each sample the file holds embedding and key in single precision.
+    """
+    return cache.n_classes <= 2 * cache.keys.shape[1]
 
 
 def full_p_values(
-    task: Task, refit: Callable[[ImageCache], FitReport[Any]], features: Floats, by_class: bool
-) -> NDArray[np.float64]:
+    task: Task,
+    refit: Callable[[ImageCache], FitReport[Any]],
+    features: Floats,
+    by_class: bool,
+    shift: Doubles | None = None,
+    prior: Doubles | None = None,
+) -> Doubles:
     """P-values (n, C) of full conformal prediction, by C fits per image.
 
     Parameters
@@ -85,19 +157,25 @@ def full_p_values(
         L2-normalized embeddings.
     by_class : bool
         See `Calibration.p_values`.
+    shift, prior : ndarray of shape (C,), optional
+        Class frequencies of the images, and what they add to the logits.
     """
     cache = task.cache
+    ratio = None if prior is None else frequency_ratio(prior, cache.labels, calibration_weights(cache))
     n_classes = cache.n_classes
     text = None if task.text is None else task.text_features
     weights = np.append(cache.weights, cache.weights.mean())
     groups = None if cache.groups is None else np.append(cache.groups, cache.groups.max() + 1)
-    p_values = np.empty((len(features), n_classes))
+    p_values = np.zeros((len(features), n_classes))
+    possible = range(n_classes) if ratio is None else np.flatnonzero(ratio)
     for i, image in enumerate(features):
         rows = np.concatenate([cache.embeddings, image[None]])
-        for c in range(n_classes):
+        for c in possible:
             labels = np.append(cache.labels, c)
             extended, position = ImageCache.build(rows, labels, n_classes, weights, text, groups, cache.blocks)
-            left_out = left_out_calibration(extended, refit(extended).left_out)
+            left_out = left_out_calibration(extended, refit(extended).left_out, shift is not None)
+            if shift is not None and ratio is not None:
+                left_out = left_out.under(shift[None], ratio)
             counted = np.where(left_out.labels == c, left_out.weights, 0.0) if by_class else left_out.weights
             p_values[i, c] = full_p_value(left_out.scores, counted, position[-1])
     return p_values
@@ -131,28 +209,81 @@ def can_give(clf: Any, level: float) -> bool:
     return hasattr(clf, "calibration_") and round(clf.calibration_.weights.sum()) >= samples_needed(level)
 
 
-def check_support(clf: Any, levels: list[float], class_conditional: bool) -> None:
-    """Refuse levels at which the labeled samples of a fitted classifier are too few to leave a class out."""
-    check_calibrated(clf)
-    shots = clf.image_cache_.independent_shots
+def calibration_shots(clf: Any) -> Doubles:
+    """Number (C,) of independent labeled images of each class that calibrate the sets of a fitted classifier."""
+    shots: Doubles = clf.image_cache_.independent_shots
     if hasattr(clf, "calibration_"):
-        shots = np.bincount(clf.calibration_.labels, clf.calibration_.weights, minlength=len(clf.classes_))
-    n = round(shots.sum())
-    level = max(levels)
+        shots = np.bincount(clf.calibration_.labels, clf.calibration_.weights, len(shots)).astype(np.float64)
+    return shots
+
+
+def check_support(clf: Any, levels: list[float], class_conditional: bool, prior: Doubles | None = None) -> None:
+    """Refuse levels at which the labeled samples of a fitted classifier are too few to leave a class out.
+
+    Parameters
+    ----------
+    clf : BaseFewShotClassifier
+    levels : list of float
+    class_conditional : bool
+    prior : ndarray of shape (C,), optional
+        Class frequencies of the images.
+    """
+    check_calibrated(clf)
+    level, shots = max(levels), calibration_shots(clf)
     needed = samples_needed(level)
-    if not class_conditional:
+    if class_conditional:
+        few = np.flatnonzero((np.round(shots).astype(int) < needed) & (True if prior is None else prior > 0))
+        if len(few):
+            named = ", ".join(f"{clf.classes_[c]} ({shots[c]:.0f})" for c in few[:5]) + (", …" if len(few) > 5 else "")
+            raise ValueError(
+                f"Class-conditional sets of confidence level {level:g} need {needed} different labeled images or more "
+                f"in every class; too few have: {named}. Label more of them, or leave class_conditional out."
+            )
+    elif prior is None:
+        n = round(shots.sum())
         if n < needed:
             raise ValueError(
                 f"Sets of confidence level {level:g} need {needed} different labeled images or more, and this model "
                 f"has {n}: with fewer, every set holds every class. Label more images, or ask for a level of "
                 f"at most {n / (n + 1):.3g}."
             )
-        return
-    shots = np.round(shots).astype(int)
-    few = np.flatnonzero(shots < needed)
-    if len(few):
-        named = ", ".join(f"{clf.classes_[c]} ({shots[c]})" for c in few[:5]) + (", …" if len(few) > 5 else "")
+    else:
+        check_level(clf, level, shots, prior)
+
+
+def check_prior(clf: Any, prior: Doubles | None) -> None:
+    """Refuse a class prior where a fitted classifier has no scores for it.
+
+    Parameters
+    ----------
+    clf : BaseFewShotClassifier
+    prior : ndarray of shape (C,) or None
+        None where it is yet to be estimated.
+    """
+    check_calibrated(clf)
+    if hasattr(clf, "calibration_") and clf.calibration_.log_proba is None:
         raise ValueError(
-            f"Class-conditional sets of confidence level {level:g} need {needed} different labeled images or more in "
-            f"every class; too few have: {named}. Label more of them, or leave class_conditional out."
+            f"This {type(clf).__name__} keeps no left-out probabilities of all {len(clf.classes_)} classes, which sets "
+            "with a class_prior need: models of earlier releases do not, nor does conformal='loo' with more than twice "
+            "as many classes as features. Fit it with conformal='cross'."
+        )
+    if prior is not None and not prior[calibration_shots(clf) > 0].any():
+        raise ValueError(
+            "class_prior gives shares to classes without labeled images alone, so that nothing calibrates the sets. "
+            "Label images of these classes."
+        )
+
+
+def check_level(clf: Any, level: float, shots: Doubles, prior: Doubles) -> None:
+    """Refuse a level at which no class can be left out, from samples (C,) of classes of some frequencies (C,)."""
+    held = (shots > 0) & (prior > 0)
+    # the p-value of a class is at least its weight over that of all
+    needed = np.ceil((1 / (1 - level) - 1) * prior / prior[held].sum() - P_VALUE_ROUNDING)
+    missing = np.where(held, needed - np.round(shots), np.inf)
+    c = int(missing.argmin())
+    if missing[c] > 0:
+        raise ValueError(
+            f"Sets of confidence level {level:g} need {needed[c]:.0f} different labeled images or more of "
+            f"{clf.classes_[c]} under this class_prior, and this model has {shots[c]:.0f}: with fewer, every set holds "
+            "every class. Label more images, or ask for a lower level."
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.class_prior import base_frequencies
-from skxma._estimators.conformal import full_p_values, left_out_calibration
+from skxma._estimators.conformal import full_p_values, keeps_all_classes, left_out_calibration, shift_to
 from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvidence
 from skxma._estimators.pool_learning import fit_pool, label_pool
 from skxma._estimators.preparation import kept_task
@@ -429,7 +429,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             "loss_curve_": report.loss_curve,
         }
         if self.conformal == "loo" and evidence.leaves_out:
-            fitted["calibration_"] = left_out_calibration(task.cache, report.left_out)
+            fitted["calibration_"] = left_out_calibration(
+                task.cache, report.left_out, all_classes=keeps_all_classes(task.cache)
+            )
         if task.support.unlabeled is not None:
             soft_labels, n_used = label_pool(task, model, pool)
             label[task.support.unlabeled] = task.classes[soft_labels.argmax(1)]
@@ -440,13 +442,16 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     def _evidence(self, task: Task) -> CalibratedEvidence | PaperEvidence:
         return EVIDENCES[self.evidence].of(self, task)
 
-    def _p_values(self, features: Floats, class_conditional: bool) -> NDArray[np.float64]:
+    def _p_values(
+        self, features: Floats, class_conditional: bool, frequencies: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
         if self.conformal != "full":
-            return super()._p_values(features, class_conditional)
+            return super()._p_values(features, class_conditional, frequencies)
         with kept_task(self) as task:
             # which `conformal="full"` asks for
             evidence = CalibratedEvidence.of(self, task)
-            return full_p_values(task, evidence.refit(task), features, class_conditional)
+            shift = None if frequencies is None else shift_to(frequencies, self)
+            return full_p_values(task, evidence.refit(task), features, class_conditional, shift, frequencies)
 
     def _left_out_models(self) -> list[Any]:
         if hasattr(self, "fold_fits_"):

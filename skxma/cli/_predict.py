@@ -31,10 +31,10 @@ def run_predict(arguments: argparse.Namespace) -> int:
         write_nothing(arguments)
         return 1
     clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+    how = {} if shares is None else {"class_prior": class_prior(shares, clf, arguments.model)}
     if arguments.confidence_level is not None:
         check_sets(arguments, clf)
-        return int(print_sets(arguments, clf, there) < len(asked))
-    how = {} if shares is None else {"class_prior": class_prior(shares, clf, arguments.model)}
+        return int(print_sets(arguments, clf, there, **how) < len(asked))
     with explained_for_command_line(arguments.model):
         readable, probabilities = answers(clf, there, **how)
     rows = [
@@ -68,22 +68,22 @@ class SetOfClasses:
 
 
 def check_sets(arguments: argparse.Namespace, clf: Any) -> None:
-    """Refuse --set where the model has no sets, and a --class-prior beside it."""
+    """Refuse --set where the model has no sets, or none of the level."""
     from skxma._estimators.conformal import check_levels, check_support
 
     if not hasattr(clf, "predict_set"):
         raise ValueError(f"{arguments.model} holds a {type(clf).__name__}, which takes no --set.")
-    if arguments.class_prior is not None:
-        raise ValueError("--set holds for images drawn as those of the fit, and takes no --class-prior.")
-    check_support(clf, check_levels(arguments.confidence_level), class_conditional=False)
+    levels = check_levels(arguments.confidence_level)
+    if arguments.class_prior is None:
+        check_support(clf, levels, class_conditional=False)
 
 
-def print_sets(arguments: argparse.Namespace, clf: Any, asked: Sequence[str]) -> int:
+def print_sets(arguments: argparse.Namespace, clf: Any, asked: Sequence[str], **how: Any) -> int:
     """Print the set of each image that can be read, and return their number."""
 
     def compute(paths: list[str]) -> tuple[Any, Any]:
         features = clf.encode(paths)
-        return clf.predict_set(features, arguments.confidence_level), clf.predict_proba(features)
+        return clf.predict_set(features, arguments.confidence_level, **how), clf.predict_proba(features, **how)
 
     with explained_for_command_line(arguments.model):
         readable, found = skipping_unreadable(compute, asked)

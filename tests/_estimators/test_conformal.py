@@ -14,6 +14,7 @@ from skxma import XMAdapterClassifier
 from skxma.baselines import GDAClassifier, TipAdapterClassifier, ZeroShotClassifier
 
 PROBLEM = make_problem(n_classes=4, shots=5, n_test=25, seed=3)
+SKEWED = np.array([0.6, 0.3, 0.1, 0.0])
 
 
 def classifier(conformal, text=PROBLEM.text, **parameters):
@@ -81,9 +82,10 @@ def test_saved_models_answer_with_the_same_sets(fitted, how, tmp_path):
     clf = fitted[how]
     clf.save(tmp_path / "clf.skxma")
     joblib.dump(clf, tmp_path / "clf.joblib")
-    expected = clf.predict_p(PROBLEM.X_test)
+    expected, under_a_prior = clf.predict_p(PROBLEM.X_test), clf.predict_p(PROBLEM.X_test, class_prior=SKEWED)
     for loaded in (skxma.load(tmp_path / "clf.skxma"), joblib.load(tmp_path / "clf.joblib"), copy.deepcopy(clf)):
         np.testing.assert_array_equal(loaded.predict_p(PROBLEM.X_test), expected)
+        np.testing.assert_array_equal(loaded.predict_p(PROBLEM.X_test, class_prior=SKEWED), under_a_prior)
         assert loaded.conformal == how
 
 
@@ -170,6 +172,96 @@ def test_a_class_without_images_may_be_in_a_set():
     assert clf.predict_set(PROBLEM.X_test, 0.9).shape == (100, 4)
     with pytest.raises(ValueError, match=r"3 \(0\)"):
         clf.predict_set(PROBLEM.X_test, 0.5, class_conditional=True)
+
+
+@pytest.mark.parametrize("how", ["loo", "cross"])
+def test_a_prior_of_the_shares_of_the_labeled_images_changes_nothing(fitted, how):
+    equal = fitted[how].predict_p(PROBLEM.X_test, class_prior=np.full(4, 0.25))
+    np.testing.assert_allclose(equal, fitted[how].predict_p(PROBLEM.X_test))
+
+
+def test_full_conformal_under_a_prior():
+    small = make_problem(n_classes=3, shots=3, seed=1)
+    clf = classifier("full", text=small.text).fit(small.X, small.y)
+    few = small.X_test[:2]
+    np.testing.assert_allclose(clf.predict_p(few, class_prior=np.full(3, 1 / 3)), clf.predict_p(few))
+    p_values = clf.predict_p(few, class_prior=[0.9, 0.1, 0.0])
+    assert (p_values[:, 2] == 0).all()
+    # a class of 90 % has 3 of the 9 images: a new one of it weighs 2.7, beside 9 in all
+    assert (p_values[:, 0] >= 2.7 / 11.7 - 1e-9).all()
+
+
+@pytest.mark.parametrize("how", ["loo", "cross"])
+def test_sets_under_a_prior_follow_the_probabilities_under_it(fitted, how):
+    clf, X = fitted[how], PROBLEM.X_test
+    sets, proba = clf.predict_set(X, 0.8, class_prior=SKEWED), clf.predict_proba(X, SKEWED)
+    assert not sets[:, 3].any()
+    by_label = dict(zip(clf.classes_.tolist(), SKEWED, strict=True))
+    np.testing.assert_array_equal(clf.predict_set(X, 0.8, class_prior=by_label), sets)
+    single = sets.sum(1) == 1
+    assert single.sum() > 20
+    assert (sets.argmax(1) == proba.argmax(1))[single].mean() > 0.95
+    batch = np.concatenate([np.flatnonzero(PROBLEM.y_test == c)[:n] for c, n in enumerate([20, 10, 4])])
+    assert coverage(clf.predict_set(X[batch], 0.8, class_prior=SKEWED), PROBLEM.y_test[batch]) > 0.6
+
+
+def test_an_empty_set_under_a_prior_gets_its_likeliest_class():
+    problem = make_problem(n_classes=4, shots=3, dim=12)
+    clf = XMAdapterClassifier("precomputed", text_features=problem.text).fit(problem.X, problem.y)
+    free, full = (
+        clf.predict_set(problem.X_test, 0.5, allow_empty=allow, class_prior=SKEWED) for allow in (True, False)
+    )
+    empty = ~free.any(axis=1)
+    assert empty.any()
+    expected = clf.predict(problem.X_test, SKEWED)[empty]
+    np.testing.assert_array_equal(clf.classes_[full[empty].argmax(axis=1)], expected)
+
+
+def test_the_frequencies_of_a_batch_shift_the_sets(fitted):
+    clf = fitted["loo"]
+    batch = np.concatenate([np.flatnonzero(PROBLEM.y_test == c)[:n] for c, n in enumerate([25, 10, 1, 1])])
+    X = PROBLEM.X_test[batch]
+    ratio = clf.predict_proba(X, "batch") / clf.predict_proba(X)
+    shares = (ratio / ratio.sum(1, keepdims=True))[0]
+    assert shares.max() > 0.4
+    np.testing.assert_allclose(clf.predict_p(X, class_prior="batch"), clf.predict_p(X, class_prior=shares))
+    np.testing.assert_array_equal(
+        clf.predict_set(X, 0.8, class_prior="batch"), clf.predict_set(X, 0.8, class_prior=shares)
+    )
+
+
+def test_a_rival_that_learns_frequencies_takes_a_prior():
+    kept = (PROBLEM.y < 2) | (np.arange(len(PROBLEM.y)) % 5 < 3)
+    clf = TipAdapterClassifier("precomputed", text_features=PROBLEM.text, conformal="cross")
+    clf.fit(PROBLEM.X[kept], PROBLEM.y[kept])
+    assert coverage(clf.predict_set(PROBLEM.X_test, 0.8, class_prior=np.full(4, 0.25))) > 0.6
+
+
+@pytest.mark.bad_input
+def test_priors_that_the_samples_cannot_calibrate(fitted):
+    known = PROBLEM.y < 3
+    clf = classifier("loo").fit(PROBLEM.X[known], PROBLEM.y[known])
+    for method in (clf.predict_set, clf.predict_p):
+        with pytest.raises(ValueError, match="classes without labeled images alone"):
+            method("no image is looked at", class_prior=[0, 0, 0, 1])
+        with pytest.raises(ValueError, match="sums to 4"):
+            method("no image is looked at", class_prior=np.ones(4))
+    with pytest.raises(ValueError, match=r"need 33 different labeled images or more of 0 under .* has 5"):
+        clf.predict_set("no image is looked at", 0.99, class_prior=[1 / 3, 1 / 3, 1 / 3, 0])
+    # a class of 99.9 % is in every set, which holds at any level
+    assert clf.predict_set(PROBLEM.X_test, 0.95, class_prior=[0.999, 0.001, 0, 0])[:, 0].all()
+    with pytest.raises(ValueError, match="more of 0 under this class_prior"):
+        fitted["loo"].predict_set(PROBLEM.X_test, 0.995, class_prior="batch")
+
+
+@pytest.mark.bad_input
+def test_more_than_twice_as_many_classes_as_features_need_cross_for_a_prior():
+    problem = make_problem(n_classes=9, shots=2, dim=4)
+    equal = np.full(9, 1 / 9)
+    with pytest.raises(ValueError, match=r"all 9 classes, .* conformal='cross'"):
+        classifier("loo", text=problem.text).fit(problem.X, problem.y).predict_p("no image", class_prior=equal)
+    clf = classifier("cross", text=problem.text).fit(problem.X, problem.y)
+    np.testing.assert_allclose(clf.predict_p(problem.X_test, class_prior=equal), clf.predict_p(problem.X_test))
 
 
 @pytest.mark.bad_input

@@ -72,6 +72,21 @@ def test_sets_as_a_table_csv_and_json(folder, capsys):
     ]
 
 
+def test_sets_under_class_frequencies(folder, capsys):
+    names = sorted(path.name for path in (folder / "pics").iterdir())
+    words = ["predict", str(folder / "m.skxma"), str(folder / "new"), "--set", "0.8", "--format", "json"]
+    assert main([*words, "--class-prior", f"{names[0]}=0.5,{names[1]}=0.5,{names[2]}=0"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["class"] for image in found for one in image["set"]} <= set(names[:2])
+    assert main([*words, "--class-prior", f"{names[0]}=1"]) == 1
+    assert "no share of" in capsys.readouterr().err
+    assert main(words) == 0
+    without = capsys.readouterr().out
+    assert main([*words, "--class-prior", "batch"]) == 0
+    # the images are balanced, as those of the fit
+    assert capsys.readouterr().out == without
+
+
 @pytest.mark.bad_input
 def test_sets_of_levels_that_the_images_cannot_give(folder, capsys):
     words = ["predict", str(folder / "m.skxma"), str(folder / "new"), "--set"]
@@ -79,8 +94,6 @@ def test_sets_of_levels_that_the_images_cannot_give(folder, capsys):
     assert "need 19 different labeled images or more, and this model has 12" in capsys.readouterr().err
     assert main([*words, "90"]) == 1
     assert "between 0 and 1" in capsys.readouterr().err
-    assert main([*words, "0.9", "--class-prior", "batch"]) == 1
-    assert "takes no --class-prior" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*words, "0.9", "--top", "2"])
     capsys.readouterr()
