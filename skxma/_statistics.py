@@ -14,18 +14,20 @@ from scipy.optimize import minimize
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.special import log_softmax, logsumexp
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 from torch import Tensor
 
 from skxma import functional as F
 from skxma._runtime import blocks
 from skxma.functional import EPS
 
+Floats = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 Masks = NDArray[np.bool_]
 CALIBRATION_BINS = 15
 P_VALUE_ROUNDING = 1e-9
 LEAST_LOG_PROBA = -6e4
+N_SIMULATED = 20
 
 ABSENT_RATIO = 4.0
 """The rarest class of a support set over a class without images, where classes need shares."""
@@ -340,6 +342,9 @@ class Calibration:
         Index of the model that has not seen the sample; 0 everywhere where there is one model.
     log_proba : ndarray of shape (N, C), float16, or None
         Log probability of each class for each sample, by the model that has not seen it; None where it was not kept.
+    simulated : ndarray of shape (N, T) or None
+        Where the only sample of a class is among them: scores at T equally likely cosines to another, in place of
+        `scores`.
     """
 
     scores: Doubles
@@ -347,6 +352,17 @@ class Calibration:
     weights: Doubles
     models: NDArray[np.intp]
     log_proba: NDArray[np.float16] | None = None
+    simulated: Floats | None = None
+
+    @property
+    def each(self) -> Floats:
+        """Scores (N, T) of each sample, which are equally likely."""
+        return self.scores[:, None] if self.simulated is None else self.simulated
+
+    def chosen(self, rows: NDArray[Any]) -> tuple[Doubles, Doubles]:
+        """Scores and weights (n,) of some of the samples."""
+        scores = self.each[rows]
+        return scores.ravel().astype(np.float64), np.repeat(self.weights[rows] / scores.shape[1], scores.shape[1])
 
     def under(self, shift: Doubles, ratio: Doubles) -> Calibration:
         """Scores and weights for new images whose classes have other frequencies.
@@ -363,17 +379,18 @@ class Calibration:
         """
         if self.log_proba is None:
             raise ValueError("These scores are of one class each; a shift needs those of all classes.")
-        rows, shifts = np.arange(len(self.labels)), shift[self.models]
+        rows, shifts, each = np.arange(len(self.labels)), shift[self.models], self.each.astype(np.float64)
         others = self.log_proba.astype(np.float64)
         others[rows, self.labels] = -np.inf
         with np.errstate(divide="ignore"):
             # the own class from its score, which is not rounded: a shift of 0 leaves the scores as they are
-            log_others = np.log(-np.expm1(-self.scores)) + logsumexp(log_softmax(others, axis=1) + shifts, axis=1)
-        counted = (ratio[self.labels] > 0) & np.isfinite(self.scores)
-        scores = np.full(len(rows), np.inf)
-        odds = log_others + self.scores - np.where(counted, shifts[rows, self.labels], 0.0)
-        scores[counted] = np.logaddexp(0, odds[counted])
-        return Calibration(scores, self.labels, self.weights * ratio[self.labels], self.models)
+            log_others = np.log(-np.expm1(-each)) + logsumexp(log_softmax(others, axis=1) + shifts, axis=1)[:, None]
+        counted = (ratio[self.labels] > 0)[:, None] & np.isfinite(each)
+        own = np.where(ratio[self.labels] > 0, shifts[rows, self.labels], 0.0)
+        scores = np.full(each.shape, np.inf)
+        scores[counted] = np.logaddexp(0, (log_others + each - own[:, None])[counted])
+        weights = self.weights * ratio[self.labels]
+        return Calibration(scores.mean(1), self.labels, weights, self.models, simulated=scores)
 
     def p_values(
         self, scores: Sequence[Doubles], by_class: bool = False, new_weights: Doubles | None = None
@@ -393,18 +410,16 @@ class Calibration:
         new_weights : ndarray of shape (C,), optional
             Weight v of a new image if it is of a class; p is 0 where it is 0. Without them it is 1.
         """
-        weights = self.weights
         n, n_classes = scores[0].shape
         at_least = np.zeros((n, n_classes))
         for model, found in enumerate(scores):
             own = self.models == model
             if by_class:
                 for c in range(n_classes):
-                    rows = own & (self.labels == c)
-                    at_least[:, c] += weight_at_least(self.scores[rows], weights[rows], found[:, c])
+                    at_least[:, c] += weight_at_least(*self.chosen(own & (self.labels == c)), found[:, c])
             else:
-                at_least += weight_at_least(self.scores[own], weights[own], found)
-        total = np.bincount(self.labels, weights, minlength=n_classes) if by_class else weights.sum()
+                at_least += weight_at_least(*self.chosen(own), found)
+        total = np.bincount(self.labels, self.weights, minlength=n_classes) if by_class else self.weights.sum()
         if new_weights is None:
             return (1 + at_least) / (1 + total)
         possible = new_weights > 0
@@ -419,7 +434,8 @@ class Calibration:
         total = 1 + self.weights.sum()
         if 1 / total > alpha:
             return math.inf
-        kept = self.scores[(1 + weight_at_least(self.scores, self.weights, self.scores)) / total > alpha]
+        scores, weights = self.chosen(np.arange(len(self.labels)))
+        kept = scores[(1 + weight_at_least(scores, weights, scores)) / total > alpha]
         return float(kept.max()) if len(kept) else -math.inf
 
 
@@ -471,16 +487,45 @@ def full_p_value(scores: ArrayLike, weights: ArrayLike, new: int) -> float:
     """P-value of one of N + 1 samples, each of which has been scored by the others.
 
     ``p = Σ_i w_i 1[s_i ≥ s_new] / Σ_i w_i``. The samples are exchangeable and the scores symmetric in them, so that
-    ``P(p ≤ α) ≤ α`` whatever is learned from the samples (Vovk, Gammerman & Shafer 2005).
+    ``P(p ≤ α) ≤ α`` whatever is learned from the samples (Vovk, Gammerman & Shafer 2005). Of several equally likely
+    scores of a sample each counts its share, and p is the mean over those of the sample in question.
 
     Parameters
     ----------
-    scores, weights : array-like of shape (N + 1,)
+    scores : array-like of shape (N + 1,) or (N + 1, T)
+    weights : array-like of shape (N + 1,)
     new : int
         Position of the sample in question.
     """
     scores, weights = np.asarray(scores), np.asarray(weights)
-    return float(weights[scores >= scores[new]].sum() / weights.sum())
+    scores = scores.reshape(len(scores), -1)
+    n = scores.shape[1]
+    at_least = weight_at_least(scores.ravel(), np.repeat(weights / n, n), scores[new])
+    return float(at_least.mean() / weights.sum())
+
+
+def simulated_nonconformity(logits: Floats, own: Floats, labels: NDArray[np.intp]) -> Floats:
+    """Nonconformity of the labels at `N_SIMULATED` equally likely cosines.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, C)
+        Those of the other classes are read.
+    own : ndarray of shape (n, Q)
+        Logits of the label at the nodes of the quadrature, between which they are interpolated.
+    labels : ndarray of shape (n,)
+
+    Returns
+    -------
+    scores : ndarray of shape (n, N_SIMULATED), float32
+    """
+    nodes = np.polynomial.hermite_e.hermegauss(own.shape[1])[0]
+    deviations = norm.ppf((np.arange(N_SIMULATED) + 0.5) / N_SIMULATED)
+    interpolation = np.stack([np.interp(deviations, nodes, one) for one in np.eye(len(nodes))])
+    others = logits.astype(np.float64)
+    others[np.arange(len(others)), labels] = -np.inf
+    scores: Floats = np.logaddexp(0, logsumexp(others, axis=1)[:, None] - own @ interpolation).astype(np.float32)
+    return scores
 
 
 def prediction_sets(p_values: Doubles, levels: Sequence[float], likeliest: NDArray[np.intp] | None = None) -> Masks:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import make_problem
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from skxma import XMAdapterClassifier
 from skxma._statistics import (
@@ -18,6 +18,7 @@ from skxma._statistics import (
     prediction_sets,
     proved_coverage,
     samples_needed,
+    simulated_nonconformity,
 )
 
 
@@ -61,6 +62,28 @@ def test_every_sample_is_compared_in_the_model_that_has_not_seen_it():
 def test_by_class_a_class_is_compared_with_its_own_samples():
     found = calibration([1.0, 2.0, 9.0], labels=[0, 0, 1]).p_values([np.array([[1.5, 1.5, 1.5]])], by_class=True)
     np.testing.assert_allclose(found, [[2 / 3, 1.0, 1.0]])
+
+
+def test_scores_of_a_simulated_class_are_those_at_equally_likely_cosines():
+    rng = np.random.default_rng(0)
+    labels, logits = np.array([0, 2]), rng.normal(size=(2, 3))
+    nodes = np.polynomial.hermite_e.hermegauss(5)[0]
+    found = simulated_nonconformity(logits, np.array([[3.0] * 5, 2 * nodes]), labels)
+    n = found.shape[1]
+    replaced = np.repeat(logits[:, None], n, 1)
+    replaced[0, :, 0], replaced[1, :, 2] = 3.0, 2 * norm.ppf((np.arange(n) + 0.5) / n)
+    expected = own_nonconformity(replaced.reshape(-1, 3), np.repeat(labels, n)).reshape(2, n)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_equally_likely_scores_count_their_share():
+    both = Calibration(np.zeros(2), np.array([0, 1]), np.ones(2), np.zeros(2, dtype=int), None,
+                       np.array([[1.0, 3.0], [2.0, 2.0]]))  # fmt: skip
+    np.testing.assert_allclose(both.p_values([np.array([[2.5, 1.5, 4.0]])]), [[1.5 / 3, 2.5 / 3, 1 / 3]])
+    assert both.largest_score(0.4) == 2.0
+    assert full_p_value([[1.0, 3.0], [2.0, 2.0], [1.5, 2.5]], np.ones(3), 2) == pytest.approx(
+        ((0.5 + 1 + 1) + (0.5 + 0 + 0.5)) / 2 / 3
+    )
 
 
 def label_shift(logits, labels, models, prior, base):

@@ -20,6 +20,7 @@ from skxma._statistics import (
     kept_log_proba,
     nonconformity,
     samples_needed,
+    simulated_nonconformity,
 )
 from skxma.caches import Floats, ImageCache
 
@@ -127,7 +128,9 @@ def left_out_calibration(cache: ImageCache, left_out: LeftOutPredictions, all_cl
     labels, weights = cache.labels[rows], calibration_weights(cache)[rows]
     scores = nonconformity(left_out.logits)
     kept = kept_log_proba(-scores) if all_classes else None
-    return Calibration(scores[np.arange(len(rows)), labels], labels, weights, np.zeros_like(labels), kept)
+    own = scores[np.arange(len(rows)), labels]
+    simulated = None if left_out.own is None else simulated_nonconformity(left_out.logits, left_out.own, labels)
+    return Calibration(own, labels, weights, np.zeros_like(labels), kept, simulated)
 
 
 def keeps_all_classes(cache: ImageCache) -> bool:
@@ -177,7 +180,7 @@ def full_p_values(
             if shift is not None and ratio is not None:
                 left_out = left_out.under(shift[None], ratio)
             counted = np.where(left_out.labels == c, left_out.weights, 0.0) if by_class else left_out.weights
-            p_values[i, c] = full_p_value(left_out.scores, counted, position[-1])
+            p_values[i, c] = full_p_value(left_out.each, counted, position[-1])
     return p_values
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -92,6 +92,8 @@ class LeftOutPredictions:
         Of some samples only where `rows` is given.
     rows : ndarray of shape (n,) or None
         The samples whose logits there are; None for all.
+    own : ndarray of shape (N, Q) or None
+        Logits of the own class at the nodes, for the same samples; None where no own class is simulated.
     """
 
     label: Integers
@@ -100,13 +102,27 @@ class LeftOutPredictions:
     node_weights: Floats
     logits: Floats
     rows: Integers | None = None
+    own: Floats | None = None
 
     @classmethod
-    def from_logits(cls, logits: Tensor, open_set: Tensor, node_weights: Tensor) -> LeftOutPredictions:
-        """Predict from leave-one-out logits (N, C), open-set scores (N', Q) and the weights of their columns (Q,)."""
+    def from_logits(
+        cls, logits: Tensor, open_set: Tensor, node_weights: Tensor, own: Tensor | None = None
+    ) -> LeftOutPredictions:
+        """Predict from leave-one-out logits (N, C).
+
+        Parameters
+        ----------
+        logits : Tensor of shape (N, C)
+        open_set : Tensor of shape (N', Q)
+            Open-set scores.
+        node_weights : Tensor of shape (Q,)
+        own : Tensor of shape (N, Q), optional
+            Logits of the own class at the nodes.
+        """
         probability, label = torch.softmax(logits, 1).max(1)
         floats = (a.float().cpu().numpy() for a in (probability, open_set, node_weights, logits))
-        return cls(label.cpu().numpy(), *floats)
+        found = cls(label.cpu().numpy(), *floats)
+        return found if own is None else replace(found, own=own.float().cpu().numpy())
 
     def rejection_threshold(self, rate: float) -> float:
         """Open-set score that the fraction `rate` of images of known classes exceeds.

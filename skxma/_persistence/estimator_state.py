@@ -240,7 +240,10 @@ def _check_calibration(calibration: Any, n_classes: int, n_models: int) -> None:
     shapes = {part.shape for part in (calibration.scores, calibration.labels, calibration.weights, calibration.models)}
     ranges = (calibration.labels, n_classes), (calibration.models, n_models)
     known = all(not len(part) or 0 <= part.min() <= part.max() < n for part, n in ranges)
+    n = len(calibration.labels)
     if calibration.log_proba is not None:
-        known &= calibration.log_proba.shape == (len(calibration.labels), n_classes)
+        known &= calibration.log_proba.shape == (n, n_classes)
+    if calibration.simulated is not None:
+        known &= calibration.simulated.ndim == 2 and len(calibration.simulated) == n and calibration.simulated.size > 0
     if len(shapes) > 1 or calibration.scores.ndim != 1 or not known:
         raise ModelFileError("The scores, labels and models of its calibration do not fit together.")

@@ -112,7 +112,7 @@ RECORDS = by_name(
             },
         ),
         Record("unlabeled_pool", 1, Pool, _same("keys", "weights")),
-        Record("calibration", 1, Calibration, _same("scores", "labels", "weights", "models", "log_proba")),
+        Record("calibration", 1, Calibration, _same("scores", "labels", "weights", "models", "log_proba", "simulated")),
     ]
 )
 

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -164,6 +165,25 @@ def test_classes_without_text_and_with_one_image():
     for how in ("loo", "cross"):
         clf = classifier(how, text=None).fit(PROBLEM.X[one_each], PROBLEM.y[one_each])
         assert np.isfinite(clf.predict_p(PROBLEM.X_test)).all()
+
+
+def test_the_only_image_of_a_class_counts_for_all_that_another_could_look_like():
+    found = []
+    for seed in range(4):
+        problem = make_problem(n_classes=12, shots=1, n_test=20, noise=1.6, seed=seed)
+        clf = classifier("loo", text=problem.text).fit(problem.X, problem.y)
+        assert (np.diff(clf.calibration_.simulated, axis=1) <= 1e-6).all()
+        mean_only = copy.deepcopy(clf)
+        mean_only.calibration_ = replace(clf.calibration_, simulated=None)
+        found.append([coverage(one.predict_set(problem.X_test, 0.9), problem.y_test) for one in (clf, mean_only)])
+    simulated, of_mean = np.mean(found, 0)
+    assert of_mean < 0.8
+    assert simulated > 0.84
+    more = np.flatnonzero(PROBLEM.y < 3)
+    mixed = classifier("loo").fit(PROBLEM.X[[*more, -1]], PROBLEM.y[[*more, -1]]).calibration_
+    alone = mixed.labels == 3
+    assert np.ptp(mixed.simulated, axis=1)[alone].min() > 0
+    np.testing.assert_allclose(mixed.simulated[~alone], np.repeat(mixed.scores[~alone, None], 20, 1), atol=1e-5)
 
 
 def test_a_class_without_images_may_be_in_a_set():

@@ -260,9 +260,9 @@ def fit_calibrated(
         final = moderated(select_metrics(support, roots, config), support, config)
     residual, curve = fit_residual(final, config)
     open_set = final.left_out.fitted.open_set_scores(final.support.labels)
-    predictions = LeftOutPredictions.from_logits(
-        first.left_out.honest.logits.sum(0), open_set, first.left_out.scores.node_weights
-    )
+    honest, scores = first.left_out.honest, first.left_out.scores
+    own = honest.own.sum(0) if bool(scores.singleton.any()) else None
+    predictions = LeftOutPredictions.from_logits(honest.logits.sum(0), open_set, scores.node_weights, own)
     report = FitReport(
         model=to_model(final, kept, residual),
         hardness=hard.float().cpu().numpy(),
