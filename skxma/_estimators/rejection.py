@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from skxma._evidence.fitted import LeftOutPredictions
 from skxma._labels.arrays import check_unknown, with_unknown
+from skxma._runtime.warning import warn
+from skxma._statistics import P_VALUE_ROUNDING, samples_needed
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,20 @@ class RejectionRule:
             check_unknown(self.label, classes)
 
     def threshold(self, left_out: LeftOutPredictions) -> float:
-        """Open-set score above which an image is refused; infinite where none is."""
-        return np.inf if self.rate is None else left_out.rejection_threshold(self.rate)
+        """Open-set score above which an image is refused; infinite where none is.
+
+        Warns of a rate that so few images cannot give.
+        """
+        if self.rate is None:
+            return np.inf
+        if self.rate < left_out.least_rate - P_VALUE_ROUNDING:
+            n, needed = len(left_out.open_set), samples_needed(1 - self.rate)
+            warn(
+                f"false_rejection_rate={self.rate:g} needs {needed} labeled images and there are {n}: up to "
+                f"{left_out.least_rate:.2g} of the images of known classes are refused, those that are less like them "
+                "than every labeled one. Label more images, or raise the rate."
+            )
+        return left_out.rejection_threshold(self.rate)
 
     def apply(self, labels: NDArray[Any], refused: NDArray[np.bool_], classes: NDArray[Any]) -> NDArray[Any]:
         """Predicted labels (n,), replaced where they are refused (n,)."""

@@ -82,9 +82,9 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         one encoder, unless X is a list of arrays, one per encoder.
 
     false_rejection_rate : float in (0, 1) or None, default=None
-        Share of images of known classes that `predict` may answer with `unknown_label`. The threshold on the open-set
-        score is that quantile of the leave-one-out scores of the support images. With None, `predict` always answers a
-        class.
+        Largest share of images of known classes that `predict` answers with `unknown_label`: those whose open-set score
+        has a conformal p-value of at most this rate among the left-out scores of the support images. N of these give no
+        rate below ``1 / (N + 1)``. With None, `predict` always answers a class.
 
         `fit`, `partial_fit` and `drop` read the rate and keep the threshold: a fitted classifier predicts with that of
         its fit whatever the rate is set to, and None alone turns it off.

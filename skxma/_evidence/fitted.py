@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skxma._evidence.index.clustered import ClusteredIndex
 from skxma._evidence.index.exact import ExactIndex
+from skxma._statistics import P_VALUE_ROUNDING
 from skxma.caches import Floats, ImageCache, Integers, TextCache
 
 CONFIDENCE_LEVEL = 0.9
@@ -124,18 +125,35 @@ class LeftOutPredictions:
         found = cls(label.cpu().numpy(), *floats)
         return found if own is None else replace(found, own=own.float().cpu().numpy())
 
-    def rejection_threshold(self, rate: float) -> float:
-        """Open-set score that the fraction `rate` of images of known classes exceeds.
+    def open_set_quantile(self, share: float) -> float:
+        """Open-set score that a share of the images of known classes exceeds."""
+        scores, weights = self._sorted_open_set()
+        below = np.cumsum(weights) / weights.sum()
+        return float(scores[min(int(np.searchsorted(below, 1 - share)), len(scores) - 1)])
 
-        An image above it has a p-value ``Σ_i w_i 1[s_i ≥ s] / Σ_i w_i`` below `rate`. The conformal p-value, with one
-        more in numerator and denominator, would refuse nothing with fewer than ``1 / rate - 1`` samples, and refuses
-        fewer than `rate` where this one does already (``benchmarks/rejection.py``).
+    def rejection_threshold(self, rate: float) -> float:
+        """Open-set score above which the conformal p-value of an image is at most `rate`.
+
+        ``p = (1 + Σ_i w_i 1[s_i ≥ s]) / (1 + N)`` with the scores s_i of the N samples at the nodes: of images drawn as
+        the samples were, the share of those with ``p ≤ rate`` is at most `rate`. At a rate below `least_rate` it is the
+        largest score.
         """
+        scores, weights = self._sorted_open_set()
+        above = np.append(np.cumsum(weights[::-1])[::-1][1:], 0.0)
+        allowed = 1 + above <= rate / self.least_rate + P_VALUE_ROUNDING
+        return float(scores[int(allowed.argmax()) if allowed.any() else -1])
+
+    @property
+    def least_rate(self) -> float:
+        """Least conformal p-value of an open-set score."""
+        return 1 / (1 + len(self.open_set))
+
+    def _sorted_open_set(self) -> tuple[Floats, Floats]:
+        """Open-set scores at all nodes (n,) in ascending order, and the parts of a sample that they are."""
         scores = self.open_set.ravel()
         order = np.argsort(scores)
-        weights = np.tile(self.node_weights, len(self.open_set))[order]
-        below = np.cumsum(weights) / weights.sum()
-        return float(scores[order][min(int(np.searchsorted(below, 1 - rate)), len(scores) - 1)])
+        weights = np.tile(self.node_weights / self.node_weights.sum(dtype=np.float64), len(self.open_set))
+        return scores[order], weights[order]
 
 
 @dataclass(frozen=True)

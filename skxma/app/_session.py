@@ -316,7 +316,8 @@ class Session:
         clf = XMAdapterClassifier(
             WatchedEncoder(encoder, job, names),
             class_names=names,
-            false_rejection_rate=UNKNOWN_RATE,
+            # of few images the least rate that they give
+            false_rejection_rate=max(UNKNOWN_RATE, 1 / (1 + len({image.digest for image in images}))),
             unknown_label="",
             device=self.device,
             random_state=0,

@@ -1,11 +1,15 @@
+import warnings
+
 import joblib
 import numpy as np
 import pytest
 from problems import make_problem
+from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 
 from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma._evidence.calibrated.model import CalibratedScorer
+from skxma._evidence.fitted import LeftOutPredictions
 from skxma.datasets import load_emoji
 
 
@@ -62,6 +66,29 @@ def test_one_shot_knows_a_threshold_too(emoji):
     rejected = clf.predict(X) == "unknown"
     assert np.mean(rejected[rest & known]) < 0.25
     assert np.mean(rejected[rest & ~known]) > np.mean(rejected[rest & known])
+
+
+@pytest.mark.property
+@pytest.mark.parametrize("rate", [0.1, 0.25])
+def test_no_more_than_the_rate_of_exchangeable_images_is_refused(rate):
+    # 19 labeled images: both rates are multiples of 1/20, where the share is exactly the rate
+    rng = np.random.default_rng(0)
+    n_draws, refused = 4000, 0
+    for scores in rng.standard_normal((n_draws, 20)):
+        answers = LeftOutPredictions(np.zeros(19), np.ones(19), scores[:19, None], np.ones(1), np.zeros((19, 2)))
+        refused += scores[19] > answers.rejection_threshold(rate)
+    low, high = binom.ppf([0.0005, 0.9995], n_draws, rate)
+    assert low <= refused <= high
+
+
+def test_a_rate_that_so_few_images_cannot_give_is_said():
+    problem = make_problem(n_classes=5, shots=1)
+    with pytest.warns(UserWarning, match=r"0\.1 needs 9 labeled images and there are 5: up to 0\.17"):
+        clf = XMAdapterClassifier("precomputed", false_rejection_rate=0.1).fit(problem.X, problem.y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        enough = XMAdapterClassifier("precomputed", false_rejection_rate=1 / 6).fit(problem.X, problem.y)
+    assert clf.reject_threshold_ == enough.reject_threshold_ < np.inf
 
 
 @pytest.mark.parametrize(("label", "said"), [(2, "one of the classes"), ("none", "another kind")])

@@ -182,7 +182,7 @@ def score_pool(report: FitReport[CalibratedModel], problem: PoolProblem, pool: P
     row = max(features.shape[1], len(cache.keys), cache.n_classes)
     parts = [scorer.logits_and_open_set(rows) for rows in features.split(max(1, blocks.POOL_ENTRIES // row))]
     logits, scores = (torch.cat(part) for part in zip(*parts, strict=True))
-    known = torch.sigmoid(report.left_out.rejection_threshold(problem.config.known_rejected) - scores)
+    known = torch.sigmoid(report.left_out.open_set_quantile(problem.config.known_rejected) - scores)
     counts = known * torch.as_tensor(pool.weights / problem.cache.weight_unit).to(known)
     return SoftLabeledPool(features, logits, counts), as_floats(known)
 

@@ -511,8 +511,15 @@ def test_the_threshold_is_exceeded_by_the_stated_share(seed, rate):
     weights = rng.uniform(0.1, 1, scores.shape[1]).astype(np.float32)
     logits = torch.zeros(len(scores), 2)
     answers = LeftOutPredictions.from_logits(logits, torch.as_tensor(scores), torch.as_tensor(weights))
-    threshold = answers.rejection_threshold(rate)
     mass = np.tile(weights, len(scores)) / (weights.sum() * len(scores))
+    threshold = answers.rejection_threshold(rate)
+    assert threshold in scores
+    p_value = [
+        (1 + len(scores) * mass[scores.ravel() >= s].sum()) / (1 + len(scores)) for s in (threshold, threshold + 1e-4)
+    ]
+    assert p_value[1] <= max(rate, 1 / (1 + len(scores))) + 1e-5
+    assert p_value[0] > rate - 1e-5
+    threshold = answers.open_set_quantile(rate)
     assert threshold in scores
     assert mass[scores.ravel() > threshold].sum() <= rate + 1e-5
     assert mass[scores.ravel() >= threshold].sum() >= rate - 1e-5

@@ -136,7 +136,7 @@ def test_a_share_of_known_images_exceeds_the_threshold():
     np.testing.assert_array_equal(answers.label, logits.argmax(1))
     np.testing.assert_allclose(answers.probability, torch.softmax(logits, 1).amax(1), rtol=1e-6)
     for rate in (0.1, 0.3, 0.7):
-        above = scores > answers.rejection_threshold(rate) + 1e-6
+        above = scores > answers.open_set_quantile(rate) + 1e-6
         assert (above * nodes).sum() / 40 == pytest.approx(rate, abs=0.02)
 
 
@@ -146,7 +146,8 @@ def test_nothing_known_exceeds_the_threshold_of_no_rejection():
     assert np.cumsum(nodes)[-1] / nodes.sum() < 1
     scores = np.arange(10.0)[None]
     answers = LeftOutPredictions(np.zeros(1, int), np.ones(1), scores, nodes, np.zeros((1, 2)))
-    assert answers.rejection_threshold(0.0) == 9
+    assert answers.open_set_quantile(0.0) == 9
+    assert answers.rejection_threshold(0.1) == 9
 
 
 def test_what_was_learned_stays_as_it_is():
