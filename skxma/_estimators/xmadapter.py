@@ -473,11 +473,6 @@ class XMAdapterClassifier(BaseFewShotClassifier):
                 "evidence='paper' knows one encoder, and X holds embeddings of several; pass evidence='calibrated', or "
                 "one encoder."
             )
-        if self.unlabeled_label is not None:
-            raise ValueError(
-                "unlabeled_label marks images to learn from without labels, which several encoders do not; leave such "
-                "images out, or pass one encoder."
-            )
 
     def _check_parameters(self) -> None:
         if self.blocks is not None:

@@ -41,8 +41,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--encoder",
+        action="append",
         metavar="NAME",
-        help=f"with --model, where its encoder is now; else what encodes the images (default: {DEFAULT_ENCODER})",
+        help="with --model, where its encoder is now; else what encodes the images; given again, several at once "
+        f"(default: {DEFAULT_ENCODER})",
     )
     parser.add_argument("--strategy", default="auto", metavar="NAME", help="as in skxma.active (default: %(default)s)")
     parser.add_argument(
@@ -84,12 +86,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def classifier(arguments: argparse.Namespace) -> Any:
     """The classifier of the model, or one that is not fitted."""
+    named = arguments.encoder or []
     if arguments.model:
-        clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+        if len(named) > 1:
+            raise ValueError("a --model takes one --encoder, where its encoder is now; it knows its encoders itself.")
+        clf = load_model(
+            arguments.model, encoder=next(iter(named), None), device=arguments.device, memory=arguments.memory
+        )
         return getattr(clf, "best_estimator_", clf)
     from skxma._estimators.xmadapter import XMAdapterClassifier
 
-    encoder = absolute(arguments.encoder or DEFAULT_ENCODER)
+    encoders = [absolute(name) for name in named or [DEFAULT_ENCODER]]
+    encoder = encoders if len(encoders) > 1 else encoders[0]
     verbose = int(sys.stderr.isatty())
     return XMAdapterClassifier(encoder, memory=memory_of(arguments), device=arguments.device or "auto", verbose=verbose)
 

@@ -11,6 +11,7 @@ import torch
 from own_encoder import Own
 from problems import make_problem
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from small_models import write_timm
 
@@ -143,6 +144,69 @@ def test_growing_and_dropping_give_what_a_fit_on_all_gives(problem):
     assert fewer.predict_proba(queries).shape == (len(test), N_CLASSES - 1)
 
 
+def test_a_useless_first_encoder_counts_little_without_text():
+    X, y = load_digits(return_X_y=True)
+    X, noise = X - 5, np.random.default_rng(0).normal(size=X.shape)
+    found = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        support = [rng.choice(np.flatnonzero(y == c)) for c in range(10)]
+        test = rng.permutation(len(y))[:400]
+        alone = XMAdapterClassifier("precomputed").fit(X[support], y[support])
+        both = XMAdapterClassifier("precomputed").fit([noise[support], X[support]], y[support])
+        found.append((alone.score(X[test], y[test]), both.score([noise[test], X[test]], y[test])))
+    alone, both = np.mean(found, 0)
+    assert both > alone - 0.12
+    assert both > 0.5
+
+
+def pooled(problem, X, X_pool, **parameters):
+    """A classifier that has learned from labeled and unlabeled images, given as arrays of each encoder."""
+    rows = [np.concatenate(parts) for parts in zip(X, X_pool, strict=True)]
+    y = np.append(problem.y, np.full(len(X_pool[0]), -1))
+    clf = XMAdapterClassifier("precomputed", text_features=problem.text, unlabeled_label=-1, **parameters)
+    return clf.fit(rows if len(rows) > 1 else rows[0], y)
+
+
+def test_a_pool_is_seen_by_all_encoders(tmp_path):
+    problem = make_problem(n_classes=4, shots=2, dim=16, n_test=40, noise=1.2, seed=0)
+    train, test = other_encoder(problem)
+    in_pool = np.arange(len(problem.X_test)) % 2 == 0
+    queries = [problem.X_test[~in_pool], test[~in_pool]]
+    clf = pooled(problem, [problem.X, train], [problem.X_test[in_pool], test[in_pool]])
+    alone = fitted(problem, [problem.X, train])
+    assert clf.n_unlabeled_used_ > 40
+    assert clf.soft_labels_.shape == (80, 4)
+    assert clf.score(queries, problem.y_test[~in_pool]) >= alone.score(queries, problem.y_test[~in_pool])
+    statistics = clf.model_.statistics
+    assert np.abs(statistics.projection[16:]).max() > 0
+    probabilities = clf.predict_proba(queries)
+    clf.save(tmp_path / "m.skxma")
+    np.testing.assert_array_equal(skxma.load(tmp_path / "m.skxma").predict_proba(queries), probabilities)
+    exported = to_module(clf, "head")(torch.as_tensor(clf.encode(queries)))[0]
+    np.testing.assert_allclose(exported.numpy(), probabilities, atol=1e-5)
+    half = np.arange(len(problem.y)) % 2 == 0
+    grown = clone(clf).fit(
+        [np.concatenate([one[half], more[in_pool]]) for one, more in ((problem.X, problem.X_test), (train, test))],
+        np.append(problem.y[half], np.full(80, -1)),
+    )
+    grown.partial_fit([problem.X[~half], train[~half]], problem.y[~half])
+    np.testing.assert_allclose(grown.predict_proba(queries), probabilities, atol=1e-4)
+
+
+def test_a_pool_sees_nothing_of_a_useless_encoder():
+    problem = make_problem(n_classes=4, shots=2, dim=16, n_test=40, noise=1.2, seed=3)
+    noise = np.random.default_rng(0).normal(size=(len(problem.X) + len(problem.X_test), 24))
+    train, test = noise[: len(problem.X)], noise[len(problem.X) :]
+    both = pooled(problem, [problem.X, train], [problem.X_test, test])
+    alone = pooled(problem, [problem.X], [problem.X_test])
+    assert not both.model_.without_pool().further
+    assert both.n_unlabeled_used_ == alone.n_unlabeled_used_ > 40
+    np.testing.assert_allclose(
+        both.predict_proba([problem.X_test, test]), alone.predict_proba(problem.X_test), atol=1e-3
+    )
+
+
 def test_splits_of_scikit_learn_slice_the_rows(problem):
     rows = np.concatenate([problem.X, other_encoder(problem)[0]], axis=1)
     clf = XMAdapterClassifier("precomputed", text_features=problem.text, blocks=[16, 24])
@@ -195,7 +259,6 @@ def test_sets_are_calibrated_for_all_encoders_together(conformal):
         ({"blocks": [16.5, 23.5]}, "is no list of widths"),
         ({"blocks": []}, "is no list of widths"),
         ({"blocks": [16, 24], "evidence": "paper"}, "evidence='paper' knows one encoder"),
-        ({"blocks": [16, 24], "unlabeled_label": -1}, "unlabeled_label marks images"),
     ],
 )
 def test_what_several_encoders_cannot_do_is_refused(problem, parameters, message):

@@ -144,3 +144,11 @@ def test_a_model_of_two_encoders_names_both(folder, tmp_path, capsys):
     capsys.readouterr()
     assert describe(tmp_path / "m.skxma", capsys)["encoder"] == f"tiny + {timm}"
     assert main(["predict", str(tmp_path / "m.skxma"), str(folder / "fit")]) == 0
+    pool = next(path for path in (folder / "fit").iterdir() if path.is_dir())
+    assert main([*command, "--force", "--encoder", "tiny", "--encoder", timm, "--unlabeled", str(pool)]) == 0
+    assert "images without labels" in capsys.readouterr().err
+    assert main(["suggest", str(pool), "-n", "2", "--no-memory", "--encoder", "tiny", "--encoder", timm]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    model = ["--model", str(tmp_path / "m.skxma")]
+    assert main(["suggest", str(pool), "-n", "2", "--no-memory", *model, "--encoder", "tiny", "--encoder", timm]) == 1
+    assert "one --encoder" in capsys.readouterr().err

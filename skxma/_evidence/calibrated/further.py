@@ -73,10 +73,12 @@ def encoder_trusts(encoders: Sequence[Tensor], labels: Tensor, config: Calibrati
     cosines = [_centered_cosines(features[rows])[first, second] for features in encoders]
     same = (labels[first] == labels[second]).double()
     effect = max(0.0, _class_effect(cosines[0], same, config.effect_mean, config.effect_std))
-    effects = [effect]
+    effects, known = [effect], _more_than_chance(cosines[0], encoders[0].shape[1], config)
     for values in cosines[1:]:
         rank = float(cosines[0].var() / values.var().clamp_min(F.EPS)) if len(values) > 2 else 1.0
-        expected = effect * min(rank, config.max_rank_ratio) * _related(values, cosines[0], config)
+        # that they have nothing to do with those of an encoder which varies like chance says nothing
+        related = 1 - known * (1 - _related(values, cosines[0], config))
+        expected = effect * min(rank, config.max_rank_ratio) * related
         effects.append(max(0.0, _class_effect(values, same, expected, config.further_effect_std)))
     trusts = [
         _more_than_chance(values, features.shape[1], config) * effect**config.trust_power

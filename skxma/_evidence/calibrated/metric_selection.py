@@ -125,7 +125,9 @@ def with_further_encoders(
     used = [b for b in range(1, len(encoders)) if trusts[b] >= config.least_trust]
     if not used:
         return support
-    first = max(trusts[0], config.least_trust)
+    # without text the first encoder is one among others
+    stays = support.text_part is not None or trusts[0] >= config.least_trust
+    first = max(trusts[0], config.least_trust) if stays else config.trust_without_text
     total = first + sum(trusts[b] for b in used)
     shares = tuple(trust / total for trust in (first, *(trusts[b] for b in used)))
     further = tuple(best_alone(support, b, encoders[b], config) for b in used)

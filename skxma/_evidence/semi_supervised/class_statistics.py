@@ -161,7 +161,7 @@ def em_steps(
         The softmax of its logits is the first soft label.
     labeled : features (N, D), labels (N,) and counts (N,)
         Labeled images, which keep their labels; N may be 0.
-    root : Tensor of shape (D, D) or None
+    root : Tensor of shape (D, R) or None
         ``B`` of the cross-modal metric (`metric.covariance_root`).
     weights : sequence of 3 float
         Of the logits and the two experts, see `config.pool_prior_weights`.

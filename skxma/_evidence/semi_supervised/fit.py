@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,7 +70,7 @@ class PoolProblem:
     pool : Pool
     text : Tensor of shape (C, D) or None
         L2-normalized class text.
-    root : Tensor of shape (D, D) or None
+    root : Tensor of shape (D, R) or None
         ``B`` of the pool's metric.
     logit_scale : float
         The encoder's.
@@ -128,6 +128,8 @@ def fit_with_pool(
     cache = report.model.image_cache
     in_use = cache.weights > 0
     root = pool_root(vocabulary, text, config.calibration)
+    if cache.blocks is not None:
+        root = root_of_encoders(root, cache.blocks, [one.block for one in report.model.further], like)
     problem = PoolProblem(cache.keep(in_use), pool, text, root, logit_scale, refit, like, config)
     soft_pool, known = score_pool(report, problem, pool)
     unused = PoolReport(report.model, known, as_floats(torch.softmax(soft_pool.logits, 1)), used=False)
@@ -158,6 +160,25 @@ def pool_root(vocabulary: Tensor | None, text: Tensor | None, config: Calibratio
     if text is None or not config.text_shapes_metric:
         return None
     return class_text_root(text, config.class_text_shrinkage)
+
+
+def root_of_encoders(first: Tensor | None, widths: Sequence[int], used: Sequence[int], like: Tensor) -> Tensor:
+    """Root (D, R) of a pool's metric over the embeddings of several encoders side by side.
+
+    Parameters
+    ----------
+    first : Tensor of shape (D₁, D₁) or None
+        That of the first encoder, or none.
+    widths : sequence of int
+        Of each encoder's embeddings; they sum to D.
+    used : sequence of int
+        Places of the further encoders that the model uses; nothing is seen of the others.
+    like : Tensor
+        Gives device and dtype.
+    """
+    roots = [torch.eye(widths[0]) if first is None else first]
+    roots += [torch.eye(width)[:, : width if place in used else 0] for place, width in enumerate(widths) if place]
+    return torch.block_diag(*(root.to(like) for root in roots))
 
 
 def as_floats(tensor: Tensor) -> Floats:
@@ -389,7 +410,9 @@ def rise_of_zero_shot_loss(problem: PoolProblem, prior: PoolWeights) -> Tensor:
         problem.pool.weights,
         like=problem.like,
     )
-    pool_logits, own_logits = (problem.logit_scale * F.affinity(some, text) for some in (keys, features))
+    # texts are of the first of several encoders
+    seen = (cache.split(some)[0] for some in (keys, features))
+    pool_logits, own_logits = (problem.logit_scale * F.affinity(some, text) for some in seen)
     threshold = torch.quantile(F.open_set_score(own_logits), 1 - config.known_rejected)
     counts = torch.sigmoid(threshold - F.open_set_score(pool_logits)) * weights
     no_labeled = features[:0], labels[:0], features.new_zeros(0)
