@@ -1,6 +1,6 @@
 """Images that are refused as unlike all classes: the share of known classes' against `false_rejection_rate`.
 
-    python benchmarks/rejection.py FOLDER [--seeds 10] [--shots 4 8 16] [--rates 0.1 0.3]
+    python benchmarks/rejection.py FOLDER [--seeds 10] [--shots 1 2 4 8 16] [--rates 0.1 0.3]
 
 FOLDER (or the environment variable SKXMA_FEATURES) holds feature files as `load_features` describes them; those of more
 than 200 classes are left out. For each seed half of the classes, drawn at random, are known. Support sets have as many
@@ -25,7 +25,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", default=os.environ.get("SKXMA_FEATURES"))
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--shots", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.3])
     arguments = parser.parse_args()
     small = [one for one in problems(arguments.folder, words=False) if one.n_classes <= MANY_CLASSES]
