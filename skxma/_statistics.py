@@ -87,11 +87,12 @@ def pairwise_cosine_moments(unit: Tensor) -> tuple[float, float]:
     Parameters
     ----------
     unit : Tensor of shape (N, D)
-        L2-normalized; a row of zeros has cosine 0 to all others. Computed in double precision.
+        L2-normalized; a row of zeros has cosine 0 to all others. Summed in double precision.
     """
     n, wide = len(unit), unit.double()
     pairs = max(1, n * (n - 1))
-    gram = wide.T @ wide if n > unit.shape[1] else wide @ wide.T
+    # the product takes nearly all of the time, and what single precision rounds in its entries does not add up
+    gram = (unit.T @ unit if n > unit.shape[1] else unit @ unit.T).double()
     own = wide.square().sum(1)
     # lengths that are 1 up to rounding are 1: N roundings would add up
     own = torch.where((own - 1).abs() < EPS, 1.0, own)
@@ -102,7 +103,7 @@ def pairwise_cosine_moments(unit: Tensor) -> tuple[float, float]:
 
 def cosine_spread(keys: Tensor) -> float:
     """σ, the standard deviation of the cosines between different keys (N, R), at least `MIN_COSINE_SPREAD`."""
-    return max(pairwise_cosine_moments(F.normalize(keys.double()))[1], MIN_COSINE_SPREAD)
+    return max(pairwise_cosine_moments(F.normalize(keys))[1], MIN_COSINE_SPREAD)
 
 
 def near_duplicate_distance(features: NDArray[np.float32], labels: NDArray[np.intp]) -> float:

@@ -205,13 +205,18 @@ def ridge_img2txt(
     mean = (v * x).sum(0) / total
     shift = (v * (y - x)).sum(0) / total
     centered, rest = x - mean, y - x - shift
-    gram = centered.T @ (v * centered)
-    gram.diagonal().add_(ridge)
-    factor = torch.linalg.cholesky(gram)
-    matrix = torch.cholesky_solve(centered.T @ (v * rest), factor)
+    # G⁻¹ Xᵀ, G = Xᵀ V X + λ I, in the smaller of two forms
+    if len(x) < x.shape[1]:
+        gram = v[:, 0] * (centered @ centered.T)
+        gram.diagonal().add_(ridge)
+        solved = torch.linalg.solve(gram, centered).T
+    else:
+        gram = centered.T @ (v * centered)
+        gram.diagonal().add_(ridge)
+        solved = torch.cholesky_solve(centered.T, torch.linalg.cholesky(gram))
+    matrix = solved @ (v * rest)
     fitted = centered @ matrix
     error = rest - fitted
-    solved = torch.cholesky_solve(centered.T, factor)
     if members is None or members.shape[1] == 1:
         error = error / (1 - v * (centered * solved.T).sum(1, keepdim=True))
     else:

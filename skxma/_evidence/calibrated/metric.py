@@ -299,6 +299,8 @@ class LeftOutSamples:
     ----------
     keys : Tensor of shape (n, R)
         ``k_i``.
+    means : Tensor of shape (C, R)
+        Class means ``μ`` of all samples.
     classes : integer Tensor of shape (n, g)
         Class of each sample of the group.
     present : bool Tensor of shape (n, g)
@@ -322,6 +324,7 @@ class LeftOutSamples:
     """
 
     keys: Tensor
+    means: Tensor
     classes: Tensor
     present: Tensor
     weights: Tensor
@@ -339,14 +342,16 @@ class LeftOutSamples:
         The inner products of the residuals with them, (n, g, m), are returned too, under the metric of all samples.
         """
         n, g, _ = self.residual.shape
-        shadow = (self.residual.flatten(0, 1) @ others.T).view(n, g, len(others))
+        dots, lengths = self.keys @ others.T, others.square().sum(1)
         if g == 1:
+            # r·o = k·o − μ·o, which the few means have with fewer multiplications than the residuals
+            shadow = dots - (self.means @ others.T)[self.classes[:, 0]]
             kappa = self.coupling[:, 0]
-            squared = others.square().sum(1) + kappa * shadow[:, 0] ** 2
-            return self.keys @ others.T + kappa * self.along * shadow[:, 0], squared, shadow
-        dots = self.keys @ others.T + ((self.coupling @ self.along[:, :, None]).mT @ shadow)[:, 0]
-        squared = others.square().sum(1) + (shadow * (self.coupling @ shadow)).sum(1)
-        return dots, squared, shadow
+            squared = torch.addcmul(lengths, kappa, shadow.square())
+            return dots.addcmul_(kappa * self.along, shadow), squared, shadow[:, None]
+        shadow = (self.residual.flatten(0, 1) @ others.T).view(n, g, len(others))
+        squared = lengths + (shadow * (self.coupling @ shadow)).sum(1)
+        return dots + ((self.coupling @ self.along[:, :, None]).mT @ shadow)[:, 0], squared, shadow
 
     def means_without(self, means: Tensor) -> tuple[Tensor, Tensor]:
         """Inner products with the class means (C, R) without the group, and their squared lengths, both (n, C)."""
@@ -389,7 +394,7 @@ def leave_each_out(support: MetricSupport, scatter_weight: float, rows: Tensor) 
     scatter = scatter_weight * (torch.diag_embed(v) + joint)
     gram = residual @ residual.mT
     if members.shape[1] == 1:
-        coupling = scatter / (1 - scatter * gram).clamp_min(EPS)
+        coupling = torch.where(counts[:, :, None], scatter / (1 - scatter * gram).clamp_min(EPS), 0.0)
     else:
         identity = torch.eye(members.shape[1], dtype=keys.dtype, device=keys.device)
         coupling = torch.linalg.solve(identity - scatter @ gram, scatter)
@@ -397,7 +402,7 @@ def leave_each_out(support: MetricSupport, scatter_weight: float, rows: Tensor) 
     squared = keys.square().sum(1, keepdim=True) + (along * (coupling @ along[:, :, None])[..., 0]).sum(1, keepdim=True)
     norm = squared.clamp_min(0).sqrt().clamp_min(EPS)
     steps = torch.where(gone, 0.0, v / rest)
-    return LeftOutSamples(keys, classes, present, v, gone, residual, coupling, gram, along, norm, steps)
+    return LeftOutSamples(keys, support.means, classes, present, v, gone, residual, coupling, gram, along, norm, steps)
 
 
 def complete_mean_length(squared: Tensor, support: MetricSupport, rows: Tensor) -> Tensor:
@@ -450,7 +455,8 @@ def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Te
     out, labels = leave_each_out(support, scatter_weight, rows), support.labels[rows][:, None]
     dots, squared, _ = out.inner_products(support.keys)
     own_keys = torch.where(out.present, support.members[rows], rows[:, None])
-    cosines = leave_self_out(dots / out.norm / squared.sqrt().clamp_min(EPS), own_keys)
+    # in place: these arrays are the largest of a fit
+    cosines = leave_self_out(dots.div_(out.norm).div_(squared.sqrt_().clamp_min_(EPS)), own_keys)
 
     dots, squared = out.means_without(support.means)
     squared = squared.scatter(1, labels, complete_mean_length(squared.gather(1, labels), support, rows))
