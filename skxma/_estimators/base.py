@@ -25,7 +25,7 @@ from skxma._estimators.embedding_input import EmbeddingInput
 from skxma._estimators.encoder_parameter import PRECOMPUTED, is_callers_own, is_precomputed, without_weights
 from skxma._estimators.fitted_attributes import with_attributes, without_fitted
 from skxma._estimators.preparation import first_task, grown_task, reduced_task
-from skxma._estimators.scoring import Scoring, score, settle_ties, softmax
+from skxma._estimators.scoring import Pieces, Scoring, score, settle_ties, softmax
 from skxma._estimators.task import Task, warn_of_unknown_classes
 from skxma._labels.arrays import with_spelling_of
 from skxma._persistence import hub, model_file
@@ -582,13 +582,9 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """The function from a chunk (n, D) to its logits (n, C); prepares once what all chunks need."""
         return self._logits
 
-    def _width(self, like: Tensor) -> int:
-        """Length of the longest row that a prediction holds for a query: here, affinities to all keys."""
-        return len(self.image_cache_.keys)
-
-    def _rows_per_thread(self, like: Tensor) -> int | None:
-        """Queries that one thread scores best, or None where the threads of torch share them."""
-        return None
+    def _pieces(self, like: Tensor) -> Pieces:
+        """How queries are cut: here, so that affinities to all keys fit in memory."""
+        return Pieces(len(self.image_cache_.keys))
 
     def _predict_logits(self, X: Any) -> NDArray[np.float64]:
         """Logits (n, C) as float64."""
@@ -640,7 +636,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         self, features: Floats, make_scorer: Callable[[Tensor], Scoring], inputs: EmbeddingInput | None = None
     ) -> NDArray[np.float64]:
         """Scores (n, k) of embeddings (n, D) as float64."""
-        return score(features, make_scorer, self._like(inputs), self.image_cache_, self._width, self._rows_per_thread)
+        return score(features, make_scorer, self._like(inputs), self.image_cache_, self._pieces)
 
     def __copy__(self) -> Self:
         """Copy the attributes; pickles may lack some."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._estimators.scoring import score, softmax
+from skxma._estimators.scoring import Pieces, score, softmax
 from skxma._estimators.task import Task
 from skxma._evidence.calibrated.config import CalibrationConfig
 from skxma._evidence.fitted import FitReport, FittedEvidence
@@ -60,7 +60,7 @@ def label_pool(task: Task, model: FittedEvidence, found: PoolReport | None) -> t
         lambda like: model.scorer(like).logits,
         task.like,
         model.image_cache,
-        lambda like: model.scorer(like).index.n_clusters // 4,
+        lambda like: Pieces.of(model, like),
     )
     soft_labels[~inside] = softmax(logits)
     return soft_labels, n_used

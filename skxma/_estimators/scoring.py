@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.special
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skxma._evidence.fitted import FittedEvidence
 from skxma._runtime.device import explain_out_of_memory
 from skxma._runtime.threads import SMALL_WORK, limit_torch_threads, torch_threads
 from skxma.caches import Floats, ImageCache, reading_fitted_arrays
@@ -22,6 +24,40 @@ ROWS_PER_THREAD = 512
 """Queries of an exact index that one thread scores at once: their arrays stay in the processor's cache from one step to
 the next."""
 Scoring = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """How queries are cut into pieces.
+
+    Attributes
+    ----------
+    width : int
+        Length of the longest row that scoring holds for a query.
+    rows_per_thread : int or None
+        Queries that one thread scores best, or None where all threads of torch work on as many queries as memory
+        allows.
+    """
+
+    width: int
+    rows_per_thread: int | None = None
+
+    @classmethod
+    def of(cls, model: FittedEvidence, like: Tensor) -> Pieces:
+        """Those of fitted evidence, on the device and in the precision of `like`."""
+        n_clusters = model.scorer(like).index.n_clusters
+        if n_clusters or like.device.type != "cpu":
+            # the more queries at once, the more of them share a cluster
+            return cls(n_clusters // 4)
+        return cls(0, ROWS_PER_THREAD)
+
+    def n_rows(self, least_width: int, n_queries: int, n_threads: int) -> int:
+        """Queries of a piece, where a row has at least so many entries."""
+        most = _n_rows(max(self.width, least_width))
+        if self.rows_per_thread is None:
+            return most
+        # no thread goes without, and the arrays of all of them fit in memory together
+        return max(1, min(self.rows_per_thread, most // n_threads, math.ceil(n_queries / n_threads)))
 
 
 def chunks(embeddings: Floats, like: Tensor, width: int) -> Iterator[Tensor]:
@@ -44,8 +80,7 @@ def score(
     make_scorer: Callable[[Tensor], Scoring],
     like: Tensor,
     cache: ImageCache,
-    width: Callable[[Tensor], int],
-    rows_per_thread: Callable[[Tensor], int | None] = lambda like: None,
+    pieces_of: Callable[[Tensor], Pieces],
 ) -> NDArray[np.float64]:
     """Score queries.
 
@@ -54,16 +89,13 @@ def score(
     embeddings : ndarray of shape (n, D)
         L2-normalized.
     make_scorer : callable
-        Takes `like` and returns the function from a chunk (n', D) to its scores (n', k); called once.
+        Takes `like` and returns the function from a piece (n', D) to its scores (n', k); called once.
     like : Tensor
         Gives the device and the precision of the computation.
     cache : ImageCache
         The keys that are read.
-    width : callable
-        Takes `like` and returns the length of the longest row of an intermediate array, once the scorer is made.
-    rows_per_thread : callable, optional
-        Takes `like` and returns how many queries one thread scores best, or None where all threads of torch work on
-        as many queries as memory allows.
+    pieces_of : callable
+        Takes `like` and returns how the queries are cut, once the scorer is made.
 
     Returns
     -------
@@ -81,19 +113,28 @@ def score(
 
     with limit_torch_threads(work), memory_guard:
         with torch.inference_mode(), reading_fitted_arrays():
-            scorer = make_scorer(like)
-            n_rows, dealt = _n_rows(max(width(like), cache.n_classes, dim)), rows_per_thread(like)
-        if dealt is not None:
-            # no thread goes without, and the arrays of all of them fit in memory together
-            n_rows = max(1, min(dealt, n_rows // n_threads, math.ceil(len(embeddings) / n_threads)))
-        pieces = torch.as_tensor(embeddings).split(n_rows)
+            scorer, cut = make_scorer(like), pieces_of(like)
+        pieces = torch.as_tensor(embeddings).split(cut.n_rows(max(cache.n_classes, dim), len(embeddings), n_threads))
         if len(pieces) == 1:
             return scores_of(pieces[0])
-        if dealt is None or n_threads == 1:
+        if cut.rows_per_thread is None or n_threads == 1:
             return np.concatenate([scores_of(piece) for piece in pieces])
         # threads that share an operation wait for one another at the end of each; with a piece of its own none waits
-        with limit_torch_threads(0.0), ThreadPoolExecutor(n_threads) as pool:
-            return np.concatenate(list(pool.map(scores_of, pieces)))
+        with limit_torch_threads(0.0):
+            return np.concatenate(_in_threads(scores_of, pieces, n_threads))
+
+
+def _in_threads(
+    scores_of: Callable[[Tensor], NDArray[np.float64]], pieces: Sequence[Tensor], n_threads: int
+) -> list[NDArray[np.float64]]:
+    """Deal pieces to threads; returns their scores in order."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            found = pool.map(scores_of, pieces)
+        except RuntimeError:
+            # the main thread has ended and this one goes on: Python then lets a pool start no more work
+            found = map(scores_of, pieces)
+        return list(found)
 
 
 def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvide
 from skxma._estimators.pool_learning import fit_pool, label_pool
 from skxma._estimators.preparation import kept_task
 from skxma._estimators.rejection import RejectionRule
-from skxma._estimators.scoring import ROWS_PER_THREAD, Scoring, chunks, settle_ties
+from skxma._estimators.scoring import Pieces, Scoring, chunks, settle_ties
 from skxma._estimators.several_encoders import check_blocks, check_encoders, is_several
 from skxma._estimators.support_set import first_samples
 from skxma._estimators.task import Task
@@ -516,13 +516,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         found = self._score(X, make_scorer)
         return settle_ties(found[:, :-1]), found[:, -1]
 
-    def _width(self, like: Tensor) -> int:
-        # the more queries at once, the more of them share a cluster
-        return self.model_.scorer(like).index.n_clusters // 4
-
-    def _rows_per_thread(self, like: Tensor) -> int | None:
-        exact = like.device.type == "cpu" and self.model_.scorer(like).index.n_clusters == 0
-        return ROWS_PER_THREAD if exact else None
+    def _pieces(self, like: Tensor) -> Pieces:
+        return Pieces.of(self.model_, like)
 
     def _scorer(self, like: Tensor) -> Scoring:
         return self.model_.scorer(like).logits

@@ -1,4 +1,7 @@
+import subprocess
+import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +31,7 @@ def rows():
 def scores(rows, scorer, rows_per_thread=3):
     cache, _ = ImageCache.build(rows, np.arange(len(rows)), len(rows))
     like = torch.empty(0)
-    return scoring.score(rows, lambda like: scorer, like, cache, lambda like: 1, lambda like: rows_per_thread)
+    return scoring.score(rows, lambda like: scorer, like, cache, lambda like: scoring.Pieces(1, rows_per_thread))
 
 
 def test_pieces_of_many_queries_are_scored_by_threads_and_come_back_in_order(two_threads, rows):
@@ -91,3 +94,52 @@ def test_a_thread_that_starts_meanwhile_gets_all_threads(two_threads, rows):
 
     scores(rows, scorer)
     assert found == [None, 2]
+
+
+@pytest.mark.parametrize(
+    ("n_clusters", "device", "wanted"),
+    [(0, "cpu", (0, scoring.ROWS_PER_THREAD)), (0, "meta", (0, None)), (400, "cpu", (100, None))],
+)
+def test_pieces_are_dealt_to_threads_where_a_processor_reads_all_keys(n_clusters, device, wanted):
+    scorer = SimpleNamespace(index=SimpleNamespace(n_clusters=n_clusters))
+    model = SimpleNamespace(scorer=lambda like: scorer)
+    found = scoring.Pieces.of(model, torch.empty(0, device=device))
+    assert (found.width, found.rows_per_thread) == wanted
+
+
+OUTLIVES = """
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+import torch
+from skxma import XMAdapterClassifier
+from skxma._estimators import scoring
+from skxma._runtime import threads
+
+torch.set_num_threads(2)
+scoring.SMALL_WORK = threads.SMALL_WORK = 0
+X = np.random.default_rng(0).standard_normal((12, 8))
+clf = XMAdapterClassifier("precomputed").fit(X, [0, 1, 2] * 4)
+expected = clf.predict_proba(X)
+
+def outlive():
+    threading.main_thread().join()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            while True:
+                pool.submit(int)
+                time.sleep(0.01)
+        except RuntimeError:
+            # from now on no pool takes work
+            np.testing.assert_array_equal(clf.predict_proba(X), expected)
+            print("predicted")
+
+threading.Thread(target=outlive).start()
+"""
+
+
+@pytest.mark.fault
+def test_a_thread_that_outlives_the_main_thread_predicts_as_before():
+    done = subprocess.run([sys.executable, "-c", OUTLIVES], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.stdout, done.stderr) == ("predicted\n", "")

@@ -223,7 +223,7 @@ class StackedKeys:
 
     def __init__(self, indices: Sequence[ExactIndex], betas: Sequence[float]) -> None:
         pairs = list(zip(indices, betas, strict=True))
-        self.n_classes, self.most = indices[0].n_classes, indices[0].config.tile_entries
+        self.n_classes, self.max_entries = indices[0].n_classes, indices[0].config.tile_entries
         self.keys = torch.stack([beta * index.unit.T for index, beta in pairs])
         self.offsets = torch.stack([index.log_weights - beta for index, beta in pairs])[:, None]
 
@@ -236,7 +236,7 @@ class StackedKeys:
 
     def takes(self, n_queries: int) -> bool:
         """Tell whether the cosines of so many queries are few enough to be made at once."""
-        return n_queries * self.offsets.numel() <= self.most
+        return n_queries * self.offsets.numel() <= self.max_entries
 
     def evidence(self, queries: Tensor) -> Tensor:
         """Sum ``Σ v exp(β (cos − 1))`` (M, n, C) of unit queries (M, n, R) over the keys of each class."""
