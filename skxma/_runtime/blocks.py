@@ -6,8 +6,9 @@ method itself changes (a subsample, one metric instead of several) are fields of
 
 from __future__ import annotations
 
-SCORE_ENTRIES = 2**24
-"""Entries of an (n, N) block of leave-one-out cosines: 128 MB in double precision."""
+SCORE_ENTRIES = 2**22
+"""Entries of an (n, N) block of leave-one-out cosines: 16 MB in single precision. Much larger arrays go back to the
+system and come anew, page by page, which takes as long as the arithmetic."""
 
 CLASS_SUM_ROWS = 2**14
 """Samples whose one-hot rows (C, n) are multiplied at once for the class means."""

@@ -123,9 +123,10 @@ def left_out_image_scores(
         beta = scale.beta
     parts, raw = [], []
     entries = len(support.keys) * support.members.shape[1]
+    of_means = support.means @ support.keys.T
     for block in torch.arange(len(rows), device=rows.device).split(max(1, blocks.SCORE_ENTRIES // entries)):
         if config.leave_one_out:
-            queries, mass = leave_one_out_scores(support, scatter_weight, rows[block])
+            queries, mass = leave_one_out_scores(support, scatter_weight, rows[block], of_means)
         else:
             queries, mass = query_scores(support, support.keys[rows[block]]), support.mass
         parts.append(image_scores(queries, support, mass, ImageScale(beta, 1.0)))

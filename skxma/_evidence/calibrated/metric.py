@@ -299,8 +299,6 @@ class LeftOutSamples:
     ----------
     keys : Tensor of shape (n, R)
         ``k_i``.
-    means : Tensor of shape (C, R)
-        Class means ``μ`` of all samples.
     classes : integer Tensor of shape (n, g)
         Class of each sample of the group.
     present : bool Tensor of shape (n, g)
@@ -324,7 +322,6 @@ class LeftOutSamples:
     """
 
     keys: Tensor
-    means: Tensor
     classes: Tensor
     present: Tensor
     weights: Tensor
@@ -336,20 +333,27 @@ class LeftOutSamples:
     norm: Tensor
     mean_steps: Tensor
 
-    def inner_products(self, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def inner_products(self, others: Tensor, of_means: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Inner products with `others` (m, R) and their squared lengths, both (n, m), under each sample's metric.
 
         The inner products of the residuals with them, (n, g, m), are returned too, under the metric of all samples.
+
+        Parameters
+        ----------
+        others : Tensor of shape (m, R)
+        of_means : Tensor of shape (C, m), optional
+            ``μ·o``: with ``r·o = k·o − μ·o`` they save the product of the residuals, where each is left out alone.
         """
         n, g, _ = self.residual.shape
         dots, lengths = self.keys @ others.T, others.square().sum(1)
+        if of_means is not None and g == 1:
+            shadow = (dots - of_means[self.classes[:, 0]])[:, None]
+        else:
+            shadow = (self.residual.flatten(0, 1) @ others.T).view(n, g, len(others))
         if g == 1:
-            # r·o = k·o − μ·o, which the few means have with fewer multiplications than the residuals
-            shadow = dots - (self.means @ others.T)[self.classes[:, 0]]
             kappa = self.coupling[:, 0]
-            squared = torch.addcmul(lengths, kappa, shadow.square())
-            return dots.addcmul_(kappa * self.along, shadow), squared, shadow[:, None]
-        shadow = (self.residual.flatten(0, 1) @ others.T).view(n, g, len(others))
+            squared = torch.addcmul(lengths, kappa, shadow[:, 0].square())
+            return dots.addcmul_(kappa * self.along, shadow[:, 0]), squared, shadow
         squared = lengths + (shadow * (self.coupling @ shadow)).sum(1)
         return dots + ((self.coupling @ self.along[:, :, None]).mT @ shadow)[:, 0], squared, shadow
 
@@ -402,7 +406,7 @@ def leave_each_out(support: MetricSupport, scatter_weight: float, rows: Tensor) 
     squared = keys.square().sum(1, keepdim=True) + (along * (coupling @ along[:, :, None])[..., 0]).sum(1, keepdim=True)
     norm = squared.clamp_min(0).sqrt().clamp_min(EPS)
     steps = torch.where(gone, 0.0, v / rest)
-    return LeftOutSamples(keys, support.means, classes, present, v, gone, residual, coupling, gram, along, norm, steps)
+    return LeftOutSamples(keys, classes, present, v, gone, residual, coupling, gram, along, norm, steps)
 
 
 def complete_mean_length(squared: Tensor, support: MetricSupport, rows: Tensor) -> Tensor:
@@ -432,7 +436,9 @@ def complete_mean_length(squared: Tensor, support: MetricSupport, rows: Tensor) 
     return torch.maximum(squared - excess, MIN_MEAN_LENGTH * squared)
 
 
-def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Tensor) -> tuple[QueryScores, Tensor]:
+def leave_one_out_scores(
+    support: MetricSupport, scatter_weight: float, rows: Tensor, of_means: Tensor | None = None
+) -> tuple[QueryScores, Tensor]:
     """Score support samples against the support set, each in the metric that is refitted without its group.
 
     The keys of the group retrieve nothing (`functional.HELD_OUT`). A class of which nothing is left has score 0, which
@@ -445,6 +451,8 @@ def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Te
         See `Metric`.
     rows : integer Tensor of shape (n,)
         Support samples that are the queries.
+    of_means : Tensor of shape (C, N), optional
+        Inner products of the class means with the keys, which many calls may share.
 
     Returns
     -------
@@ -453,7 +461,7 @@ def leave_one_out_scores(support: MetricSupport, scatter_weight: float, rows: Te
         Mass of each class without the group.
     """
     out, labels = leave_each_out(support, scatter_weight, rows), support.labels[rows][:, None]
-    dots, squared, _ = out.inner_products(support.keys)
+    dots, squared, _ = out.inner_products(support.keys, of_means)
     own_keys = torch.where(out.present, support.members[rows], rows[:, None])
     # in place: these arrays are the largest of a fit
     cosines = leave_self_out(dots.div_(out.norm).div_(squared.sqrt_().clamp_min_(EPS)), own_keys)
