@@ -115,8 +115,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         Extra loss weight λ of the sample on which the two modalities disagree most: ``w_i = 1 + λ h_i``.
 
     n_epochs : int, default=20
-        Passes over the support set; 0 is the training-free form. Calibrated evidence trains a residual from three shots
-        per class on, and keeps it only if held-out samples gain more from it than their standard error.
+        Passes over the support set; 0 is the training-free form. Calibrated evidence trains a residual from two shots
+        per class and ten images on, and keeps it only if held-out samples gain more from it than their standard error.
 
     n_views : int, default=1
         Number of augmented views of each support image; their mean embedding is its key.

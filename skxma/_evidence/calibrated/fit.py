@@ -188,13 +188,15 @@ def label_noise_posterior(fitted: FittedMetrics) -> tuple[float, Tensor]:
 def fit_residual(fitted: FittedMetrics, config: CalibrationConfig) -> tuple[Floats | None, list[float]]:
     """Train the residual on the centered embeddings, which know no label, on top of the leave-one-out logits.
 
-    None is trained below three shots per class, where a held-out sample's class would be nearly unseen, nor on a large
-    support set, where the cost of the cross-validation would outgrow that of all else. Classes without images get none.
+    None is trained below two shots per class, where a held-out sample's class would be unseen, of a handful of samples,
+    nor on a large support set, where the cost of the cross-validation would outgrow that of all else. Classes without
+    images get none.
     """
     support, logits = fitted.support, fitted.left_out.fitted.logits.sum(0)
     features, imaged = support.features, support.imaged
     too_large = support.work > config.max_work
-    too_few = float(support.independence.sum()) < config.min_residual_shots * len(imaged)
+    n = float(support.independence.sum())
+    too_few = n < max(config.min_residual_samples, config.min_residual_shots * len(imaged))
     if not config.n_epochs or too_few or too_large:
         return None, []
     queries = F.normalize(CenteredBasis(weighted_mean(features, support.weights), None)(features))

@@ -104,7 +104,7 @@ def choose_residual(
         if float(shares @ losses) >= float(shares @ held_out):
             break
         best, held_out = penalty, losses
-    # of 24 residuals that were kept for any fall at all, the average one cost a third of a point on new images
+    # kept for any fall at all, residuals of few samples cost a third of a point on new images
     if best is None or not falls_clearly(without - held_out, shares):
         return None, []
     return train_residual(features, labels, weights, offset, best / n, n_epochs)
