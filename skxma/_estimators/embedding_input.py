@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import validate_data
 
-from skxma._estimators.encoder_parameter import is_precomputed, name_of
+from skxma._estimators.encoder_parameter import fingerprint_of, is_precomputed, is_several
 from skxma._estimators.several_encoders import (
     SeveralEncoders,
     check_blocks_of_fit,
     is_list_of_embeddings,
-    is_several,
     join_embeddings,
     resolve_blocks,
 )
@@ -122,8 +121,7 @@ class EmbeddingInput:
     @property
     def fingerprint(self) -> str:
         """The encoder's own, or the name of its class."""
-        encoder = self.resolved_encoder
-        return str(getattr(encoder, "fingerprint", name_of(encoder)))
+        return fingerprint_of(self.resolved_encoder)
 
     @property
     def logit_scale(self) -> float:

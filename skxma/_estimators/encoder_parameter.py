@@ -8,7 +8,6 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
-from skxma._estimators.several_encoders import is_several
 from skxma._runtime.warning import warn
 from skxma.encoder._class_weights import has_text, text_shapes_metric
 from skxma.encoder._detached import DetachedEncoder
@@ -23,6 +22,11 @@ def is_precomputed(encoder: Any) -> bool:
     return isinstance(encoder, str) and encoder == PRECOMPUTED
 
 
+def is_several(encoder: Any) -> bool:
+    """Return True if the `encoder` parameter is a list of encoders."""
+    return isinstance(encoder, (list, tuple))
+
+
 def is_callers_own(encoder: Any) -> bool:
     """Return True if the `encoder` parameter is an object of the caller, which scikit-learn cannot clone."""
     if is_several(encoder):
@@ -33,6 +37,11 @@ def is_callers_own(encoder: Any) -> bool:
 def name_of(encoder: Any) -> str:
     """The full name of an encoder's class."""
     return f"{type(encoder).__module__}.{type(encoder).__qualname__}"
+
+
+def fingerprint_of(encoder: Any) -> str:
+    """The fingerprint of an encoder, or the full name of its class where it says none."""
+    return str(getattr(encoder, "fingerprint", name_of(encoder)))
 
 
 def without_weights(encoder: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from skxma._estimators.encoder_parameter import fingerprint_of, is_several
 from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_blocks
 from skxma.encoder._class_weights import class_weights, has_text
 from skxma.encoder._loaded_model import LOGIT_SCALE
@@ -48,7 +49,7 @@ class SeveralEncoders:
     @property
     def fingerprint(self) -> str:
         """The encoders' fingerprints, joined."""
-        return " + ".join(_fingerprint_or_class(one) for one in self.encoders)
+        return " + ".join(fingerprint_of(one) for one in self.encoders)
 
     @property
     def logit_scale(self) -> float:
@@ -108,11 +109,6 @@ class SeveralEncoders:
     def zero_shot_weights(self, class_names: Sequence[Any], templates: Any = "simple") -> Floats:
         """Encode classes by the first encoder, each as the mean of its prompts."""
         return class_weights(self.first, class_names, templates)
-
-
-def is_several(encoder: Any) -> bool:
-    """Return True if the `encoder` parameter is a list of encoders."""
-    return isinstance(encoder, (list, tuple))
 
 
 def knows_several(clf: Any, X: Any) -> bool:
@@ -225,8 +221,3 @@ def check_blocks_of_fit(found: tuple[int, ...] | None, wanted: tuple[int, ...] |
     if found is not None and found != wanted:
         of_fit = "of one encoder" if wanted is None else f"of encoders with widths {list(wanted)}"
         raise ValueError(f"X holds embeddings of widths {list(found)}; the model was fitted with embeddings {of_fit}.")
-
-
-def _fingerprint_or_class(encoder: Any) -> str:
-    cls = type(encoder)
-    return str(getattr(encoder, "fingerprint", f"{cls.__module__}.{cls.__qualname__}"))

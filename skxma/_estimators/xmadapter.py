@@ -16,12 +16,13 @@ from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.class_prior import base_frequencies
 from skxma._estimators.conformal import full_p_values, keeps_all_classes, left_out_calibration, shift_to
+from skxma._estimators.encoder_parameter import is_several
 from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvidence
 from skxma._estimators.pool_learning import fit_pool, label_pool
 from skxma._estimators.preparation import kept_task
 from skxma._estimators.rejection import RejectionRule
 from skxma._estimators.scoring import Pieces, Scoring, chunks, settle_ties
-from skxma._estimators.several_encoders import check_blocks, check_encoders, is_several
+from skxma._estimators.several_encoders import check_blocks, check_encoders
 from skxma._estimators.support_set import first_samples
 from skxma._estimators.task import Task
 from skxma._evidence.fitted import FittedEvidence

@@ -258,7 +258,7 @@ class Session:
             It is no model, or one that can't classify images.
         """
         from skxma import load
-        from skxma._estimators.several_encoders import is_several
+        from skxma._estimators.encoder_parameter import is_several
         from skxma.encoder._clip_encoder import CLIPEncoder
 
         self._refuse_if_busy()

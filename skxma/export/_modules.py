@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from skxma import functional as F
 from skxma._estimators.base import BaseFewShotClassifier
 from skxma._estimators.embedding_input import EmbeddingInput
-from skxma._estimators.encoder_parameter import name_of
-from skxma._estimators.several_encoders import is_several
+from skxma._estimators.encoder_parameter import is_several, name_of
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.encoder._image_tower import ImageTower, exact_encoder
 from skxma.encoder._model_names import library_of
