@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from skxma._evidence.fitted import FittedEvidence
 from skxma._runtime.device import explain_out_of_memory
-from skxma._runtime.threads import SMALL_WORK, limit_torch_threads, torch_threads
+from skxma._runtime.threads import SMALL_WORK, limit_torch_threads, start_in_thread, torch_threads
 from skxma.caches import Floats, ImageCache, reading_fitted_arrays
 
 TIE = 1e-12
@@ -120,21 +120,9 @@ def score(
         if cut.rows_per_thread is None or n_threads == 1:
             return np.concatenate([scores_of(piece) for piece in pieces])
         # threads that share an operation wait for one another at the end of each; with a piece of its own none waits
-        with limit_torch_threads(0.0):
-            return np.concatenate(_in_threads(scores_of, pieces, n_threads))
-
-
-def _in_threads(
-    scores_of: Callable[[Tensor], NDArray[np.float64]], pieces: Sequence[Tensor], n_threads: int
-) -> list[NDArray[np.float64]]:
-    """Deal pieces to threads; returns their scores in order."""
-    with ThreadPoolExecutor(n_threads) as pool:
-        try:
-            found = pool.map(scores_of, pieces)
-        except RuntimeError:
-            # the main thread has ended and this one goes on: Python then lets a pool start no more work
-            found = map(scores_of, pieces)
-        return list(found)
+        with limit_torch_threads(0.0), ThreadPoolExecutor(n_threads) as pool:
+            started = [start_in_thread(pool, scores_of, piece) for piece in pieces]
+            return np.concatenate([one.result() for one in started])
 
 
 def settle_ties(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,12 +1,13 @@
-"""Limits on the number of threads, for work that is too small to gain from many."""
+"""Threads: limits on their number, for work that is too small to gain from many, and work that is dealt to them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -14,6 +15,8 @@ from threadpoolctl import ThreadpoolController
 from skxma._runtime.forks import register_after_fork
 
 SMALL_WORK = 1e9
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class _ThreadLimit:
@@ -129,3 +132,20 @@ def _forget_holders() -> None:
 
 
 register_after_fork(_forget_holders)
+
+
+def start_in_thread(pool: ThreadPoolExecutor, function: Callable[[T], R], job: T) -> Future[R]:
+    """Start a function in a pool's thread; returns its future.
+
+    Once the main thread has ended, Python lets a pool start nothing more; a thread that outlives it does the work
+    itself.
+    """
+    try:
+        return pool.submit(function, job)
+    except RuntimeError:
+        done: Future[R] = Future()
+        try:
+            done.set_result(function(job))
+        except Exception as error:  # as the pool's thread would have kept it
+            done.set_exception(error)
+        return done

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma._runtime.threads import start_in_thread
 from skxma.errors import ImageError
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ def prefetch(
     with ThreadPoolExecutor(n_threads, thread_name_prefix="skxma") as pool:
         try:
             for job in jobs:
-                pending.append((job, pool.submit(function, job)))
+                pending.append((job, start_in_thread(pool, function, job)))
                 if len(pending) >= window:
                     yield pending.popleft()
             while pending:

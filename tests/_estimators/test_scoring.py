@@ -116,6 +116,7 @@ import torch
 from skxma import XMAdapterClassifier
 from skxma._estimators import scoring
 from skxma._runtime import threads
+from skxma.encoder._prefetch import prefetch
 
 torch.set_num_threads(2)
 scoring.SMALL_WORK = threads.SMALL_WORK = 0
@@ -133,13 +134,15 @@ def outlive():
         except RuntimeError:
             # from now on no pool takes work
             np.testing.assert_array_equal(clf.predict_proba(X), expected)
-            print("predicted")
+            read = [future.result() for _, future in prefetch(abs, [-1, -2, -3], n_threads=2, window=2)]
+            assert read == [1, 2, 3]
+            print("predicted and read")
 
 threading.Thread(target=outlive).start()
 """
 
 
 @pytest.mark.fault
-def test_a_thread_that_outlives_the_main_thread_predicts_as_before():
+def test_a_thread_that_outlives_the_main_thread_predicts_and_reads_as_before():
     done = subprocess.run([sys.executable, "-c", OUTLIVES], capture_output=True, text=True, check=False, timeout=120)
-    assert (done.stdout, done.stderr) == ("predicted\n", "")
+    assert (done.stdout, done.stderr) == ("predicted and read\n", "")

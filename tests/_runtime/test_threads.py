@@ -12,7 +12,7 @@ import torch
 from problems import make_problem
 
 from skxma import XMAdapterClassifier
-from skxma._runtime.threads import SMALL_WORK, _blas, limit_blas_threads, limit_torch_threads
+from skxma._runtime.threads import SMALL_WORK, _blas, limit_blas_threads, limit_torch_threads, start_in_thread
 from skxma.caches import ImageCache
 
 
@@ -211,3 +211,11 @@ def test_a_forked_child_encodes_where_nothing_but_the_encoder_was_imported(preci
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_pool_that_takes_no_work_leaves_it_to_the_caller():
+    with ThreadPoolExecutor(1) as pool:
+        assert start_in_thread(pool, abs, -1).result() == 1
+    assert start_in_thread(pool, abs, -2).result() == 2
+    with pytest.raises(TypeError):
+        start_in_thread(pool, abs, "a").result()
