@@ -21,13 +21,15 @@ from skxma import functional as F
 from skxma._runtime import blocks
 from skxma.functional import EPS
 
-Floats = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 Masks = NDArray[np.bool_]
 CALIBRATION_BINS = 15
 P_VALUE_ROUNDING = 1e-9
 LEAST_LOG_PROBA = -6e4
+"""Finite in half precision, whose least number is −65 504."""
+
 N_SIMULATED = 20
+"""Equally likely scores of the only image of a class, in place of one."""
 
 ABSENT_RATIO = 4.0
 """The rarest class of a support set over a class without images, where classes need shares."""
@@ -353,10 +355,10 @@ class Calibration:
     weights: Doubles
     models: NDArray[np.intp]
     log_proba: NDArray[np.float16] | None = None
-    simulated: Floats | None = None
+    simulated: NDArray[np.floating[Any]] | None = None
 
     @property
-    def each(self) -> Floats:
+    def each(self) -> NDArray[np.floating[Any]]:
         """Scores (N, T) of each sample, which are equally likely."""
         return self.scores[:, None] if self.simulated is None else self.simulated
 
@@ -505,7 +507,9 @@ def full_p_value(scores: ArrayLike, weights: ArrayLike, new: int) -> float:
     return float(at_least.mean() / weights.sum())
 
 
-def simulated_nonconformity(logits: Floats, own: Floats, labels: NDArray[np.intp]) -> Floats:
+def simulated_nonconformity(
+    logits: NDArray[np.floating[Any]], own: NDArray[np.floating[Any]], labels: NDArray[np.intp]
+) -> NDArray[np.floating[Any]]:
     """Nonconformity of the labels at `N_SIMULATED` equally likely cosines.
 
     Parameters
@@ -525,7 +529,9 @@ def simulated_nonconformity(logits: Floats, own: Floats, labels: NDArray[np.intp
     interpolation = np.stack([np.interp(deviations, nodes, one) for one in np.eye(len(nodes))])
     others = logits.astype(np.float64)
     others[np.arange(len(others)), labels] = -np.inf
-    scores: Floats = np.logaddexp(0, logsumexp(others, axis=1)[:, None] - own @ interpolation).astype(np.float32)
+    scores: NDArray[np.floating[Any]] = np.logaddexp(
+        0, logsumexp(others, axis=1)[:, None] - own @ interpolation
+    ).astype(np.float32)
     return scores
 
 

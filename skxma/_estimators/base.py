@@ -349,7 +349,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             sets.check_support(self, levels, class_conditional, None if prior is None else prior.shares)
         features = self._embed(X)
         frequencies = self._frequencies(features, prior)
-        if frequencies is not None:
+        if prior is not None and prior.shares is None:
             sets.check_support(self, levels, class_conditional, frequencies)
         p_values = self._p_values(features, class_conditional, frequencies)
         likeliest = None
@@ -607,8 +607,10 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
 
     def _frequencies(self, features: Floats, prior: ClassPrior | None) -> NDArray[np.float64] | None:
         """Class frequencies (C,) of embeddings (n, D), or None where none are asked for."""
-        if prior is None or prior.shares is not None:
-            return None if prior is None else prior.shares
+        if prior is None:
+            return None
+        if prior.shares is not None:
+            return prior.shares
         logits = settle_ties(self._score_embeddings(features, self._scorer))
         return prior.frequencies(logits, self._base_frequencies())
 

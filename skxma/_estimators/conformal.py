@@ -161,7 +161,7 @@ def full_p_values(
     by_class : bool
         See `Calibration.p_values`.
     shift, prior : ndarray of shape (C,), optional
-        Class frequencies of the images, and what they add to the logits.
+        What the class frequencies of the images add to the logits, and the frequencies; both or neither.
     """
     cache = task.cache
     ratio = None if prior is None else frequency_ratio(prior, cache.labels, calibration_weights(cache))

@@ -48,9 +48,9 @@ class RejectionRule:
         if self.rate is None:
             return np.inf
         if self.rate < left_out.least_rate - P_VALUE_ROUNDING:
-            n, needed = len(left_out.open_set), samples_needed(1 - self.rate)
+            n, needed = round(left_out.n_independent), samples_needed(1 - self.rate)
             warn(
-                f"false_rejection_rate={self.rate:g} needs {needed} labeled images and there are {n}: up to "
+                f"false_rejection_rate={self.rate:g} needs {needed} different labeled images and there are {n}: up to "
                 f"{left_out.least_rate:.2g} of the images of known classes are refused, those that are less like them "
                 "than every labeled one. Label more images, or raise the rate."
             )

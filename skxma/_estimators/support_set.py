@@ -17,8 +17,7 @@ from skxma.caches import Floats, Integers
 from skxma.embeddings import host_array
 
 MOST_FOR_DUPLICATES = 2**14
-"""Images among which near-duplicates are looked for: the distances of so many in one class take 1 GiB."""
-"""Labeled samples above which no near-duplicates are sought: then only a subsample is left out."""
+"""Labeled samples above which no near-duplicates are sought: the distances of so many in one class take 1 GiB."""
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,9 @@ def warn_of_unknown_classes(task: Task) -> None:
     one = len(unknown) == 1
     warn(
         f"{'Class' if one else 'Classes'} {listed(unknown)} {'has' if one else 'have'} neither images nor a text, so "
-        f"{'its' if one else 'their'} probabilities are guesses. Add images with partial_fit, give a text by "
-        f"text_features or class_names, or leave {'it' if one else 'them'} out for now."
+        f"nothing is known of {'it' if one else 'them'}: evidence='calibrated' gives a probability of 0, other methods "
+        "a guess. Add images with partial_fit, give a text by text_features or class_names, or leave "
+        f"{'it' if one else 'them'} out for now."
     )
 
 

@@ -198,7 +198,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     left_out_score_ : float
         Share of right answers to expect of this model on new images of the same kind. It counts the left-out answers,
         which neither the caches nor the weights have seen, and allows for the shot that is missing when a sample is
-        left out. NaN where no class has two samples, and for the paper's form, whose nets have seen all samples.
+        left out. NaN where no class has two samples or only one class has images, and for the paper's form, whose nets
+        have seen all samples.
     left_out_interval_ : ndarray of shape (2,)
         Its 90 % interval; 0 and 1 where the score is NaN. A pool of unlabeled samples is not counted in.
     reject_threshold_ : float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -95,6 +95,8 @@ class LeftOutPredictions:
         The samples whose logits there are; None for all.
     own : ndarray of shape (N, Q) or None
         Logits of the own class at the nodes, for the same samples; None where no own class is simulated.
+    independence : ndarray of shape (N',) or None
+        Part of an independent sample that each sample in use is; None where each stands for itself.
     """
 
     label: Integers
@@ -104,10 +106,16 @@ class LeftOutPredictions:
     logits: Floats
     rows: Integers | None = None
     own: Floats | None = None
+    independence: Floats | None = None
 
     @classmethod
     def from_logits(
-        cls, logits: Tensor, open_set: Tensor, node_weights: Tensor, own: Tensor | None = None
+        cls,
+        logits: Tensor,
+        open_set: Tensor,
+        node_weights: Tensor,
+        own: Tensor | None = None,
+        independence: Tensor | None = None,
     ) -> LeftOutPredictions:
         """Predict from leave-one-out logits (N, C).
 
@@ -119,11 +127,13 @@ class LeftOutPredictions:
         node_weights : Tensor of shape (Q,)
         own : Tensor of shape (N, Q), optional
             Logits of the own class at the nodes.
+        independence : Tensor of shape (N',), optional
         """
         probability, label = torch.softmax(logits, 1).max(1)
         floats = (a.float().cpu().numpy() for a in (probability, open_set, node_weights, logits))
-        found = cls(label.cpu().numpy(), *floats)
-        return found if own is None else replace(found, own=own.float().cpu().numpy())
+        optional = {"own": own, "independence": independence}
+        given = {name: a.float().cpu().numpy() for name, a in optional.items() if a is not None}
+        return cls(label.cpu().numpy(), *floats, **given)
 
     def open_set_quantile(self, share: float) -> float:
         """Open-set score that a share of the images of known classes exceeds."""
@@ -144,15 +154,21 @@ class LeftOutPredictions:
         return float(scores[int(allowed.argmax()) if allowed.any() else -1])
 
     @property
+    def n_independent(self) -> float:
+        """Number N of independent samples that have an open-set score: a group is one."""
+        return float(len(self.open_set) if self.independence is None else self.independence.sum(dtype=np.float64))
+
+    @property
     def least_rate(self) -> float:
         """Least conformal p-value of an open-set score."""
-        return 1 / (1 + len(self.open_set))
+        return 1 / (1 + self.n_independent)
 
     def _sorted_open_set(self) -> tuple[Floats, Floats]:
         """Open-set scores at all nodes (n,) in ascending order, and the parts of a sample that they are."""
         scores = self.open_set.ravel()
         order = np.argsort(scores)
-        weights = np.tile(self.node_weights / self.node_weights.sum(dtype=np.float64), len(self.open_set))
+        counts = np.ones(len(self.open_set)) if self.independence is None else self.independence
+        weights = np.outer(counts, self.node_weights / self.node_weights.sum(dtype=np.float64)).ravel()
         return scores[order], weights[order]
 
 

@@ -83,12 +83,20 @@ def test_no_more_than_the_rate_of_exchangeable_images_is_refused(rate):
 
 def test_a_rate_that_so_few_images_cannot_give_is_said():
     problem = make_problem(n_classes=5, shots=1)
-    with pytest.warns(UserWarning, match=r"0\.1 needs 9 labeled images and there are 5: up to 0\.17"):
+    with pytest.warns(UserWarning, match=r"0\.1 needs 9 different labeled images and there are 5: up to 0\.17"):
         clf = XMAdapterClassifier("precomputed", false_rejection_rate=0.1).fit(problem.X, problem.y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         enough = XMAdapterClassifier("precomputed", false_rejection_rate=1 / 6).fit(problem.X, problem.y)
     assert clf.reject_threshold_ == enough.reject_threshold_ < np.inf
+
+
+def test_a_group_is_one_image_for_a_rate():
+    problem = make_problem(n_classes=4, shots=4)
+    copies = np.concatenate([problem.X, problem.X + 1e-3])
+    clf = XMAdapterClassifier("precomputed", false_rejection_rate=0.05)
+    with pytest.warns(UserWarning, match=r"needs 19 different labeled images and there are 16"):
+        clf.fit(copies, np.tile(problem.y, 2), groups=np.tile(np.arange(16), 2))
 
 
 @pytest.mark.parametrize(("label", "said"), [(2, "one of the classes"), ("none", "another kind")])

@@ -1,6 +1,7 @@
 """The names in a model file are those of its format: the table holds all of them, and no class or attribute is one."""
 
 import json
+import re
 from contextlib import contextmanager
 from dataclasses import field, fields, is_dataclass, make_dataclass, replace
 from pathlib import Path
@@ -143,6 +144,14 @@ def test_names_on_disk_stay_as_files_have_them():
         "text_only_fusion/1": ["centered_text", "deviations", "zero_shot"],
         "unlabeled_pool/1": ["keys", "weights"],
     }
+
+
+def test_the_page_on_model_files_names_every_field():
+    page = (Path(__file__).parents[2] / "docs" / "model_file.md").read_text(encoding="utf-8")
+    described = {}
+    for name, listed in re.findall(r"^\| `(\w+)/1`[^|]*\|[^|]*\|(.*)\|$", page, re.MULTILINE):
+        described[name] = set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", listed)))
+    assert described == {name: set(record.fields) for name, record in RECORDS.items()}
 
 
 def test_every_name_of_format_1_has_one_of_today():

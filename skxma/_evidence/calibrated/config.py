@@ -291,8 +291,9 @@ class CalibrationConfig:
     """Mean shots per class from which on a residual is trained; with one, a held-out class would be unseen."""
 
     min_residual_samples: float = 10.0
-    """Samples from which on it is. Of four held-out ones nearly every residual was kept, which learned that a left-out
-    sample of two leaves its class at one shot (.3 points and .03 nats on pairs of classes through "tiny")."""
+    """Independent samples from which on a residual is trained. Of four held-out samples nearly every residual was kept:
+    it learned that leaving one of two out leaves its class at one shot (.3 points and .03 nats on pairs of classes
+    through "tiny")."""
 
     # "Very many images"
     max_support: int = 2**15

@@ -264,7 +264,9 @@ def fit_calibrated(
     open_set = final.left_out.fitted.open_set_scores(final.support.labels)
     honest, scores = first.left_out.honest, first.left_out.scores
     own = honest.own.sum(0) if bool(scores.singleton.any()) else None
-    predictions = LeftOutPredictions.from_logits(honest.logits.sum(0), open_set, scores.node_weights, own)
+    predictions = LeftOutPredictions.from_logits(
+        honest.logits.sum(0), open_set, scores.node_weights, own, final.support.independence
+    )
     report = FitReport(
         model=to_model(final, kept, residual),
         hardness=hard.float().cpu().numpy(),

@@ -105,13 +105,24 @@ def choose_residual(
             break
         best, held_out = penalty, losses
     # kept for any fall at all, residuals of few samples cost a third of a point on new images
-    if best is None or not falls_clearly(without - held_out, shares):
+    if best is None or not falls_clearly(without - held_out, shares, groups):
         return None, []
     return train_residual(features, labels, weights, offset, best / n, n_epochs)
 
 
-def falls_clearly(falls: Tensor, shares: Tensor) -> bool:
-    """Tell whether the weighted mean of the samples' falls in loss (n,) exceeds its standard error."""
+def falls_clearly(falls: Tensor, shares: Tensor, groups: Integers | None = None) -> bool:
+    """Tell whether the mean of the samples' falls in loss exceeds its standard error.
+
+    Parameters
+    ----------
+    falls, shares : Tensor of shape (n,)
+        The shares are weights whose sum is 1.
+    groups : ndarray of shape (n,), optional
+        The samples of a group count as one.
+    """
     mean = shares @ falls
-    error = (shares.square() @ (falls - mean).square()).sqrt()
-    return bool(mean > error)
+    deviations = shares * (falls - mean)
+    if groups is not None:
+        group = torch.as_tensor(np.unique(groups, return_inverse=True)[1], device=falls.device)
+        deviations = deviations.new_zeros(int(group.max()) + 1).index_add(0, group, deviations)
+    return bool(mean > deviations.square().sum().sqrt())

@@ -1,4 +1,4 @@
-"""Classes that are known by their text alone, beside classes with images (docs/method.md, step 5).
+"""Classes that are known by their text alone, beside classes with images (docs/method.md, "Classes without images").
 
 No sample of the support set is of such a class, so weights that are learned among all classes learn to turn these
 classes down. The fusion is learned among the classes with images instead, and then each of them in turn is taken for

@@ -162,7 +162,7 @@ def em_steps(
     labeled : features (N, D), labels (N,) and counts (N,)
         Labeled images, which keep their labels; N may be 0.
     root : Tensor of shape (D, R) or None
-        ``B`` of the cross-modal metric (`metric.covariance_root`).
+        ``B`` of the cross-modal metric (`metric.covariance_root`), of several encoders `fit.root_of_encoders`.
     weights : sequence of 3 float
         Of the logits and the two experts, see `config.pool_prior_weights`.
     config : PoolConfig

@@ -164,7 +164,7 @@ def test_the_residual_is_trained_where_it_helps_and_only_then():
     assert without.loss_curve == []
     assert accuracy(report, problem) > accuracy(without, problem) + 0.05
     assert fit(make_problem(n_classes=2, shots=4), 2, n_epochs=20).model.residual is None
-    assert fit(make_problem(shots=1), n_epochs=20).model.residual is None
+    assert fit(make_problem(n_classes=12, shots=1), 12, n_epochs=20).model.residual is None
     assert fit(make_problem(n_classes=10, shots=16, dim=32, noise=2.0), 10, n_epochs=20).model.residual is None
 
 

@@ -1,8 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skxma import functional as F
+from skxma._evidence.calibrated import residual as module
 from skxma._evidence.calibrated.config import CalibrationConfig
 from skxma._evidence.calibrated.residual import choose_residual, falls_clearly, sample_losses, train_residual
 from skxma._sampling import stratified_folds
@@ -59,3 +62,22 @@ def test_a_fall_that_few_samples_make_is_not_clear():
     assert not falls_clearly(one_sample, shares)
     assert falls_clearly(torch.linspace(0, 0.5, 20, dtype=torch.float64), shares)
     assert not falls_clearly(-torch.linspace(0, 0.5, 20, dtype=torch.float64), shares)
+
+
+def test_a_fall_that_is_not_clear_keeps_no_residual(monkeypatch):
+    rng = torch.Generator().manual_seed(1)
+    features = F.normalize(torch.randn(40, 8, generator=rng, dtype=torch.float64))
+    labels, weights = torch.arange(40) % 2, torch.ones(40, dtype=torch.float64)
+    given = features, labels, weights, torch.zeros(40, 2, dtype=torch.float64), CalibrationConfig(n_epochs=20)
+    assert choose_residual(*given)[0] is None
+    monkeypatch.setattr(module, "falls_clearly", lambda *_: True)
+    assert choose_residual(*given)[0] is not None
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_copies_make_no_fall_clearer(size):
+    falls = torch.full((20,), -0.1, dtype=torch.float64)
+    falls[0] = 5.0
+    copied = falls.repeat_interleave(size)
+    shares = torch.full_like(copied, 1 / len(copied))
+    assert not falls_clearly(copied, shares, np.arange(20).repeat(size))
