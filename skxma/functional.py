@@ -8,6 +8,7 @@ XMAdapter is arXiv:2404.12588, Tip-Adapter (whose image cache it shares) arXiv:2
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,6 +50,20 @@ RULED_OUT = 100.0
 def normalize(x: Tensor, eps: float = EPS) -> Tensor:
     """Scale the rows of ``x`` (..., D) to unit length; rows shorter than `eps` become zeros instead of NaN."""
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(eps)
+
+
+def normalize_blocks(x: Tensor, blocks: Sequence[int] | None) -> Tensor:
+    """Scale rows (n, D) to unit length, of several encoders so that the part of each of B has length 1/√B.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, D)
+    blocks : sequence of int or None
+        Widths of the encoders' parts; None for one encoder.
+    """
+    if blocks is None:
+        return normalize(x)
+    return torch.cat([normalize(part) for part in x.split(list(blocks), dim=1)], dim=1) * len(blocks) ** -0.5
 
 
 def column_major(rows: Tensor) -> Tensor:

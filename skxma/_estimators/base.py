@@ -19,6 +19,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skxma import functional as F
 from skxma._estimators import conformal as sets
 from skxma._estimators.class_prior import ClassPrior, base_frequencies
 from skxma._estimators.embedding_input import EmbeddingInput
@@ -26,7 +27,7 @@ from skxma._estimators.encoder_parameter import PRECOMPUTED, is_callers_own, is_
 from skxma._estimators.fitted_attributes import with_attributes, without_fitted
 from skxma._estimators.preparation import first_task, grown_task, reduced_task
 from skxma._estimators.scoring import Pieces, Scoring, score, settle_ties, softmax
-from skxma._estimators.task import Task, warn_of_unknown_classes
+from skxma._estimators.task import Task, known_classes, warn_of_unknown_classes
 from skxma._labels.arrays import with_spelling_of
 from skxma._persistence import hub, model_file
 from skxma._persistence.estimator_state import pack_estimator
@@ -360,7 +361,8 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             if empty.any():
                 logits = self._score_embeddings(features[empty], self._scorer)
                 shift = 0.0 if frequencies is None else sets.shift_to(frequencies, self)
-                likeliest[empty] = settle_ties(logits + shift).argmax(axis=1)
+                known = known_classes(self.image_cache_, self.text_features_)
+                likeliest[empty] = settle_ties(np.where(known, logits + shift, -np.inf)).argmax(axis=1)
         found = prediction_sets(p_values, levels, likeliest)
         return found[:, :, 0] if np.ndim(confidence_level) == 0 else found
 
@@ -431,8 +433,9 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         if text.shape[1] < features.shape[1]:
             # texts are of the first of several encoders
             features = self.image_cache_.split(features)[0]
-        cosines = zero_shot_cosines(features, text)
-        return softmax(self.encoder_logit_scale_ * cosines.double().numpy())
+        logits = self.encoder_logit_scale_ * zero_shot_cosines(features, text).double()
+        unknown = ~torch.as_tensor(known_classes(self.image_cache_, self.text_features_))
+        return softmax(F.rule_out(logits, unknown).numpy())
 
     def encode(self, X: Any) -> Floats:
         """L2-normalized embeddings of images, as `fit` and the predictions use them.

@@ -43,10 +43,12 @@ def cross_fit(clf: Any, task: Task) -> dict[str, Any]:
     Returns
     -------
     fitted : dict
-        The attributes `calibration_` and `fold_fits_`.
+        The attributes `calibration_` and `fold_fits_`; none where there is one fold, without which nothing is left.
     """
     cache = task.cache
     folds = np.unique(stratified_folds(cache.labels, N_FOLDS, cache.groups), return_inverse=True)[1]
+    if folds.max() == 0:
+        return {}
     scores, log_proba, fits = np.empty(len(folds)), np.empty((len(folds), cache.n_classes), dtype=np.float16), []
     for fold in range(folds.max() + 1):
         out = folds == fold
@@ -197,14 +199,11 @@ def check_calibrated(clf: Any) -> None:
     """Refuse a fitted classifier that keeps nothing to calibrate sets by."""
     if clf.conformal == "full" or hasattr(clf, "calibration_"):
         return
-    name = type(clf).__name__
-    if clf.conformal == "loo":
-        raise ValueError(
-            f"This {name} keeps no left-out scores for prediction sets: evidence='paper' sees every sample, and fits "
-            "with conformal=None and models of earlier releases keep none. Fit it again; with evidence='paper' that "
-            "needs conformal='cross'."
-        )
-    raise ValueError(f"This {name} was fitted with conformal=None; fit it with conformal='cross' for prediction sets.")
+    raise ValueError(
+        f"This {type(clf).__name__} keeps no left-out scores for prediction sets: it was fitted with conformal=None, "
+        "'full', or 'loo' and evidence='paper', on one labeled image or group alone, or by an earlier release. Fit it "
+        "again with conformal='cross'."
+    )
 
 
 def can_give(clf: Any, level: float) -> bool:

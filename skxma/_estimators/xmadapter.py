@@ -32,6 +32,9 @@ from skxma.caches import Floats, Integers, TextCache
 
 SAVED_SOFT_LABELS = 2**20
 """Numbers of soft labels that are saved with a model: 4 MiB of what no prediction reads."""
+FULL_NEEDS_LEFT_OUT = (
+    "conformal='full' compares left-out scores, and evidence='paper' sees every sample; pass conformal='cross'."
+)
 AUTO_OR_RATIO = [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})]
 
 
@@ -85,7 +88,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     false_rejection_rate : float in (0, 1) or None, default=None
         Largest share of images of known classes that `predict` answers with `unknown_label`: those whose open-set score
         has a conformal p-value of at most this rate among the left-out scores of the support images. N of these give no
-        rate below ``1 / (N + 1)``. With None, `predict` always answers a class.
+        rate below ``1 / (N + 1)``. It holds for classes with images; of those that are known by their text alone more
+        are refused. With None, `predict` always answers a class.
 
         `fit`, `partial_fit` and `drop` read the rate and keep the threshold: a fitted classifier predicts with that of
         its fit whatever the rate is set to, and None alone turns it off.
@@ -346,9 +350,11 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         if self.false_rejection_rate is None:
             return super().predict(X, class_prior)
         prior = self._class_prior(class_prior)
+        rule = RejectionRule.of(self.false_rejection_rate, self.unknown_label, self.classes_)
+        # the label may have been set to something else since the fit
+        rule.check(self.classes_)
         logits, scores = self._logits_and_open_set(X)
         logits = self._apply_prior(logits, prior)
-        rule = RejectionRule.of(self.false_rejection_rate, self.unknown_label, self.classes_)
         return rule.apply(self.classes_[logits.argmax(1)], scores > self.reject_threshold_, self.classes_)
 
     def open_set_score(self, X: Any) -> NDArray[np.float64]:
@@ -447,6 +453,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     def _p_values(
         self, features: Floats, class_conditional: bool, frequencies: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
+        if self.conformal == "full" and self.model_.evidence == "paper":
+            raise ValueError(FULL_NEEDS_LEFT_OUT)
         if self.conformal != "full":
             return super()._p_values(features, class_conditional, frequencies)
         with kept_task(self) as task:
@@ -484,10 +492,7 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         if is_several(self.encoder) or (self.blocks is not None and len(self.blocks) > 1):
             self._check_several()
         if self.conformal == "full" and self.evidence == "paper":
-            raise ValueError(
-                "conformal='full' compares left-out scores, and evidence='paper' sees every sample; pass "
-                "conformal='cross'."
-            )
+            raise ValueError(FULL_NEEDS_LEFT_OUT)
         defaults = inspect.signature(type(self)).parameters
         unread = []
         for name in EVIDENCES[self.evidence].unread:

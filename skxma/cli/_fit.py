@@ -43,7 +43,7 @@ def run_fit(arguments: argparse.Namespace) -> None:
         clf.sample_names_ = None
     save(clf.set_params(verbose=0, memory=None), target)
     say(f"{len(data.paths)} images of {len(clf.classes_)} classes; saved {target}")
-    unseen = sorted(set(names or ()) - set(data.target))
+    unseen = sorted({label for label, name in (names or {}).items() if name is not None} - set(data.target))
     if unseen:
         say(f"known from their text alone, without images: {', '.join(unseen)}")
     if unlabeled:

@@ -123,7 +123,11 @@ def read_shares(given: str) -> str | dict[str, Any]:
         return given
     if "=" in given and not Path(given).is_file():
         pairs = [part.rpartition("=") for part in given.split(",")]
-        return {label.strip(): share for label, _, share in pairs}
+        labels = [label.strip() for label, _, _ in pairs]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise ValueError(f"--class-prior {given!r} names {twice!r} twice; give each class one share.")
+        return {label: share for label, (_, _, share) in zip(labels, pairs, strict=True)}
     return read_object(given, "shares by class", '{"heron": 0.9, "egret": 0.1}')
 
 

@@ -94,9 +94,11 @@ def classifier(arguments: argparse.Namespace) -> Any:
             arguments.model, encoder=next(iter(named), None), device=arguments.device, memory=arguments.memory
         )
         return getattr(clf, "best_estimator_", clf)
+    from skxma._estimators.several_encoders import check_encoders
     from skxma._estimators.xmadapter import XMAdapterClassifier
 
     encoders = [absolute(name) for name in named or [DEFAULT_ENCODER]]
+    check_encoders(encoders)
     encoder = encoders if len(encoders) > 1 else encoders[0]
     verbose = int(sys.stderr.isatty())
     return XMAdapterClassifier(encoder, memory=memory_of(arguments), device=arguments.device or "auto", verbose=verbose)

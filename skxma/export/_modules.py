@@ -92,7 +92,7 @@ class ClassifierHead(nn.Module):
 
     def forward(self, embeddings: Tensor) -> tuple[Tensor, ...]:
         """Return probabilities (n, C), open-set scores (n,) if there are any, and answers (n,) of embeddings (n, D)."""
-        logits, scores = self.score(F.normalize(embeddings))
+        logits, scores = self.score(F.normalize_blocks(embeddings, self.classifier.image_cache_.blocks))
         answers = logits.argmax(1)
         probabilities = torch.softmax(logits, dim=1)
         if scores is None:

@@ -312,9 +312,9 @@ def test_models_that_keep_nothing_to_calibrate_by():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         paper = classifier("loo", evidence="paper").fit(PROBLEM.X, PROBLEM.y)
-    with pytest.raises(ValueError, match="evidence='paper' sees every sample"):
+    with pytest.raises(ValueError, match="'loo' and evidence='paper'"):
         paper.predict_p(PROBLEM.X_test)
-    with pytest.raises(ValueError, match="fits with conformal=None"):
+    with pytest.raises(ValueError, match="fitted with conformal=None"):
         classifier(None).fit(PROBLEM.X, PROBLEM.y).set_params(conformal="loo").predict_set(PROBLEM.X_test)
     with pytest.raises(ValueError, match="conformal='full'"):
         classifier("full", evidence="paper").fit(PROBLEM.X, PROBLEM.y)
@@ -335,3 +335,27 @@ def test_a_set_that_would_be_empty_holds_the_predicted_class():
     np.testing.assert_array_equal(full[~empty], free[~empty])
     np.testing.assert_array_equal(clf.classes_[full[empty].argmax(axis=1)], clf.predict(problem.X_test)[empty])
     assert (full[empty].sum(axis=1) == 1).all()
+
+
+def test_one_labeled_image_leaves_no_fold():
+    clf = XMAdapterClassifier("precomputed", text_features=PROBLEM.text, conformal="cross")
+    clf.partial_fit(PROBLEM.X[:1], PROBLEM.y[:1], classes=range(4))
+    with pytest.raises(ValueError, match="on one labeled image or group alone"):
+        clf.predict_set(PROBLEM.X_test)
+    clf.partial_fit(PROBLEM.X[1:], PROBLEM.y[1:])
+    assert clf.predict_set(PROBLEM.X_test).any(axis=1).all()
+
+
+def test_what_fit_refuses_is_refused_after_set_params():
+    clf = XMAdapterClassifier("precomputed", text_features=PROBLEM.text, evidence="paper", n_epochs=2)
+    clf.fit(PROBLEM.X, PROBLEM.y).set_params(conformal="full")
+    with pytest.raises(ValueError, match="pass conformal='cross'"):
+        clf.predict_p(PROBLEM.X_test[:1])
+
+
+def test_a_class_of_which_nothing_is_known_is_in_no_set():
+    kept = PROBLEM.y < 3
+    clf = TipAdapterClassifier("precomputed", conformal="cross")
+    with pytest.warns(UserWarning, match="neither images nor a text"):
+        clf.partial_fit(PROBLEM.X[kept], PROBLEM.y[kept], classes=range(4))
+    assert not clf.predict_set(PROBLEM.X_test, 0.7)[:, 3].any()

@@ -131,3 +131,11 @@ def test_refusing_passes_over_the_images_once(emoji, monkeypatch):
     )
     clf.predict(X[rest])
     assert passes == [rest.sum()]
+
+
+@pytest.mark.parametrize(("label", "said"), [(2, "one of the classes"), ("none", "another kind")])
+def test_a_label_that_is_set_after_a_fit_is_checked_too(label, said):
+    problem = make_problem()
+    clf = XMAdapterClassifier("precomputed", false_rejection_rate=0.1).fit(problem.X, problem.y)
+    with pytest.raises(ValueError, match=said):
+        clf.set_params(unknown_label=label).predict(problem.X_test)

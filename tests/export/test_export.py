@@ -332,3 +332,18 @@ def test_absent_classes_are_filled_the_same_in_a_traced_graph():
     for present in (torch.tensor([True] * 5), torch.tensor([True, False, True, True, False])):
         program = torch.export.export(Fill(), (scores, present)).module()
         torch.testing.assert_close(program(scores, present), F.fill_absent(scores, present), rtol=0, atol=0)
+
+
+def test_a_head_of_several_encoders_takes_plain_rows_as_the_classifier_does():
+    problem = make_problem(n_classes=3, shots=3, dim=12)
+    rng = np.random.default_rng(0)
+    scale = np.array([3.0] * 12 + [0.1] * 8)
+    X, queries = (
+        scale * np.concatenate([some, rng.standard_normal((len(some), 8))], axis=1)
+        for some in (problem.X, problem.X_test)
+    )
+    clf = XMAdapterClassifier("precomputed", text_features=problem.text, blocks=[12, 8], unlabeled_label=-1)
+    clf.fit(np.concatenate([X, queries]), [*problem.y, *[-1] * len(queries)])
+    module = to_module(clf, "head")
+    probabilities = module(torch.as_tensor(queries, dtype=torch.float32))[0]
+    np.testing.assert_allclose(probabilities.detach().numpy(), clf.predict_proba(queries), atol=1e-5)

@@ -345,7 +345,8 @@ class MetricSelection:
 def cross_fit_folds(support: CalibrationSupport, config: CalibrationConfig) -> Integers | None:
     """Folds (N,) for cross-fitting; None where the samples are too many to flatter a few weights, or fewer than two."""
     n = len(support.labels)
-    if n < 2 or n * support.n_classes > config.max_cross_fit_scores or len(support.rows) < n:
+    n_groups = len(support.members[:, 0].unique())
+    if n_groups < 2 or n * support.n_classes > config.max_cross_fit_scores or len(support.rows) < n:
         return None
     return stratified_folds(support.labels.cpu().numpy(), config.cross_fit_folds, support.groups)
 

@@ -5,7 +5,9 @@ import pytest
 import torch
 from hostile import seeds
 from hypothesis import given, settings
+from problems import make_problem
 
+from skxma import XMAdapterClassifier
 from skxma import functional as F
 from skxma._evidence.calibrated.experts import ridge_img2txt
 from skxma._evidence.calibrated.metric import (
@@ -92,3 +94,11 @@ def test_the_samples_of_a_group_share_a_fold(seed):
         assert len(set(folds[groups == group])) == 1
     alone = np.arange(len(labels))
     np.testing.assert_array_equal(stratified_folds(labels.numpy(), 4, alone), stratified_folds(labels.numpy(), 4))
+
+
+@pytest.mark.parametrize("groups", [np.zeros(12, int), np.arange(12) % 2])
+def test_one_group_or_two_leave_something_to_say(groups):
+    problem = make_problem(n_classes=3, shots=4)
+    clf = XMAdapterClassifier("precomputed", text_features=problem.text, conformal="cross")
+    clf.fit(problem.X, problem.y, groups=groups)
+    np.testing.assert_allclose(clf.predict_proba(problem.X_test).sum(1), 1)

@@ -171,6 +171,7 @@ def test_a_class_of_which_nothing_is_known_has_a_probability_of_zero(with_text):
     np.testing.assert_allclose(probabilities[:, :4], alone.predict_proba(problem.X_test), atol=1e-4)
     np.testing.assert_allclose(clf.left_out_probability_, alone.left_out_probability_, atol=1e-4)
     assert clf.reject_threshold_ == pytest.approx(alone.reject_threshold_, abs=1e-2)
+    assert (clf.zero_shot(problem.X_test)[:, 4] < 1e-40).all()
     # its first image makes it a class like any other
     clf.partial_fit(problem.X[~rows], problem.y[~rows])
     assert clf.score(problem.X_test, problem.y_test) > 0.6
