@@ -586,7 +586,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         return self._logits
 
     def _pieces(self, like: Tensor) -> Pieces:
-        """How queries are cut: here, so that affinities to all keys fit in memory."""
+        """The cut of queries into pieces: here, so that affinities to all keys fit in memory."""
         return Pieces(len(self.image_cache_.keys))
 
     def _predict_logits(self, X: Any) -> NDArray[np.float64]:

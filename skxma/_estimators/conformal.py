@@ -80,7 +80,7 @@ def scores_by(model: Any, features: Floats, prior: Doubles | None = None) -> Dou
 
 
 def shift_to(prior: Doubles, model: Any) -> Doubles:
-    """What class frequencies (C,) add to the logits of a fitted classifier (C,)."""
+    """Shift (C,) of a fitted classifier's logits under class frequencies (C,)."""
     with np.errstate(divide="ignore"):
         shift: Doubles = np.log(prior / model._base_frequencies())
     return shift

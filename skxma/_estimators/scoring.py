@@ -28,7 +28,7 @@ Scoring = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Pieces:
-    """How queries are cut into pieces.
+    """The cut of queries into pieces.
 
     Attributes
     ----------

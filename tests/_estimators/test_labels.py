@@ -408,7 +408,7 @@ def test_partial_fit_announces_classes():
 def test_classes_of_which_nothing_is_known_are_named():
     with pytest.warns(UserWarning, match=r"Classes 'owl', 'yak' have neither images nor a text"):
         clf = classifier().partial_fit(X[:8], WORDS[:8], classes=["cat", "dog", "owl", "yak"])
-    with pytest.warns(UserWarning, match=r"Class 'yak' has neither images nor a text, so its"):
+    with pytest.warns(UserWarning, match=r"Class 'yak' has neither images nor a text, so nothing is known of it"):
         clf.partial_fit(X[8:], WORDS[8:])
     with pytest.warns(UserWarning, match=r"Class 3 has neither"):
         classifier(class_names=["cat", "dog", "owl", "yak"]).fit(X, np.repeat([0, 1, 2], 4))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import make_problem
 
+from skxma import XMAdapterClassifier
 from skxma._estimators.base import BaseFewShotClassifier
 
 TOLERANCE = 1e-5
@@ -68,6 +69,14 @@ def test_any_finite_pool_has_probabilities(problem, pool_is_tested):
     check_answers(clf, queries)
     np.testing.assert_allclose(clf.soft_labels_.sum(1), 1, atol=1e-5)
     assert np.isfinite(clf.soft_labels_).all()
+
+
+def test_one_labeled_image_and_a_pool_that_harms_zero_shot_have_probabilities():
+    text = np.array([[0.13, -0.13, 0.64], [0.1, -0.54, 0.36]])
+    pool = [text[0], text[1], [1.3, 0.95, -0.7], [-1.27, -0.62, 0.04], [-2.33, -0.22, -1.25], [-0.73, -0.54, -0.32]]
+    clf = XMAdapterClassifier("precomputed", text_features=text, unlabeled_label=-1)
+    clf.partial_fit([text[0], *pool], [0] + [-1] * 6, classes=[0, 1])
+    assert check_answers(clf, np.asarray(pool)).shape == (6, 2)
 
 
 @each_rival

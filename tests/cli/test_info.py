@@ -152,3 +152,7 @@ def test_a_model_of_two_encoders_names_both(folder, tmp_path, capsys):
     model = ["--model", str(tmp_path / "m.skxma")]
     assert main(["suggest", str(pool), "-n", "2", "--no-memory", *model, "--encoder", "tiny", "--encoder", timm]) == 1
     assert "one --encoder" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "m.skxma"), str(folder / "fit"), "--encoder", "tiny"]) == 1
+    assert "2 encoders, and --encoder names one" in capsys.readouterr().err
+    assert main(["suggest", str(pool), "--no-memory", "--encoder", "tiny", "--encoder", "tiny"]) == 1
+    assert "'tiny' twice" in capsys.readouterr().err

@@ -378,8 +378,8 @@ class MetricStack:
         added, skip_if_certain
             See `CalibratedScorer.fused`.
         """
-        frames = [mapped[basis] for basis in self.bases]
-        queries = (frames[0][None] if len(frames) == 1 else torch.stack(frames)) * self.scale
+        embeddings = [mapped[basis] for basis in self.bases]
+        queries = (embeddings[0][None] if len(embeddings) == 1 else torch.stack(embeddings)) * self.scale
         prototype, gaussian = self.means(queries)
         scores = torch.stack([prototype, gaussian / self.gaussian][: len(self.class_mean_weights)])
         scores = self.filled(scores)

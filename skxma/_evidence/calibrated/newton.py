@@ -358,16 +358,16 @@ class FusionBatch:
         how = self.config.newton_tolerance, self.config.first_damping
         found, theta = self.minimize(start, *how)
         limit = logit(self.config.suspicious_noise_rate) - self.config.noise_prior_logit
-        doubtful = (theta[..., -1] > limit).any(1)
-        if not self.has_noise or not bool(doubtful.any()):
+        suspicious = (theta[..., -1] > limit).any(1)
+        if not self.has_noise or not bool(suspicious.any()):
             return found, theta
-        part = self.take(doubtful)
-        trusting = part.minimize(theta[doubtful], *how, noisy=False)[1]
+        part = self.take(suspicious)
+        trusting = part.minimize(theta[suspicious], *how, noisy=False)[1]
         other, alternative = part.minimize(trusting, *how)
-        better = other.value < found.value[doubtful]
-        improved = torch.nonzero(doubtful)[:, 0][better[:, 0]]
-        for whole, instead in zip((*found.parts, theta), (*other.parts, alternative), strict=True):
-            whole[improved] = instead[better[:, 0]]
+        better = other.value < found.value[suspicious]
+        improved = torch.nonzero(suspicious)[:, 0][better[:, 0]]
+        for values, others in zip((*found.parts, theta), (*other.parts, alternative), strict=True):
+            values[improved] = others[better[:, 0]]
         return found, theta
 
 

@@ -367,7 +367,9 @@ def pool_helps_at_one_shot(problem: PoolProblem, prior: PoolWeights) -> bool:
     """
     if problem.text is None or not bool(problem.text.any(1).all()):
         return False
-    tests = (rise_of_zero_shot_loss, rise_of_loss_without_own_image)
+    # without the images of the only class that has some there is nothing to fit a model on
+    several = len(np.unique(problem.cache.labels)) > 1
+    tests = (rise_of_zero_shot_loss, rise_of_loss_without_own_image)[: 1 + several]
     return any(is_no_harm(test(problem, prior)) for test in tests)
 
 
