@@ -371,11 +371,20 @@ def test_whatever_is_removed_comes_back(open_page):
     assert page.locator("figure").evaluate_all(sources) == before
 
 
+def box_of(locator):
+    """Place of an element on the page; a figure that is just drawn again has none for a moment."""
+    for _ in range(100):
+        if (box := locator.bounding_box()) is not None:
+            return box
+        locator.page.wait_for_timeout(50)
+    raise AssertionError(f"{locator} is not to be seen")
+
+
 def test_a_tap_on_an_image_removes_nothing_and_its_control_is_there_to_see(open_page):
     page = open_page(viewport=NARROW, has_touch=True, is_mobile=True)
     fill(page, 0, "fox", files("fox", slice(4)))
     figure = page.locator("figure").first
-    box = figure.locator("img").bounding_box()
+    box = box_of(figure.locator("img"))
     for x, y in ((0.95, 0.05), (0.5, 0.5), (0.95, 0.99)):
         page.touchscreen.tap(box["x"] + x * box["width"], box["y"] + y * box["height"])
     expect(page.locator("figure")).to_have_count(4)
@@ -384,7 +393,7 @@ def test_a_tap_on_an_image_removes_nothing_and_its_control_is_there_to_see(open_
     # expect() waits: the page draws its figures again once their scores arrive, and a style that
     # is read from a figure just replaced is empty.
     expect(remove).to_have_css("opacity", "1")
-    size = remove.bounding_box()
+    size = box_of(remove)
     assert min(size["width"], size["height"]) >= 40
     assert size["y"] >= box["y"] + box["height"]
     look(page, "touch")
