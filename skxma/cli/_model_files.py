@@ -91,7 +91,9 @@ def load_model(path: str, *, encoder: str | None = None, device: str | None = No
     unknown = sorted(settings.keys() - clf.get_params(deep=False).keys())
     if unknown:
         raise ValueError(f"{path} holds a {type(clf).__name__}, which takes no --{unknown[0]}.")
-    if "encoder" in settings and isinstance(clf.encoder, (list, tuple)):
+    from skxma._estimators.encoder_parameter import is_several
+
+    if "encoder" in settings and is_several(clf.encoder):
         raise ValueError(
             f"{path} was fitted with {len(clf.encoder)} encoders, and --encoder names one. It knows them itself; where "
             "one was moved, load the model in Python and use set_params(encoder=[...])."

@@ -280,6 +280,11 @@ class FusionObjective:
         return float(self.independence[~self.scores.singleton].sum())
 
 
+def part_of_each_class(labels: Tensor, step: int) -> Tensor:
+    """Rows of samples, one in `step` of each class of labels (N,)."""
+    return torch.argsort(labels, stable=True)[::step]
+
+
 def logit(probability: float) -> float:
     """Log-odds of a probability."""
     return math.log(probability) - math.log1p(-probability)

@@ -27,7 +27,6 @@ from skxma._evidence.calibrated.fusion import (
     FusionObjective,
     FusionParametrization,
     leave_one_out_correction,
-    weight_penalty,
 )
 from skxma._evidence.calibrated.metric import (
     CLASS_TEXT_ROOT,
@@ -218,10 +217,7 @@ def to_candidate(
     """A metric with its fusion; `correction` is that of `leave_one_out_correction`."""
     problem, scores, text_only = scored.problem, scored.scores, None
     if len(support.imaged) < support.n_classes and support.text_part is not None:
-        penalty = weight_penalty(float(problem.independence.sum()), len(support.imaged), config)
-        text_only = TextOnlyFusion()
-        if config.learns_text_only:
-            text_only = fit_text_only(problem, fusion.weights, penalty)
+        text_only = fit_text_only(problem, fusion.weights) if config.learns_text_only else TextOnlyFusion()
         scores = text_only.apply(scores, support.has_images)
     full_fusion = problem.parametrization.rescale_image_experts(fusion, correction)
     return MetricCandidate(scored.metric, scored.support, scored.scale, scores, problem, fusion, full_fusion, text_only)

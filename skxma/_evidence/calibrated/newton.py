@@ -23,6 +23,7 @@ from skxma._evidence.calibrated.fusion import (
     FusionParametrization,
     logit,
     noise_penalty,
+    part_of_each_class,
     weight_penalty,
 )
 from skxma._runtime import blocks
@@ -228,8 +229,7 @@ class FusionBatch:
 
     def coarse(self) -> FusionBatch:
         """Return the objectives on an equal part of each class, whose solution is close to that of all samples."""
-        order = torch.argsort(self.labels, stable=True)
-        rows = order[:: len(order) // self.config.coarse_samples]
+        rows = part_of_each_class(self.labels, len(self.labels) // self.config.coarse_samples)
         return replace(
             self,
             scores=self.scores[:, rows],

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skxma import functional as F
 from skxma._evidence.calibrated.experts import IMAGELESS_DEVIATIONS, LeaveOneOutScores, expert_names
-from skxma._evidence.calibrated.fusion import FusionObjective
+from skxma._evidence.calibrated.fusion import FusionObjective, part_of_each_class, weight_penalty
 from skxma._statistics import minimize_lbfgs
 
 TEXT_ROWS = tuple(expert_names(True, 0).index(name) for name in ("zero_shot", "centered_text"))
@@ -101,18 +101,12 @@ def likelihood_beside_text_only(logits: Tensor, text_only: Tensor, labels: Tenso
     return (known - torch.logaddexp(text_only, others)).sum(1)
 
 
-def some_of_each_class(labels: Tensor, n_scores: int, most: int) -> Tensor:
-    """Rows (n,) of samples, an equal part of each class, that have at most so many of the scores; all if they do."""
-    order = torch.argsort(labels, stable=True)
-    return order[:: -(-n_scores // most)]
-
-
-def fit_text_only(problem: FusionObjective, weights: NDArray[np.float64], penalty: float) -> TextOnlyFusion:
+def fit_text_only(problem: FusionObjective, weights: NDArray[np.float64]) -> TextOnlyFusion:
     """Learn how the experts of a metric score classes without images, from those with images.
 
     The objective is the mean over the samples of :func:`likelihood_beside_text_only`, with the fusion's penalty
-    ``λ Σ (u − log u)`` on the weights u that the two experts of the text get for such a class, relative to their
-    priors, and ``λ (δ − 1.5)²`` on the deviations δ.
+    ``λ Σ (u − log u)``, λ of `fusion.weight_penalty`, on the weights u that the two experts of the text get for such a
+    class, relative to their priors, and ``λ (δ − 1.5)²`` on the deviations δ.
 
     Parameters
     ----------
@@ -120,10 +114,10 @@ def fit_text_only(problem: FusionObjective, weights: NDArray[np.float64], penalt
         Among the classes with images.
     weights : ndarray of shape (J,)
         Learned from it.
-    penalty : float
-        λ, see `fusion.weight_penalty`.
     """
-    rows = some_of_each_class(problem.labels, len(problem.labels) * problem.scores.scores.shape[2], MAX_SCORES)
+    n, n_classes = problem.scores.scores.shape[1:]
+    penalty = weight_penalty(float(problem.independence.sum()), n_classes, problem.config)
+    rows = part_of_each_class(problem.labels, -(-n * n_classes // MAX_SCORES))
     # on the host: three numbers are read again at each step
     experts = problem.scores.scores[:, rows].cpu().double()
     labels, loss_weights = problem.labels[rows].cpu(), problem.loss_weights[rows].cpu()
