@@ -27,6 +27,7 @@ _warned: set[tuple[str, str]] = set()
 _SCHEMA_VERSION = 2
 _FILE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
 _BUSY_SECONDS = 30.0
+_RETRY_SECONDS = 0.01
 _KEYS_A_QUERY = 500
 # Reading marks a row as used at most this often, so that a warm run reads without writing.
 _TOUCH_SECONDS = 60.0
@@ -201,7 +202,7 @@ class EmbeddingStore:
         # four or more rows per page: with the usual 4 KiB, half of each page would stay empty
         connection.execute("PRAGMA page_size=16384")
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_write_ahead_log(connection)
         connection.executescript(f"BEGIN IMMEDIATE;{_CREATE}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
 
     def _touch(self, connection: sqlite3.Connection, rows: list[_Row]) -> list[_Row]:
@@ -258,6 +259,19 @@ class EmbeddingStore:
 
     def __repr__(self) -> str:
         return f"EmbeddingStore({str(self.path)!r}, max_bytes={self.max_bytes})"
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch to write-ahead mode, waiting for other connections: SQLite's own timeout does not apply to the switch."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(_RETRY_SECONDS)
 
 
 def _select(connection: sqlite3.Connection, keys: Sequence[bytes], namespace: str) -> list[_Row]:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -311,6 +312,22 @@ def test_threads_fill_one_store(tmp_path):
         for thread in threads:
             thread.join()
     assert store.info()["n_embeddings"] == 64
+
+
+@pytest.mark.fault
+def test_a_store_is_made_while_another_connection_writes_its_file(tmp_path):
+    store = EmbeddingStore(tmp_path)
+    writer = sqlite3.connect(store.file, isolation_level=None, check_same_thread=False)
+    writer.execute("CREATE TABLE other (id INTEGER)")
+    writer.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.2, writer.close)
+    release.start()
+    keys, rows = make_rows(4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.put_many(keys, "a", rows)
+    release.join()
+    assert store.info()["n_embeddings"] == 4
 
 
 def test_memory_parameter_resolves(tmp_path, monkeypatch):
