@@ -296,8 +296,8 @@ def standardized_gap(image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
     """
 
     def own(a: Tensor) -> Tensor:
-        a = (a - a.mean(1, keepdim=True)) / a.std(correction=0).clamp_min(EPS)
-        return a.gather(1, labels[:, None])[:, 0]
+        centered = a.gather(1, labels[:, None])[:, 0] - a.mean(1)
+        return centered / a.std(correction=0).clamp_min(EPS)
 
     return (own(image) - own(text)).abs()
 

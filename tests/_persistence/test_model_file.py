@@ -264,14 +264,21 @@ def test_a_forged_file_is_refused(saved, tmp_path, change, said):
 
 
 @pytest.mark.parametrize("depth", [900, 100_000])
-def test_json_that_is_nested_without_end_is_refused(saved, tmp_path, depth):
+def test_json_that_is_nested_without_end_is_refused_or_harmless(saved, tmp_path, depth):
     header, tensors = parts(saved)
     text = header["__metadata__"]["state"].replace('"simple"', "[" * depth + "]" * depth)
     assert len(text) > 2 * depth
     header["__metadata__"].update(state=text, digest=model_file._digest(text, model_file.read(saved)[1]))
     path = put_together(tmp_path / "deep.skxma", header, tensors)
-    with pytest.raises(ModelFileError, match=r"Recursion|recursion|templates"):
-        skxma.load(path)
+    try:
+        loaded = skxma.load(path)
+    except ModelFileError as error:
+        assert "ecursion" in str(error)  # noqa: PT017
+    else:
+        # Python 3.12 and later read that many levels, into a parameter that ready embeddings do not need
+        assert depth == 900
+        X = make_problem(n_classes=3, dim=8).X_test
+        np.testing.assert_array_equal(loaded.predict_proba(X), skxma.load(saved).predict_proba(X))
 
 
 def test_an_encoder_that_a_file_names_is_not_touched_by_loading(saved, tmp_path, monkeypatch):

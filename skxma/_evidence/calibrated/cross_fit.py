@@ -7,7 +7,7 @@ weights and choice are learned without a fold, and score it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,15 +76,21 @@ class LeftOutLogits:
         return cls(*(summands(*pair) for pair in pairs))
 
     @classmethod
-    def mean(cls, several: Sequence[LeftOutLogits], weights: Sequence[float]) -> LeftOutLogits:
-        """Weighted mean of several, by weights that sum to 1."""
-        columns = zip(*(one.parts for one in several), strict=True)
-        return cls(
-            *(torch.stack([w * one for w, one in zip(weights, column, strict=True)]).sum(0) for column in columns)
-        )
+    def mean(cls, several: Iterable[LeftOutLogits], weights: Sequence[float]) -> LeftOutLogits:
+        """Weighted mean of several, by weights that sum to 1; each is dropped before the next is asked for."""
+        means: list[Tensor] = []
+        for weight, one in zip(weights, several, strict=True):
+            if means:
+                for mean, part in zip(means, one.parts, strict=True):
+                    mean += weight * part
+            else:
+                means = [part if weight == 1 else weight * part for part in one.parts]
+        return cls(*means)
 
     def scaled(self, factors: tuple[float, float]) -> LeftOutLogits:
         """Multiply the two summands by a factor each."""
+        if factors == (1, 1):
+            return self
         by = self.logits.new_tensor(factors)[:, None, None]
         return LeftOutLogits(*(by * part for part in self.parts))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,13 +97,19 @@ class LeftOutSupport:
     fitted : LeftOutLogits
         By those of the model, on whose logits the residual is trained. The open-set score is theirs too: it depends on
         the scale of the weights, which is another one in each fold.
-    scores : LeaveOneOutScores
-        In the best metric.
+    hardness : Tensor of shape (N,)
+        Disagreement of the two modalities on each sample's class, in the best metric.
+    singleton : bool Tensor of shape (N,)
+        Samples whose class has no other when they are left out.
+    node_weights : Tensor of shape (N, Q)
+        Of the nodes at which the own class is simulated.
     """
 
     honest: LeftOutLogits
     fitted: LeftOutLogits
-    scores: LeaveOneOutScores
+    hardness: Tensor
+    singleton: Tensor
+    node_weights: Tensor
 
 
 def leave_support_out(
@@ -111,21 +117,32 @@ def leave_support_out(
 ) -> LeftOutSupport:
     """Average the left-out logits of all samples over the best metrics."""
     best, folds = selection.best, selection.folds
-    scores = [candidate.scores for candidate in best]
-    if len(support.rows) < len(support.labels):
-        # the fusion was learned on some of the samples
-        everyone = torch.arange(len(support.labels), device=support.labels.device)
-        scores = []
+    first = score_everyone(best[0], support, config)
+    hardness = cross_modal_hardness(support, first, torch.arange(len(support.labels), device=support.labels.device))
+
+    def of_each_metric() -> Iterator[LeftOutLogits]:
+        # one metric at a time: the scores of 16 000 samples among 1000 classes take half a gigabyte
         for one in best:
-            image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, everyone, one.scale)
-            combined = combine_scores(support, image, everyone, config)
-            scores.append(combined if one.text_only is None else one.text_only.apply(combined, support.has_images))
-    parts = [LeftOutLogits.of(s, o.fusion.weights, o.full_fusion.weights) for s, o in zip(scores, best, strict=True)]
-    fitted = LeftOutLogits.mean(parts, [one.averaging_weight for one in best]).ruling_out(support.unknown)
-    if folds is None:
-        return LeftOutSupport(fitted, fitted, scores[0])
-    honest = cross_fitted_logits(selection.cross_fitted, folds, scores[0].singleton, support.independence, config)
-    return LeftOutSupport(honest.ruling_out(support.unknown), fitted, scores[0])
+            scores = first if one is best[0] else score_everyone(one, support, config)
+            yield LeftOutLogits.of(scores, one.fusion.weights, one.full_fusion.weights)
+
+    averaged = LeftOutLogits.mean(of_each_metric(), [one.averaging_weight for one in best])
+    fitted = averaged.ruling_out(support.unknown)
+    honest = fitted
+    if folds is not None:
+        crossed = cross_fitted_logits(selection.cross_fitted, folds, first.singleton, support.independence, config)
+        honest = crossed.ruling_out(support.unknown)
+    return LeftOutSupport(honest, fitted, hardness, first.singleton, first.node_weights)
+
+
+def score_everyone(one: MetricCandidate, support: CalibrationSupport, config: CalibrationConfig) -> LeaveOneOutScores:
+    """Leave-one-out scores of all samples in a metric; the fusion may have been learned on some of them."""
+    if len(support.rows) == len(support.labels):
+        return one.scores
+    everyone = torch.arange(len(support.labels), device=support.labels.device)
+    image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, everyone, one.scale)
+    combined = combine_scores(support, image, everyone, config)
+    return combined if one.text_only is None else one.text_only.apply(combined, support.has_images)
 
 
 @dataclass(frozen=True)
@@ -149,7 +166,9 @@ def moderated(selection: MetricSelection, support: CalibrationSupport, config: C
     left_out = leave_support_out(selection, support, config)
     factors = scale_factors(selection.best, left_out, support, config)
     best = [replace(one, full_fusion=one.full_fusion.scaled(*factors)) for one in selection.best]
-    honest, fitted = left_out.honest.scaled(factors), left_out.fitted.scaled(factors)
+    fitted = left_out.fitted.scaled(factors)
+    # without folds the two are one
+    honest = fitted if left_out.honest is left_out.fitted else left_out.honest.scaled(factors)
     return FittedMetrics(support, best, replace(left_out, honest=honest, fitted=fitted))
 
 
@@ -161,7 +180,9 @@ def scale_factors(
     n, n_classes = honest.logits.shape[1:]
     if not config.moderated or n * n_classes > config.max_moderated_scores:
         return 1.0, 1.0
-    logits, labels, row_weights = rows_by_node(honest, support.imaged_labels, left_out.scores, support.independence)
+    logits, labels, row_weights = rows_by_node(
+        honest, support.imaged_labels, left_out.singleton, left_out.node_weights, support.independence
+    )
     has_text = support.text_part is not None
     # without text the first expert is one of images too
     zero_shot, rest = logits if has_text else (torch.zeros_like(logits[0]), logits.sum(0))
@@ -182,7 +203,7 @@ def label_noise_posterior(fitted: FittedMetrics) -> tuple[float, Tensor]:
     rate = average(fitted.best, (candidate.fusion.noise_rate for candidate in fitted.best))
     log_p = torch.log_softmax(logits[:, support.imaged], 1).gather(1, support.imaged_labels[:, None])[:, 0]
     posterior = F.wrong_label_posterior(log_p, rate, len(support.imaged))
-    return rate, torch.where(fitted.left_out.scores.singleton, 0.0, posterior)
+    return rate, torch.where(fitted.left_out.singleton, 0.0, posterior)
 
 
 def fit_residual(fitted: FittedMetrics, config: CalibrationConfig) -> tuple[Floats | None, list[float]]:
@@ -201,7 +222,7 @@ def fit_residual(fitted: FittedMetrics, config: CalibrationConfig) -> tuple[Floa
         return None, []
     queries = F.normalize(CenteredBasis(weighted_mean(features, support.weights), None)(features))
     everyone = torch.arange(len(features), device=features.device)
-    weights = loss_weights(support, fitted.left_out.scores, everyone, config)
+    weights = loss_weights(support, fitted.left_out.hardness, everyone, config)
     trained, curve = choose_residual(
         queries, support.imaged_labels, weights, logits[:, imaged].to(queries.dtype), config, support.groups
     )
@@ -253,7 +274,6 @@ def fit_calibrated(
     roots = candidate_roots(vocabulary, text, support, config)
     first = moderated(select_metrics(support, roots, config), support, config)
     noise_rate, posterior = label_noise_posterior(first)
-    hard = cross_modal_hardness(first.left_out.scores.among(support.imaged), support.imaged_labels)
     wrong = probable_label_errors(cache, posterior.cpu().numpy(), config)
     # what is said of each sample is the first fit's word: the final one has not seen those that it sets aside
     final, kept = first, cache
@@ -262,14 +282,14 @@ def fit_calibrated(
         final = moderated(select_metrics(support, roots, config), support, config)
     residual, curve = fit_residual(final, config)
     open_set = final.left_out.fitted.open_set_scores(final.support.labels)
-    honest, scores = first.left_out.honest, first.left_out.scores
-    own = honest.own.sum(0) if bool(scores.singleton.any()) else None
+    left_out = first.left_out
+    own = left_out.honest.own.sum(0) if bool(left_out.singleton.any()) else None
     predictions = LeftOutPredictions.from_logits(
-        honest.logits.sum(0), open_set, scores.node_weights, own, final.support.independence
+        left_out.honest.logits.sum(0), open_set, left_out.node_weights, own, final.support.independence
     )
     report = FitReport(
         model=to_model(final, kept, residual),
-        hardness=hard.float().cpu().numpy(),
+        hardness=left_out.hardness.float().cpu().numpy(),
         label_noise=posterior.float().cpu().numpy(),
         noise_rate=noise_rate,
         loss_curve=curve,
@@ -300,7 +320,7 @@ def expected_score(fitted: FittedMetrics) -> ExpectedScore:
     support, left_out = fitted.support, fitted.left_out
     if len(support.imaged) < 2:
         return ExpectedScore()
-    judges = ~left_out.scores.singleton
+    judges = ~left_out.singleton
     return ExpectedScore.from_left_out(
         left_out.honest.logits.sum(0)[judges],
         support.labels[judges],

@@ -40,7 +40,13 @@ from skxma._evidence.calibrated.metric import (
     vocabulary_root,
 )
 from skxma._evidence.calibrated.newton import fit_fusions
-from skxma._evidence.calibrated.support import CalibrationSupport, combine_scores, loss_weights, plain_scores
+from skxma._evidence.calibrated.support import (
+    CalibrationSupport,
+    combine_scores,
+    cross_modal_hardness,
+    loss_weights,
+    plain_scores,
+)
 from skxma._evidence.calibrated.text_only import TextOnlyFusion, fit_text_only
 from skxma._runtime import blocks
 from skxma._sampling import stratified_folds
@@ -192,7 +198,7 @@ def score_metric(support: CalibrationSupport, metric: Metric, keys: Tensor, conf
     parametrization = FusionParametrization(
         np.array(prior), n_text, len(prior) - n_text - 1, config.alpha, config.fusion_ratio
     )
-    weights = loss_weights(support, scores, rows, config)
+    weights = loss_weights(support, cross_modal_hardness(support, scores, rows), rows, config)
     # a class without images is never right: among all classes the weights would learn to turn it down
     among = scores.among(support.imaged)
     problem = FusionObjective(

@@ -19,7 +19,6 @@ from torch import Tensor
 from skxma import functional as F
 from skxma._evidence.calibrated.config import ScalePrior
 from skxma._evidence.calibrated.cross_fit import LeftOutLogits
-from skxma._evidence.calibrated.experts import LeaveOneOutScores
 from skxma._statistics import minimize_lbfgs
 
 RIDGE = 1e-4
@@ -151,7 +150,7 @@ def moderation_factors(
 
 
 def rows_by_node(
-    left_out: LeftOutLogits, labels: Tensor, scores: LeaveOneOutScores, independence: Tensor
+    left_out: LeftOutLogits, labels: Tensor, singleton: Tensor, node_weights: Tensor, independence: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Left-out logits with a row per node of the quadrature where the own class of any sample is simulated.
 
@@ -162,10 +161,10 @@ def rows_by_node(
     row_weights : Tensor of shape (n,)
         Sums to the number of independent samples.
     """
-    if not bool(scores.singleton.any()):
+    if not bool(singleton.any()):
         return left_out.logits, labels, independence
     n_nodes = left_out.own.shape[2]
     logits = left_out.logits.repeat_interleave(n_nodes, 1)
     repeated = labels.repeat_interleave(n_nodes)
     logits.scatter_(2, repeated[None, :, None].expand(2, -1, 1), left_out.own.flatten(1)[:, :, None])
-    return logits, repeated, (independence[:, None] * scores.node_weights).flatten()
+    return logits, repeated, (independence[:, None] * node_weights).flatten()

@@ -175,22 +175,18 @@ def combine_scores(
     )
 
 
-def cross_modal_hardness(scores: LeaveOneOutScores, labels: Tensor) -> Tensor:
-    """``|A_img − A_txt|`` of each sample with its own class (N,), standardized over the classes with images.
+def cross_modal_hardness(support: CalibrationSupport, scores: LeaveOneOutScores, rows: Tensor) -> Tensor:
+    """``|A_img − A_txt|`` of the rows (n,) with their own classes, standardized over the classes with images.
 
     The image affinity is the cosine to the class mean. A singleton has no image affinity to its class, and hardness 0.
     """
+    scores = scores.among(support.imaged)
     text = scores.scores[scores.names.index("text_cache") if "text_cache" in scores.names else 0]
     image = scores.scores[scores.names.index("prototype")]
-    return torch.where(scores.singleton, 0.0, F.standardized_gap(image, text, labels))
+    return torch.where(scores.singleton, 0.0, F.standardized_gap(image, text, support.imaged_labels[rows]))
 
 
-def loss_weights(
-    support: CalibrationSupport, scores: LeaveOneOutScores, rows: Tensor, config: CalibrationConfig
-) -> Tensor:
-    """Loss weight of each of the rows (n,): sample weight over the size of its group, times ``1 + λ h_i``.
-
-    h is the hardness.
-    """
-    hard = cross_modal_hardness(scores.among(support.imaged), support.imaged_labels[rows])
-    return support.weights[rows] * support.independence[rows] * F.hard_sample_weights(hard, config.hard_sample_weight)
+def loss_weights(support: CalibrationSupport, hardness: Tensor, rows: Tensor, config: CalibrationConfig) -> Tensor:
+    """Loss weight of each of the rows (n,): sample weight over the size of its group, times ``1 + λ h_i``."""
+    hard = F.hard_sample_weights(hardness, config.hard_sample_weight)
+    return support.weights[rows] * support.independence[rows] * hard
