@@ -106,7 +106,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def oldest(session: nox.Session) -> None:
-    """Run the quick tests on the oldest releases that pyproject.toml allows; needs Python 3.11 as python3."""
+    """Run the quick tests on the oldest releases that pyproject.toml allows; takes Python 3.12 where there is one."""
     folder = str(Path(".nox", "oldest-releases").resolve())
     session.run("bash", ".ci/oldest", "install", folder, external=True)
     session.run("bash", ".ci/oldest", "test", folder, external=True)

@@ -671,6 +671,9 @@ def simulated_device(**settings: Any) -> Iterator[Device]:
             "default_stream": lambda _=None: default,
         }.items():
             patch.setattr(torch.cuda, name, value)
+        if hasattr(torch, "accelerator"):
+            # optimizers ask the driver whether it captures a graph, where torch is built for CUDA
+            patch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
         patch.setattr(torch, "Generator", Generator)
         # its binding takes streams of CUDA alone
         patch.setattr(
