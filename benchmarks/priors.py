@@ -58,6 +58,12 @@ class Data:
         return replace(self, X=self.X[rows], y=np.searchsorted(classes, self.y[rows]), text=self.text[classes])
 
 
+class ClassTextsAlone(NoVocabulary, Ablated):
+    """Class texts shape the metric, and at one shot none stands beside it."""
+
+    changes: ClassVar = {"halves_one_shot_text": False}
+
+
 class NoTextMetric(NoVocabulary, Ablated):
     """Neither words nor class texts shape the metric."""
 
@@ -268,7 +274,12 @@ def main():
         }
         compare(made, {name: with_config(singleton=prior) for name, prior in priors.items()}, (1,), given.tasks)
     elif given.table == "text-metric":
-        variants = {"words": XMAdapterClassifier(), "class texts": NoVocabulary(), "none": NoTextMetric()}
+        variants = {
+            "words": XMAdapterClassifier(),
+            "class texts": NoVocabulary(),
+            "class texts alone": ClassTextsAlone(),
+            "none": NoTextMetric(),
+        }
         compare({**made, **through_photo(given.folder, given.images)}, variants, (1, 2), given.tasks)
     elif given.table == "scale":
         variants = {"likeliest scale": with_config(moderated=False)}

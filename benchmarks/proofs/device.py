@@ -85,9 +85,9 @@ FAULTS = (
     ),
     Fault(
         "each prediction copies the model",
-        "skxma/_estimators/scoring.py",
-        "torch.inference_mode(), reading_fitted_arrays(), threads",
-        "torch.inference_mode(), threads",
+        "skxma/caches.py",
+        "_kept_copy if keeps and is_copied else _copy",
+        "_copy",
     ),
     Fault(
         "each prediction waits for a truth value",

@@ -278,10 +278,11 @@ def candidate_roots(
 ) -> list[Root]:
     """Roots to try: of the vocabulary, of the class texts, none; two of the three where a metric is expensive.
 
-    Where no class has two samples nothing can be learned about metrics, and the first root stands alone.
+    Where no class has two samples nothing can be learned about metrics. A vocabulary's root then stands alone, that of
+    class texts beside none, with half of the weight each.
     """
     known = text_roots(vocabulary, text, support.features, support.weights, config)
-    if support.all_singletons and known:
+    if support.all_singletons and known and not (known[0][0] == CLASS_TEXT_ROOT and config.halves_one_shot_text):
         return known[:1]
     return [*known[: 1 if support.work > config.max_work else None], (IDENTITY_ROOT, None)]
 

@@ -122,10 +122,13 @@ def test_a_vocabulary_is_trusted_whatever_the_images_are():
     assert [one.choice[0] for one in fit(problem).model.components] == [VOCABULARY_ROOT]
 
 
-def test_at_one_shot_the_first_root_stands_alone():
+def test_at_one_shot_a_vocabulary_shapes_the_metric_alone_and_class_texts_one_of_two():
     problem = make_problem(shots=1)
     assert [one.choice[0] for one in fit(problem).model.components] == [VOCABULARY_ROOT]
-    assert [one.choice[0] for one in fit(problem, words=False).model.components] == [CLASS_TEXT_ROOT]
+    halves = fit(problem, words=False).model.components
+    assert {one.choice[0]: one.averaging_weight for one in halves} == {CLASS_TEXT_ROOT: 0.5, IDENTITY_ROOT: 0.5}
+    alone = fit(problem, words=False, halves_one_shot_text=False).model.components
+    assert [one.choice[0] for one in alone] == [CLASS_TEXT_ROOT]
     problem.text[:] = 0
     problem.text[0, 0] = 1
     assert [one.choice[0] for one in fit(problem, words=False).model.components] == [IDENTITY_ROOT]
