@@ -97,8 +97,8 @@ class SupportSet:
         shown = " and ".join(str(i) if names is None or names[i] is None else str(names[i]) for i in first)
         warn(
             f"{int(sizes[several].sum())} of {len(labeled)} images are near-duplicates of another of their class, such "
-            f"as {shown}. They are left out together when the model is judged. Pass groups= to name the images that "
-            "belong together; groups=range(n_samples) for none."
+            f"as {shown}. They are left out together when the model is judged.",
+            advice="Pass groups= to name the images that belong together; groups=range(n_samples) for none.",
         )
         groups = np.full(len(self.labels), "", dtype=f"<U{len(str(len(labeled))) + 10}")
         together = np.isin(found, several)

@@ -95,8 +95,8 @@ def one_form(labels: NDArray[Any], parameter: str = "y") -> NDArray[Any]:
         return labels
     warn(
         f"{parameter} holds {listed(twofold)} in two Unicode forms, composed (NFC) and decomposed (NFD), as file names "
-        "of macOS are; they are one class, whose label is the composed form. Normalize labels with "
-        "unicodedata.normalize('NFC', label) to compare them with predictions."
+        "of macOS are; they are one class, whose label is the composed form.",
+        advice="Normalize labels with unicodedata.normalize('NFC', label) to compare them with predictions.",
     )
     merged = set(twofold)
     values = [composed(label) if composed(label) in merged else label for label in labels.tolist()]

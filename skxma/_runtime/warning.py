@@ -12,7 +12,31 @@ _NOT_THE_CALLER = frozenset(
 )
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
+class AdvisingWarning(UserWarning):
+    """Warning whose advice is for those who write Python.
+
+    Parameters
+    ----------
+    fact : str
+        What is wrong.
+    advice : str
+        What to write instead.
+    """
+
+    def __init__(self, fact: str, advice: str) -> None:
+        super().__init__(fact, advice)
+        self.fact = fact
+
+    def __str__(self) -> str:
+        return " ".join(self.args)
+
+
+def text_outside_python(warning: Warning | str) -> str:
+    """Text of a warning where no Python is written: on the command line, on the page."""
+    return warning.fact if isinstance(warning, AdvisingWarning) else str(warning)
+
+
+def warn(message: str, category: type[Warning] = UserWarning, *, advice: str = "") -> None:
     """Warn at the first frame of the stack that belongs neither to skxma nor to a library that wraps its methods.
 
     `warnings.warn` counts frames, and their number differs between a fit, a pipeline and a search.
@@ -22,11 +46,13 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     message : str
         What is wrong and what to do about it.
     category : type of Warning, default=UserWarning
+    advice : str, default=""
+        What to do about it in Python, if that is of no use on the command line and on the page; a UserWarning then.
     """
     frame = _caller(sys._getframe(1))
     names = frame.f_globals
     warnings.warn_explicit(
-        message,
+        AdvisingWarning(message, advice) if advice else message,
         category,
         filename=frame.f_code.co_filename,
         lineno=frame.f_lineno,

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from skxma._runtime.warning import text_outside_python
+
 # what these say of themselves is not for the page's user
 FOREIGN = frozenset(
     {"PIL", "huggingface_hub", "open_clip", "safetensors", "scipy", "timm", "torch", "torchvision", "transformers"}
@@ -63,7 +65,7 @@ def _listen() -> None:
 
     def show_and_keep(message: Any, category: type[Warning], filename: str, *rest: Any, **options: Any) -> None:
         texts = _listeners.get(threading.get_ident(), _listeners.get(None))
-        text = str(message)
+        text = text_outside_python(message)
         if texts is not None and _is_ours(category, filename) and text not in texts:
             texts.append(text)
         show(message, category, filename, *rest, **options)

@@ -46,13 +46,20 @@ def read_names(path: str | None) -> dict[str, Any] | None:
         return None
     given = read_object(path, "names by class", '{"heron": ["gray heron", "a gray bird"], ...}')
     for label, name in given.items():
-        if not (name is None or isinstance(name, str) or (isinstance(name, list) and name)):
+        is_list = isinstance(name, list) and name and all(isinstance(one, str) for one in name)
+        if not (name is None or isinstance(name, str) or is_list):
             raise ValueError(f"{path}: {label!r} must be called by a text, a list of texts, or null; not {name!r}.")
     return given
 
 
 def complete_names(given: dict[str, Any] | None, labels: Sequence[str]) -> dict[str, Any] | None:
-    """Add the classes that the names leave out, which keep their labels; None where none are given."""
+    """Add the classes that the names leave out, which keep their labels; None where none are given.
+
+    Raises
+    ------
+    ValueError
+        A class without images that has no name either.
+    """
     if given is None:
         return None
     from skxma._labels.arrays import composed
@@ -60,6 +67,12 @@ def complete_names(given: dict[str, Any] | None, labels: Sequence[str]) -> dict[
 
     # folders from a Mac and a file from elsewhere spell a label in two Unicode forms
     spelled: dict[str, str] = {composed(label): label for label in labels}
+    for label, name in given.items():
+        if name is None and composed(label) not in spelled:
+            raise ValueError(
+                f"--names says null for {label!r}, which is none of the classes: nothing would be known of it. Give it "
+                "a name, or leave it out."
+            )
     return {label: clean_name(label) for label in labels} | {
         spelled.get(composed(k), str(k)): v for k, v in given.items()
     }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from skxma import __version__
 from skxma._runtime.progress import progress_in_logs
+from skxma._runtime.warning import text_outside_python
 from skxma.cli import _app, _benchmark, _cache, _completion, _evaluate, _export, _info, _parsers, _report, _suggest
 from skxma.cli._help import Parser
 from skxma.cli._streams import drop_unwritten, flush_output, replace_missing_streams, say, write_any_text
@@ -70,10 +72,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     # the interpreter would walk through all that the libraries made once more before it ends, which takes a second
     atexit.register(gc.freeze)
     try:
-        with rare_collections(), progress_in_logs():
+        with rare_collections(), progress_in_logs(), plain_warnings():
             return _run(arguments)
     finally:
         drop_unwritten()
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show a warning as a line like that of an error: the caller's line of code, which Python adds, is ours."""
+
+    def as_line(message: Warning | str, *_: object, **__: object) -> str:
+        return f"skxma: warning: {text_outside_python(message)}\n"
+
+    before = warnings.formatwarning
+    warnings.formatwarning = as_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 @contextmanager

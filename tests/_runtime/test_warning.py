@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from small_clip import make_pixels
 
 import skxma
 from skxma import CLIPEncoder, XMAdapterClassifier
-from skxma._runtime.warning import warn
+from skxma._runtime.warning import AdvisingWarning, text_outside_python, warn
 from skxma.store import EmbeddingStore, MemoryStore, _sqlite
 
 PIXELS = [make_pixels(seed) for seed in range(8)]
@@ -110,3 +111,11 @@ def test_nothing_in_the_package_warns_in_another_way():
             if (direct and getattr(node.value, "id", "") == "warnings") or imported:
                 found.append(f"{path.name}:{node.lineno}")
     assert found == []
+
+
+def test_advice_for_python_is_left_out_elsewhere():
+    with pytest.warns(AdvisingWarning, match=r"^Two are alike\. Pass groups=\.$") as caught:
+        warn("Two are alike.", advice="Pass groups=.")
+    assert text_outside_python(caught[0].message) == "Two are alike."
+    assert str(pickle.loads(pickle.dumps(caught[0].message))) == "Two are alike. Pass groups=."
+    assert text_outside_python(UserWarning("Plain.")) == text_outside_python("Plain.") == "Plain."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageEnhance
 from small_models import write_timm
 
 from skxma import EmbeddingStore
@@ -291,7 +292,14 @@ def test_a_table_is_data_too(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("[1]", "no object of names"), ("{", "no JSON"), ('{"a": 3}', "'a' must be called"), (None, "no file")],
+    [
+        ("[1]", "no object of names"),
+        ("{", "no JSON"),
+        ('{"a": 3}', "'a' must be called"),
+        ('{"a": ["b", null]}', "'a' must be called"),
+        ('{"a": []}', "'a' must be called"),
+        (None, "no file"),
+    ],
 )
 def test_a_file_of_names_that_is_none_is_refused(folder, tmp_path, capsys, content, said):
     file = tmp_path / "names.json"
@@ -302,6 +310,29 @@ def test_a_file_of_names_that_is_none_is_refused(folder, tmp_path, capsys, conte
     assert said in captured.err
     assert str(file) in captured.err
     assert len(captured.err.splitlines()) == 1
+
+
+def test_a_class_without_images_needs_a_name(folder, tmp_path, capsys):
+    (tmp_path / "names.json").write_text('{"yak": null}')
+    model = str(tmp_path / "m.skxma")
+    assert main(["fit", str(folder / "pics"), "--names", str(tmp_path / "names.json"), "--model", model]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("skxma: --names says null for 'yak', which is none of the classes")
+    assert len(said.splitlines()) == 1
+
+
+def test_a_warning_is_a_line_without_advice_for_python(folder, tmp_path):
+    shutil.copytree(folder / "pics", tmp_path / "pics")
+    one = sorted((tmp_path / "pics").glob("*/*"))[0]
+    with Image.open(one) as image:
+        ImageEnhance.Brightness(image.convert("RGB")).enhance(1.05).save(one.with_name("brighter.png"))
+    command = ["fit", str(tmp_path / "pics"), "--model", str(tmp_path / "m.skxma"), "--encoder", "tiny"]
+    done = subprocess.run([sys.executable, "-m", "skxma", *command], capture_output=True, text=True, check=True)
+    warned = [line for line in done.stderr.splitlines() if "near-duplicates" in line]
+    assert len(warned) == 1
+    assert warned[0].startswith("skxma: warning: 2 of ")
+    assert warned[0].endswith("left out together when the model is judged.")
+    assert "Warning" not in done.stderr
 
 
 def test_nothing_is_printed_before_an_error(capsys):
