@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -18,7 +18,7 @@ from skxma._estimators.embedding_input import EmbeddingInput, check_images_first
 from skxma._estimators.several_encoders import knows_several
 from skxma._estimators.vocabulary import embed_vocabulary
 from skxma._evidence.calibrated.config import CalibrationConfig
-from skxma._evidence.calibrated.metric_selection import text_roots
+from skxma._evidence.calibrated.metric_selection import one_shot_roots, text_roots
 from skxma._labels.by_label import has_index
 from skxma._labels.class_table import resolve_classes
 from skxma._sklearn_compat import num_samples, safe_indexing
@@ -176,8 +176,8 @@ def _candidates(clf: Any, pool: Any, rng: np.random.RandomState, plain: bool) ->
         return Candidates(rows, features, features, support)
     mean: Floats = features.mean(0) if len(rows) else np.zeros(features.shape[1], dtype=np.float32)
     # texts shape the space of the first of several encoders alone
-    root = None if knows_several(clf, pool) else _root(clf, features)
-    points, known = (_in_metric(given, mean, root) for given in (features, support))
+    roots = [None] if knows_several(clf, pool) else _roots(clf, features)
+    points, known = (_in_metrics(given, mean, roots) for given in (features, support))
     return Candidates(rows, features, points, known)
 
 
@@ -195,8 +195,8 @@ def _embed(clf: Any, pool: Any, fitted: bool) -> Floats:
     return inputs.embed_support(pool).features
 
 
-def _root(clf: Any, features: Floats) -> Floats | None:
-    """The root B of the metric that calibrated evidence would try first; None for the identity."""
+def _roots(clf: Any, features: Floats) -> list[Floats | None]:
+    """Roots B of the metrics that calibrated evidence would average at one shot; None for the identity."""
     inputs, width = EmbeddingInput.of(clf), features.shape[1]
     words = embed_vocabulary(getattr(clf, "vocabulary", None), inputs, width)
     # class texts come after a vocabulary, where they count at all, and are not encoded for nothing
@@ -204,9 +204,8 @@ def _root(clf: Any, features: Floats) -> Floats | None:
     text = _class_texts(clf, inputs, width) if wanted else None
     vocabulary, class_texts = (None if given is None else torch.as_tensor(given) for given in (words, text))
     seen = torch.as_tensor(features)
-    roots = text_roots(vocabulary, class_texts, seen, torch.ones(len(seen)), CalibrationConfig())
-    root = roots[0][1] if roots else None
-    return None if root is None else root.numpy()
+    roots = one_shot_roots(text_roots(vocabulary, class_texts, seen, torch.ones(len(seen)), CalibrationConfig()))
+    return [None if root is None else root.numpy() for _, root in roots]
 
 
 def _class_texts(clf: Any, inputs: EmbeddingInput, n_features: int) -> Floats | None:
@@ -223,10 +222,11 @@ def _class_texts(clf: Any, inputs: EmbeddingInput, n_features: int) -> Floats | 
     return inputs.embed_classes(table, clf.templates, n_features)
 
 
-def _in_metric(features: Floats, mean: Floats, root: Floats | None) -> Floats:
-    """L2-normalized points (n, R) of embeddings (n, D)."""
+def _in_metrics(features: Floats, mean: Floats, roots: Sequence[Floats | None]) -> Floats:
+    """L2-normalized points (n, R) of embeddings (n, D), whose cosines are the mean of those in all metrics."""
     centered = features - mean
-    return unit_rows(centered if root is None else centered @ root)
+    in_each = [unit_rows(centered if root is None else centered @ root) for root in roots]
+    return in_each[0] if len(in_each) == 1 else np.hstack(in_each) / np.float32(len(in_each) ** 0.5)
 
 
 def _choose(clf: Any, candidates: Candidates, n: int, strategy: str, seed: int) -> Integers:

@@ -276,15 +276,26 @@ def warm_theta(scored: ScoredMetric, config: CalibrationConfig) -> NDArray[np.fl
 def candidate_roots(
     vocabulary: Tensor | None, text: Tensor | None, support: CalibrationSupport, config: CalibrationConfig
 ) -> list[Root]:
-    """Roots to try: of the vocabulary, of the class texts, none; two of the three where a metric is expensive.
-
-    Where no class has two samples nothing can be learned about metrics. A vocabulary's root then stands alone, that of
-    class texts beside none, with half of the weight each.
-    """
+    """Roots to try: of the vocabulary, of the class texts, none; two of the three where a metric is expensive."""
     known = text_roots(vocabulary, text, support.features, support.weights, config)
-    if support.all_singletons and known and not (known[0][0] == CLASS_TEXT_ROOT and config.halves_one_shot_text):
-        return known[:1]
+    if support.all_singletons and known:
+        return one_shot_roots(known) if config.halves_one_shot_text else known[:1]
     return [*known[: 1 if support.work > config.max_work else None], (IDENTITY_ROOT, None)]
+
+
+def one_shot_roots(known: Sequence[Root]) -> list[Root]:
+    """Roots whose metrics are averaged where no class has two samples, so that nothing can be learned about metrics.
+
+    A vocabulary's root stands alone, that of class texts beside none, with half of the weight each.
+
+    Parameters
+    ----------
+    known : sequence of (str, Tensor)
+        As `text_roots` gives them.
+    """
+    if known and known[0][0] == VOCABULARY_ROOT:
+        return [known[0]]
+    return [*known, (IDENTITY_ROOT, None)]
 
 
 def text_roots(
