@@ -58,6 +58,23 @@ def test_frequencies_are_found_and_balanced_batches_left_alone():
     assert sum(torch.equal(prior, base) for prior in left) >= 38
 
 
+def test_errors_that_fall_on_some_classes_are_no_other_frequencies():
+    left, found = [], []
+    for seed in range(20):
+        offsets = torch.as_tensor(np.random.default_rng(seed).normal(0, 0.5, 8))
+        for counts, kept in (([60] * 8, left), ([80, 40, 20, 10, 5, 2, 1, 1], found)):
+            logits, base = gaussian_batch(counts, 2.0, seed)
+            assert not torch.equal(UNTESTED.estimate(logits + offsets, base), base)
+            kept.append(torch.equal(ClassPriorEstimator().estimate(logits + offsets, base), base))
+    assert sum(left) >= 18
+    assert sum(found) <= 10
+
+
+def test_one_class_has_all_images():
+    base = torch.ones(1, dtype=torch.float64)
+    assert torch.equal(ClassPriorEstimator().estimate(torch.zeros(3, 1), base), base)
+
+
 def test_few_images_of_many_classes_are_left_alone():
     logits, base = gaussian_batch([1] * 60, 4.0, 0)
     assert torch.equal(ClassPriorEstimator().estimate(logits, base), base)
