@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import unicodedata
 from collections import deque
 from collections.abc import Callable
@@ -254,6 +256,15 @@ class Gallery:
         if number not in self._images:
             raise ChangedError(f"There is no image {number} any more; load the page again.")
         return self._images[number].thumbnail
+
+    def with_names(self, text: str) -> str:
+        """A text in which images are called by the files that were brought, not by those that hold them here."""
+
+        def name(found: re.Match[str]) -> str:
+            image = self._images.get(int(found["number"]))
+            return found[0] if image is None else shortened(image.name)
+
+        return re.sub(rf"{re.escape(f'{self.folder}{os.sep}')}(?P<number>\d+)", name, text)
 
     def use_example(self) -> None:
         """Put a few classes of the bundled emoji in the place of the classes; `undo` brings those back."""

@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from skxma._evidence.fitted import CONFIDENCE_LEVEL
+from skxma._persistence.model_card import name_encoder
 from skxma.app._answer import can_reject, shots
 from skxma.app._gallery import ChangedError
 from skxma.app._job import Job
@@ -352,7 +353,7 @@ def described(session: Session, warnings: list[str] | None = None) -> Response:
         for column in session.gallery.columns
     ]
     return jsonify(
-        encoder=session.encoder,
+        encoder=name_encoder(session.encoder),
         columns=columns,
         pool={
             "n_images": len(session.gallery.pool),
@@ -373,7 +374,7 @@ def described_model(model: Model, change: str | None) -> dict[str, Any]:
     return {
         "number": model.number,
         "file": model.file,
-        "encoder": clf.encoder if isinstance(clf.encoder, str) else clf.encoder.name,
+        "encoder": name_encoder(clf.encoder),
         "classes": [{"label": label, "n_images": n} for label, n in shots(clf)],
         "n_images": int((clf.sample_position_ >= 0).sum()),
         "seconds": model.seconds,

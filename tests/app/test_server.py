@@ -24,6 +24,14 @@ def app(tabs):
     return server.make_app(tabs)
 
 
+def test_the_page_names_all_encoders():
+    made = tabs_module.make_tabs(["tiny", "photo"])
+    try:
+        assert Tab(server.make_app(made)).opened.json["encoder"] == "tiny + photo"
+    finally:
+        made.close()
+
+
 class Tab:
     """The requests of one tab of the page."""
 
