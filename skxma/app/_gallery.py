@@ -219,6 +219,25 @@ class Gallery:
         column.images.append(image)
         self._removed(f"{shortened(image.name)} was put into {self.title(column)}.", (image,), restore)
 
+    def label_as(self, number: int, name: str) -> None:
+        """Put an image of the pool into the class of a name, which is made where there is none; `undo` puts it back.
+
+        Raises
+        ------
+        ValueError
+            The name is empty.
+        """
+        name = clean(name)
+        if not name:
+            raise ValueError("Type the name of the class first.")
+        if not any(image.number == number for image in self.pool):
+            raise ChangedError(f"There is no image {number} without a class any more; load the page again.")
+        same = next((column for column in self.columns if column.name == name), None)
+        unused = next((column for column in self.columns if not column.name and not column.images), None)
+        column = same or unused or self.add_column()
+        column.name = name
+        self.label(number, column.number)
+
     def clear_pool(self) -> None:
         """Remove the images without a class; `undo` puts them back."""
         images = tuple(self.pool)

@@ -22,7 +22,7 @@ from skxma.inspection import labels_in_question
 
 # an image more unlike the classes than all but this share of the support images is like none of them
 UNKNOWN_RATE = 0.05
-N_SUGGESTED = 8
+N_SUGGESTED = 12
 
 
 @dataclass(frozen=True)
