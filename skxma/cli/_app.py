@@ -44,9 +44,9 @@ def run(arguments: argparse.Namespace) -> None:
     from skxma.encoder._model_names import find_source
 
     encoders = [absolute(name) for name in arguments.encoder or [DEFAULT_ENCODER]]
-    # a name is refused now, not when images have been brought
+    # a name is refused now, not when images have been brought; that of the default takes open_clip, and is right
     check_encoders(encoders)
-    for name in encoders:
+    for name in encoders if arguments.encoder else ():
         find_source(name)
     tabs = make_tabs(encoders if len(encoders) > 1 else encoders[0], arguments.device)
     try:
