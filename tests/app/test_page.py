@@ -70,6 +70,12 @@ PALE = """() => {
         })
         .map((e) => e.outerHTML);
 }"""
+# the lines of an element's text
+LINES = """(e) => {
+    const range = document.createRange();
+    range.selectNodeContents(e);
+    return range.getClientRects().length;
+}"""
 NAMELESS = """() => [...document.querySelectorAll("input, button")]
     .filter((e) => e.checkVisibility({opacityProperty: false}))
     .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim()))
@@ -459,6 +465,18 @@ def test_a_tap_on_an_image_removes_nothing_and_its_control_is_there_to_see(open_
     expect(page.locator("figure")).to_have_count(3)
     page.get_by_role("button", name="Undo").tap()
     expect(page.locator("figure")).to_have_count(4)
+
+
+def test_a_word_of_a_class_name_is_not_broken_on_a_phone(open_page):
+    page = open_page(viewport=NARROW)
+    for number, name in enumerate(("mushroom", "pomegranate")):
+        fill(page, number, name, files(("fox", "bear")[number], slice(2)))
+    fit(page, ["mushroom", "pomegranate"])
+    drop(page, "#query", files("fox", slice(4, 5)))
+    names = page.locator("#scores td:first-child")
+    expect(names).to_have_count(2)
+    for name in names.all():
+        assert name.evaluate(LINES) == 1
 
 
 def test_warnings_are_shown_on_the_page(open_page):
