@@ -112,6 +112,12 @@ class Gallery:
         return [column for column in self.columns if column.name or column.images]
 
     @property
+    def unlabeled(self) -> list[StoredImage]:
+        """Images of the pool that were not brought to a class, too."""
+        labeled = {image.digest for column in self.columns for image in column.images}
+        return [image for image in self.pool if image.digest not in labeled]
+
+    @property
     def undoable(self) -> str | None:
         """The last removal in words; None if nothing was removed."""
         return self._removals[-1].words if self._removals else None

@@ -361,7 +361,7 @@ def described(session: Session, warnings: list[str] | None = None) -> Response:
         encoder=name_encoder(session.encoder),
         columns=columns,
         pool={
-            "n_images": len(session.gallery.pool),
+            "n_images": len(session.gallery.unlabeled),
             "suggested": [{"number": one.number, "name": one.name} for one in session.suggested],
         },
         repeats=[asdict(repeat) for repeat in session.gallery.repeats],

@@ -142,7 +142,7 @@ class Session:
     @property
     def suggested(self) -> list[StoredImage]:
         """Images to label next, the most useful first, without those that have been labeled since."""
-        pool = {image.number: image for image in self.gallery.pool}
+        pool = {image.number: image for image in self.gallery.unlabeled}
         return [pool[number] for number in self._suggested if number in pool]
 
     def fit(self) -> Job:
@@ -224,7 +224,7 @@ class Session:
             There are none.
         """
         self._refuse_if_busy()
-        pool = tuple(self.gallery.pool)
+        pool = tuple(self.gallery.unlabeled)
         if not pool:
             raise ValueError("There are no images without a label. Drop some first.")
         # a model of other classes would ask about those

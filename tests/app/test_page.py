@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -317,6 +318,26 @@ def test_buttons_of_many_classes_are_all_in_sight(open_page):
         assert buttons.evaluate("(e) => e.scrollHeight <= e.clientHeight && e.scrollWidth <= e.clientWidth")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     look(page, "many-classes")
+
+
+def test_a_folder_is_dropped_with_what_is_no_image_in_it(open_page, tmp_path):
+    page = open_page()
+    for number, file in enumerate(files("fox", slice(3))):
+        folder = tmp_path / "camera" / ("" if number else "deeper")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder)
+    for name in ("notes.txt", "labels.csv", ".DS_Store"):
+        (tmp_path / "camera" / name).write_bytes(b"no image")
+    box = page.locator("#pool .drop").bounding_box()
+    mouse = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(tmp_path / "camera")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": box["x"] + 9, "y": box["y"] + 9, "data": data}
+        mouse.send("Input.dispatchDragEvent", event)
+    expect(page.locator("#strip li")).to_have_count(3)
+    expect(page.locator("#error p")).to_have_text(
+        re.compile(r"^Left out, as no images: 2 files such as (notes\.txt|labels\.csv)\.$")
+    )
 
 
 def test_images_that_are_brought_are_counted_and_waited_for(open_page, tmp_path):

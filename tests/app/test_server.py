@@ -189,6 +189,18 @@ def test_an_image_without_a_label_makes_the_class_that_it_is_given(tab):
     assert [one["name"] for one in tab.get("state").json["columns"]] == ["red fox", "gray fox", "fennec"]
 
 
+def test_an_image_that_is_brought_to_a_class_is_without_a_label_no_longer(tab):
+    first, second = files("fox", slice(2))
+    for file in (first, second):
+        tab.post("pool", **upload(file))
+    tab.finish("suggest")
+    number = tab.get("state").json["columns"][0]["number"]
+    pool = tab.post(f"columns/{number}/images", **upload(first)).json["pool"]
+    assert (pool["n_images"], [one["name"] for one in pool["suggested"]]) == (1, [second.name])
+    tab.finish("suggest")
+    assert [one["name"] for one in tab.get("state").json["pool"]["suggested"]] == [second.name]
+
+
 def test_a_model_says_how_good_it_should_be(tab):
     model = tab.fill(shots=slice(4)).fit()
     expected = model["expected"]

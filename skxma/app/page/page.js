@@ -420,7 +420,11 @@ function takeFiles(target, input, handle) {
 async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return { files: [...transfer.files] };
-  const files = (await Promise.all(entries.map(filesOf))).flat();
+  const found = (await Promise.all(entries.map(filesOf))).flat();
+  // a browser knows a type by the ending, and of some images none
+  const files = found.filter((file) => !file.type || file.type.startsWith("image/"));
+  const others = found.filter((file) => !files.includes(file));
+  if (files.length && others.length) fail(`Left out, as no images: ${count(others.length, "file")} such as ${others[0].name}.`);
   return { files, folder: entries.find((entry) => entry.isDirectory).name };
 }
 
