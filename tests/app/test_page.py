@@ -281,6 +281,12 @@ def test_the_images_to_label_next_are_labeled_by_a_click(open_page, tmp_path):
         page.keyboard.press("Tab")
     expect(strip.first.get_by_role("button")).to_have_count(5)
     look(page, "label-next")
+    strip.first.get_by_role("button", name="none of these").focus()
+    page.keyboard.press("Enter")
+    expect(strip).to_have_count(10)
+    expect(strip.first.get_by_role("button").first).to_be_focused()
+    page.get_by_role("button", name="Undo").click()
+    expect(strip).to_have_count(11)
     for n_labeled, lefts, n_next in ((6, range(10, 5, -1), 9), (12, range(8, 2, -1), 3)):
         for left in lefts:
             name = strip.first.locator("img").get_attribute("alt")

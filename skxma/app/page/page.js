@@ -202,15 +202,21 @@ function newSuggestion(image) {
 function classButton(image, column) {
   const button = make("button", { type: "button", textContent: short(column.name) });
   button.setAttribute("aria-label", `${image.name} is ${column.name}`);
-  button.onclick = async () => show(await call("PUT", `images/${image.number}`, { column: column.number }));
+  button.onclick = () => takeFromStrip("PUT", image, { column: column.number });
   return button;
 }
 
 function skipButton(image) {
   const button = make("button", { type: "button", className: "quiet", textContent: "none of these" });
   button.setAttribute("aria-label", `${image.name} is none of these`);
-  button.onclick = async () => show(await call("DELETE", `images/${image.number}`));
+  button.onclick = () => takeFromStrip("DELETE", image);
   return button;
+}
+
+/* The focus goes with the image that had it; who labels by keys goes on with the next one. */
+async function takeFromStrip(method, image, body) {
+  show(await call(method, `images/${image.number}`, body));
+  if (document.activeElement === document.body) $("#strip li button")?.focus({ preventScroll: true });
 }
 
 function poolWords(pool, named) {
