@@ -87,7 +87,7 @@ def load_model(path: str, *, encoder: str | None = None, device: str | None = No
     """
     check_model(path)
     clf = images_classifier(_load_pickle(path) if Path(path).suffix.lower() == PICKLE else _load_ours(path), path)
-    if memory is not None and not _is_ours(clf):
+    if memory is not None and not _is_own_classifier(clf):
         # the parameter of this name of scikit-learn's pipelines is another
         if memory is not True:
             raise ValueError(f"{path} holds a {type(clf).__name__}, which takes no --memory.")
@@ -165,7 +165,7 @@ def own_classifier(clf: Any, path: str) -> Any:
         It is a pipeline or another wrapper, whose classifier does not see the images as they are.
     """
     clf = getattr(clf, "best_estimator_", clf)
-    if not _is_ours(clf):
+    if not _is_own_classifier(clf):
         raise ValueError(
             f"{path} holds a {type(clf).__name__}, whose classifier sees what other steps make of the images; only "
             "predict and evaluate take it. Fit a classifier alone, with `skxma fit`."
@@ -173,7 +173,7 @@ def own_classifier(clf: Any, path: str) -> Any:
     return clf
 
 
-def _is_ours(clf: Any) -> bool:
+def _is_own_classifier(clf: Any) -> bool:
     from skxma._estimators.base import BaseFewShotClassifier
 
     return isinstance(clf, BaseFewShotClassifier)

@@ -107,17 +107,6 @@ def rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-@contextmanager
-def plain_warnings() -> Iterator[None]:
-    """Print warnings as lines of the command, without the place in the code where they were raised."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *place, **line: f"skxma: warning: {message}\n"
-    try:
-        yield
-    finally:
-        warnings.formatwarning = before
-
-
 def _run(arguments: argparse.Namespace) -> int:
     """Run a command; an error of the input is a line on standard error."""
     try:

@@ -5,8 +5,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import joblib
@@ -135,19 +133,6 @@ def test_a_second_encoder_is_refused_where_there_is_one(command, capsys):
     with pytest.raises(SystemExit):
         main([command, *words, "--encoder", "tiny", "--encoder", "photo"])
     assert "--encoder is given twice" in capsys.readouterr().err
-
-
-def test_a_warning_is_a_line(camera, tmp_path, capsys, monkeypatch):
-    (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv("SKXMA_CACHE", str(tmp_path / "file" / "cache"))
-    done = subprocess.run(
-        [sys.executable, "-m", "skxma", "suggest", str(camera), "-n", "2", "--encoder", "tiny"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("skxma: warning: The embedding store")
 
 
 @pytest.mark.bad_input
