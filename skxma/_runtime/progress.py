@@ -74,7 +74,7 @@ class Progress:
         self._done = 0
         self._bar: Any = None
         self._shown = False
-        self._logged_at = float("-inf")
+        self._logged_at, self._logged = float("-inf"), -1
 
     def __enter__(self) -> "Progress":
         self._started_at = time.monotonic()
@@ -131,9 +131,9 @@ class Progress:
 
     def _log(self, last: bool = False) -> None:
         now = time.monotonic()
-        if not last and now - self._logged_at < _LOG_SECONDS:
+        if self._logged == self._done or (not last and now - self._logged_at < _LOG_SECONDS):
             return
-        self._logged_at = now
+        self._logged_at, self._logged = now, self._done
         stream = _Lossy(sys.stderr)
         stream.write(f"{self._title} {self._done}/{self._total}\n")
         stream.flush()

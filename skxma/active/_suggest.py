@@ -141,6 +141,10 @@ def _check(clf: Any, n_samples: Any, strategy: Any, random_share: Any) -> None:
             f"clf is a {type(clf).__name__}; suggest takes a classifier of skxma, such as XMAdapterClassifier. Of a "
             "search pass best_estimator_, of a pipeline its last step with the pool as that step sees it."
         )
+    if not hasattr(clf, "classes_"):
+        # as `fit` does, before anything is encoded
+        clf._validate_params()
+        clf._check_parameters()
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy={strategy!r} is not known; choose one of {', '.join(STRATEGIES)}.")
     if strategy in NEED_MODEL and not hasattr(clf, "classes_"):

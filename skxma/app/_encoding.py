@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma._estimators.encoder_parameter import is_several
 from skxma.app._job import Job
 
 TEXTS_PER_STEP = 32
@@ -94,6 +95,29 @@ def bytes_fetched(since: float) -> int:
     return total
 
 
+def made_encoders(encoder: Any, **settings: Any) -> list[Any]:
+    """The encoders that an `encoder` parameter stands for.
+
+    Parameters
+    ----------
+    encoder : str, CLIPEncoder or list of these
+        As in :class:`~skxma.XMAdapterClassifier`.
+    **settings : object
+        Parameters of each CLIPEncoder that is made of a name.
+    """
+    from skxma import CLIPEncoder
+
+    given = encoder if is_several(encoder) else [encoder]
+    return [CLIPEncoder(one, **settings) if isinstance(one, str) else one for one in given]
+
+
+def watched(encoders: Sequence[Any], job: Job, class_names: Sequence[str] = ()) -> Any:
+    """Encoders as an `encoder` parameter, each a `WatchedEncoder`."""
+    if len(encoders) == 1:
+        return WatchedEncoder(encoders[0], job, class_names)
+    return [WatchedEncoder(one, job, class_names, by=f" by {one.name}") for one in encoders]
+
+
 class WatchedEncoder:
     """A CLIPEncoder that tells a job of its progress and ends when the job is stopped.
 
@@ -103,11 +127,14 @@ class WatchedEncoder:
     job : Job
     class_names : sequence of str
         Their texts are encoded each time: one that was remembered would raise no warning of a name that is too long.
+    by : str, default=""
+        Ends the words of its progress, to tell it from others.
     """
 
-    def __init__(self, encoder: Any, job: Job, class_names: Sequence[str] = ()) -> None:
+    def __init__(self, encoder: Any, job: Job, class_names: Sequence[str] = (), by: str = "") -> None:
         self._encoder = encoder
         self._job = job
+        self._by = by
         self._class_names = frozenset(class_names)
 
     @property
@@ -134,7 +161,7 @@ class WatchedEncoder:
         """Encode images one by one; the encoder's memory keeps those that were finished before a stop."""
         rows = []
         for i, image in enumerate(X):
-            self._job.report(f"Encoding image {i + 1} of {len(X)}", i, len(X))
+            self._job.report(f"Encoding image {i + 1} of {len(X)}{self._by}", i, len(X))
             rows.append(np.asarray(self._encoder.encode_image([image])))
         self._job.report("Learning")
         return np.concatenate(rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import unicodedata
 from collections import deque
 from collections.abc import Callable
@@ -108,6 +110,12 @@ class Gallery:
     def used_columns(self) -> list[Column]:
         """The classes that have a name or images."""
         return [column for column in self.columns if column.name or column.images]
+
+    @property
+    def unlabeled(self) -> list[StoredImage]:
+        """Images of the pool that were not brought to a class, too."""
+        labeled = {image.digest for column in self.columns for image in column.images}
+        return [image for image in self.pool if image.digest not in labeled]
 
     @property
     def undoable(self) -> str | None:
@@ -217,6 +225,25 @@ class Gallery:
         column.images.append(image)
         self._removed(f"{shortened(image.name)} was put into {self.title(column)}.", (image,), restore)
 
+    def label_as(self, number: int, name: str) -> None:
+        """Put an image of the pool into the class of a name, which is made where there is none; `undo` puts it back.
+
+        Raises
+        ------
+        ValueError
+            The name is empty.
+        """
+        name = clean(name)
+        if not name:
+            raise ValueError("Type the name of the class first.")
+        if not any(image.number == number for image in self.pool):
+            raise ChangedError(f"There is no image {number} without a class any more; load the page again.")
+        same = next((column for column in self.columns if column.name == name), None)
+        unused = next((column for column in self.columns if not column.name and not column.images), None)
+        column = same or unused or self.add_column()
+        column.name = name
+        self.label(number, column.number)
+
     def clear_pool(self) -> None:
         """Remove the images without a class; `undo` puts them back."""
         images = tuple(self.pool)
@@ -254,6 +281,15 @@ class Gallery:
         if number not in self._images:
             raise ChangedError(f"There is no image {number} any more; load the page again.")
         return self._images[number].thumbnail
+
+    def with_names(self, text: str) -> str:
+        """A text in which images are called by the files that were brought, not by those that hold them here."""
+
+        def name(found: re.Match[str]) -> str:
+            image = self._images.get(int(found["number"]))
+            return found[0] if image is None else shortened(image.name)
+
+        return re.sub(rf"{re.escape(f'{self.folder}{os.sep}')}(?P<number>\d+)", name, text)
 
     def use_example(self) -> None:
         """Put a few classes of the bundled emoji in the place of the classes; `undo` brings those back."""

@@ -18,12 +18,14 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from skxma._evidence.fitted import CONFIDENCE_LEVEL
+from skxma._persistence.model_card import name_encoder
 from skxma.app._answer import can_reject, shots
 from skxma.app._gallery import ChangedError
 from skxma.app._job import Job
 from skxma.app._session import Asked, Model, Session
 from skxma.app._tabs import TabGoneError, Tabs, TooManyTabsError
 from skxma.app._wording import is_expected, words_of
+from skxma.inspection._left_out import expected_accuracy
 from skxma.inspection._support import support_names
 
 HOST = "127.0.0.1"
@@ -201,11 +203,15 @@ def remove_image(tab: UUID, number: int) -> Response:
 
 @tab_routes.put("/images/<int:number>")
 def label_image(tab: UUID, number: int) -> Response:
-    """An image without a label into a class."""
+    """An image without a label into a class, named by its number or, as one that may be new, by its name."""
     body = request.get_json()
-    column = body.get("column") if isinstance(body, dict) else None
+    given = body if isinstance(body, dict) else {}
+    column = given.get("column")
     with session_of(tab) as session:
-        session.gallery.label(number, column if isinstance(column, int) else 0)
+        if "name" in given:
+            session.gallery.label_as(number, str(given["name"]))
+        else:
+            session.gallery.label(number, column if isinstance(column, int) else 0)
         return described(session)
 
 
@@ -352,10 +358,10 @@ def described(session: Session, warnings: list[str] | None = None) -> Response:
         for column in session.gallery.columns
     ]
     return jsonify(
-        encoder=session.encoder,
+        encoder=name_encoder(session.encoder),
         columns=columns,
         pool={
-            "n_images": len(session.gallery.pool),
+            "n_images": len(session.gallery.unlabeled),
             "suggested": [{"number": one.number, "name": one.name} for one in session.suggested],
         },
         repeats=[asdict(repeat) for repeat in session.gallery.repeats],
@@ -373,15 +379,24 @@ def described_model(model: Model, change: str | None) -> dict[str, Any]:
     return {
         "number": model.number,
         "file": model.file,
-        "encoder": clf.encoder if isinstance(clf.encoder, str) else clf.encoder.name,
+        "encoder": name_encoder(clf.encoder),
         "classes": [{"label": label, "n_images": n} for label, n in shots(clf)],
         "n_images": int((clf.sample_position_ >= 0).sum()),
+        "expected": described_accuracy(clf),
         "seconds": model.seconds,
         "change": change,
         "can_reject": can_reject(clf),
         "doubts": [asdict(doubt) for doubt in model.doubts],
         "warnings": model.warnings,
     }
+
+
+def described_accuracy(clf: Any) -> dict[str, float] | None:
+    """The interval of the accuracy on new images; None where no image of the fit could be left out."""
+    found = expected_accuracy(clf)
+    if found is None:
+        return None
+    return {"low": float(found.low), "high": float(found.high), "confidence_level": CONFIDENCE_LEVEL}
 
 
 def described_job(job: Job | None) -> dict[str, Any] | None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from skxma._estimators.encoder_parameter import is_several
 from skxma.app._answer import Answer, classify
-from skxma.app._encoding import Encoders, WatchedEncoder
+from skxma.app._encoding import Encoders, made_encoders, watched
 from skxma.app._gallery import ChangedError, Column, Gallery, StoredImage
 from skxma.app._job import Job
 from skxma.app._warnings import collected_warnings
@@ -21,7 +22,7 @@ from skxma.inspection import labels_in_question
 
 # an image more unlike the classes than all but this share of the support images is like none of them
 UNKNOWN_RATE = 0.05
-N_SUGGESTED = 8
+N_SUGGESTED = 12
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,14 @@ class Session:
 
     Parameters
     ----------
-    encoder : str
+    encoder : str or list of str
         As in :class:`~skxma.XMAdapterClassifier`.
     device : str, default="auto"
     encoders : Encoders, optional
         Shared with the sessions of other tabs.
     """
 
-    def __init__(self, encoder: str, device: str = "auto", encoders: Encoders | None = None) -> None:
+    def __init__(self, encoder: str | list[str], device: str = "auto", encoders: Encoders | None = None) -> None:
         self.encoder = encoder
         self.device = device
         self.lock = RLock()
@@ -141,7 +142,7 @@ class Session:
     @property
     def suggested(self) -> list[StoredImage]:
         """Images to label next, the most useful first, without those that have been labeled since."""
-        pool = {image.number: image for image in self.gallery.pool}
+        pool = {image.number: image for image in self.gallery.unlabeled}
         return [pool[number] for number in self._suggested if number in pool]
 
     def fit(self) -> Job:
@@ -223,7 +224,7 @@ class Session:
             There are none.
         """
         self._refuse_if_busy()
-        pool = tuple(self.gallery.pool)
+        pool = tuple(self.gallery.unlabeled)
         if not pool:
             raise ValueError("There are no images without a label. Drop some first.")
         # a model of other classes would ask about those
@@ -258,7 +259,6 @@ class Session:
             It is no model, or one that can't classify images.
         """
         from skxma import load
-        from skxma._estimators.encoder_parameter import is_several
         from skxma.encoder._clip_encoder import CLIPEncoder
 
         self._refuse_if_busy()
@@ -268,17 +268,14 @@ class Session:
             raise ModelFileError(str(error).replace(str(file), name)) from error
         if clf.encoder == "precomputed":
             raise ModelFileError(f"{name} was fitted on embeddings, and can't classify images.")
-        if is_several(clf.encoder):
-            raise ModelFileError(
-                f"{name} was fitted with several encoders, which this page can't run; use skxma predict."
-            )
-        named = isinstance(clf.encoder, str)
-        if not named and not isinstance(clf.encoder, CLIPEncoder):
-            raise ModelFileError(f"{name} was fitted with an encoder of its own, which is not in the file.")
+        encoders = clf.encoder if is_several(clf.encoder) else [clf.encoder]
         # the machine of the fit may have had other devices
         clf.set_params(device=self.device)
-        if not named:
-            clf.set_params(encoder__device=self.device)
+        for one in encoders:
+            if isinstance(one, CLIPEncoder):
+                one.set_params(device=self.device)
+            elif not isinstance(one, str):
+                raise ModelFileError(f"{name} was fitted with an encoder of its own, which is not in the file.")
         self.opened = Model(self.gallery.next_number(), clf, file=name)
         return self.opened
 
@@ -308,13 +305,11 @@ class Session:
     def _fit(
         self, job: Job, number: int, names: list[str], images: tuple[StoredImage, ...], labels: list[str]
     ) -> Model:
-        from skxma import CLIPEncoder, XMAdapterClassifier
+        from skxma import XMAdapterClassifier
         from skxma._estimators.sample_names import as_names
 
-        encoder = CLIPEncoder(self.encoder, device=self.device)
-        self._encoders.load(encoder, job)
         clf = XMAdapterClassifier(
-            WatchedEncoder(encoder, job, names),
+            watched(self._loaded(self.encoder, job, device=self.device), job, names),
             class_names=names,
             # of few images the least rate that they give
             false_rejection_rate=max(UNKNOWN_RATE, 1 / (1 + len({image.digest for image in images}))),
@@ -333,16 +328,14 @@ class Session:
             Doubt(images[found.sample].number, str(found.suggested), found.probability)
             for found in labels_in_question(clf)
         )
-        warnings = tuple(dict.fromkeys(words_of_warning(text, names) for text in heard))
+        # the page chose the rate, and its user cannot raise it
+        told = [self.gallery.with_names(text) for text in heard if not text.startswith("false_rejection_rate=")]
+        warnings = tuple(dict.fromkeys(words_of_warning(text, names) for text in told))
         return Model(number, clf, images=images, doubts=doubts, warnings=warnings, seconds=seconds)
 
     def _ask(self, job: Job, model: Model, query: StoredImage, heard_before: list[str]) -> Asked:
-        from skxma import CLIPEncoder
-
         clf = model.classifier
-        named = isinstance(clf.encoder, str)
-        encoder = CLIPEncoder(clf.encoder, device=clf.device, precision=clf.precision) if named else clf.encoder
-        self._encoders.load(encoder, job)
+        self._loaded(clf.encoder, job, device=clf.device, precision=clf.precision)
         with self._encoders.turn(job), collected_warnings(every_thread=True) as heard:
             job.report(f"Encoding {query.name}")
             answer = classify(clf, query.file)
@@ -353,19 +346,24 @@ class Session:
         return Asked(query, answer, model, known_as, tuple(map(words_of_warning, [*heard_before, *heard])))
 
     def _suggest(self, job: Job, fitted: Any, names: list[str], pool: tuple[StoredImage, ...]) -> tuple[int, ...]:
-        from skxma import CLIPEncoder, XMAdapterClassifier
+        from skxma import XMAdapterClassifier
         from skxma.active import suggest
 
-        encoder = CLIPEncoder(self.encoder, device=self.device)
-        self._encoders.load(encoder, job)
-        watched = WatchedEncoder(encoder, job, names)
+        encoder = watched(self._loaded(self.encoder, job, device=self.device), job, names)
         if fitted is None:
-            clf = XMAdapterClassifier(watched, class_names=names or None, device=self.device)
+            clf = XMAdapterClassifier(encoder, class_names=names or None, device=self.device)
         else:
-            clf = copy(fitted).set_params(encoder=watched)
+            clf = copy(fitted).set_params(encoder=encoder)
         with self._encoders.turn(job):
             rows = suggest(clf, [image.file for image in pool], N_SUGGESTED, random_state=0)
         return tuple(pool[row].number for row in rows)
+
+    def _loaded(self, encoder: Any, job: Job, **settings: Any) -> list[Any]:
+        """The encoders of a parameter, with their weights."""
+        encoders = made_encoders(encoder, **settings)
+        for one in encoders:
+            self._encoders.load(one, job)
+        return encoders
 
     def _start(self, job: Job) -> Job:
         self.job = job

@@ -20,12 +20,12 @@ CLOSED_SECONDS, CROWDED_SECONDS = HOUR / 4, HOUR
 MAX_ENDED = 1000
 
 
-def make_tabs(encoder: str, device: str = "auto") -> Tabs:
+def make_tabs(encoder: str | list[str], device: str = "auto") -> Tabs:
     """Tabs whose sessions start with two empty classes.
 
     Parameters
     ----------
-    encoder : str
+    encoder : str or list of str
         As in :class:`~skxma.XMAdapterClassifier`.
     device : str, default="auto"
     """

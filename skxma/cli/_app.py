@@ -8,6 +8,7 @@ from typing import Any
 
 from skxma._runtime.optional import require
 from skxma.benchmark._names import DEFAULT_ENCODER
+from skxma.cli._model_files import absolute
 
 PORT = 7860
 
@@ -22,7 +23,12 @@ def add_parser(commands: Any) -> None:
         "this machine. Needs Flask: pip install 'skxma[app]'.",
         epilog="examples: skxma app    skxma app --encoder tiny --port 0 --open",
     )
-    parser.add_argument("--encoder", default=DEFAULT_ENCODER, metavar="NAME", help="(default: %(default)s)")
+    parser.add_argument(
+        "--encoder",
+        action="append",
+        metavar="NAME",
+        help=f"given again, several at once: one knows texts, the others images alone (default: {DEFAULT_ENCODER})",
+    )
     parser.add_argument("--device", default="auto", metavar="NAME", help="(default: %(default)s)")
     parser.add_argument("--port", type=int, default=PORT, metavar="N", help="0 for any (default: %(default)s)")
     parser.add_argument("--open", action="store_true", help="open it in the browser")
@@ -32,10 +38,17 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Serve the page until it is interrupted; its address is printed."""
     require("flask", what="`skxma app`", extra="app")
+    from skxma._estimators.several_encoders import check_encoders
     from skxma.app._server import listen, make_app
     from skxma.app._tabs import make_tabs
+    from skxma.encoder._model_names import find_source
 
-    tabs = make_tabs(arguments.encoder, arguments.device)
+    encoders = [absolute(name) for name in arguments.encoder or [DEFAULT_ENCODER]]
+    # a name is refused now, not when images have been brought; that of the default takes open_clip, and is right
+    check_encoders(encoders)
+    for name in encoders if arguments.encoder else ():
+        find_source(name)
+    tabs = make_tabs(encoders if len(encoders) > 1 else encoders[0], arguments.device)
     try:
         server = listen(make_app(tabs), arguments.port)
         address = f"http://{server.host}:{server.port}/"

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from skxma.benchmark._names import METHODS, PROTOCOLS, SHOTS
-from skxma.cli._help import positive_count
+from skxma.cli._help import Once, positive_count
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -45,7 +45,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "base-to-novel: half of the classes is learned, the others are known by their text alone; or active: labels "
         "are asked for in rounds, --shots times as many as classes, of suggested and of random images (default: none)",
     )
-    parser.add_argument("--encoder", metavar="NAME", help="for images (default: tiny for emoji, else ViT-B/32)")
+    parser.add_argument(
+        "--encoder", action=Once, metavar="NAME", help="for images (default: tiny for emoji, else ViT-B/32)"
+    )
     parser.add_argument("--root", metavar="DIR", help="where CoOp's data sets lie")
     parser.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
     parser.add_argument("--out", default="benchmark.csv", metavar="CSV", help="results file (default: %(default)s)")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from skxma.cli._inputs import add_columns, read_labeled_images
 from skxma.cli._model_files import check_model, explained_for_command_line, load_model
-from skxma.cli._parsers import add_place_of_encoder
+from skxma.cli._parsers import add_memory, add_place_of_encoder
 from skxma.cli._predict import answers
 from skxma.cli._streams import say
 from skxma.cli._tables import print_columns
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
     add_columns(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw the confusion matrix; needs matplotlib: skxma[plot]")
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
-    parser.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
+    add_memory(parser)
     add_place_of_encoder(parser)
     parser.set_defaults(run=run)
 

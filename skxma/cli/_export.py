@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def run(arguments: argparse.Namespace) -> None:
         clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device)
         clf = getattr(clf, "best_estimator_", clf)
     with explained_for_command_line(arguments.model):
-        difference = to_onnx(clf, target, arguments.part, opset=arguments.opset, half=arguments.half, images=images)
+        try:
+            difference = to_onnx(clf, target, arguments.part, opset=arguments.opset, half=arguments.half, images=images)
+        except ValueError as error:
+            if "part='" not in str(error):
+                raise
+            raise ValueError(re.sub(r"\bpart='(\w+)'", r"--part \1", str(error))) from error
     size = target.stat().st_size / 1e6
     print(f"{target}: {size:.1f} MB; probabilities differ from the model's by {difference:.1g} at most")

@@ -25,6 +25,18 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **settings)
 
 
+class Once(argparse.Action):
+    """Store a value, and refuse a second one, which would take the place of the first without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store it."""
+        if getattr(namespace, self.dest) is not self.default:
+            parser.error(f"{option} is given twice, and this command takes one")
+        setattr(namespace, self.dest, values)
+
+
 def positive_count(text: str) -> int:
     """A number of the command line that counts something.
 

@@ -82,10 +82,16 @@ def load_model(path: str, *, encoder: str | None = None, device: str | None = No
     encoder, device : str, optional
         In the place of what the model names.
     memory : optional
-        Where embeddings are kept.
+        Where embeddings are kept; True, the default of commands that keep them, is left out where what was saved is a
+        search or a pipeline.
     """
     check_model(path)
     clf = images_classifier(_load_pickle(path) if Path(path).suffix.lower() == PICKLE else _load_ours(path), path)
+    if memory is not None and not _is_own_classifier(clf):
+        # the parameter of this name of scikit-learn's pipelines is another
+        if memory is not True:
+            raise ValueError(f"{path} holds a {type(clf).__name__}, which takes no --memory.")
+        memory = None
     settings = {"encoder": encoder and absolute(encoder), "device": device, "memory": memory}
     settings = {name: value for name, value in settings.items() if value is not None}
     unknown = sorted(settings.keys() - clf.get_params(deep=False).keys())
@@ -141,6 +147,36 @@ def _is_library(prefix: str) -> bool:
     from skxma.encoder._model_names import LIBRARIES
 
     return prefix in LIBRARIES
+
+
+def own_classifier(clf: Any, path: str) -> Any:
+    """Return the classifier of skxma itself, of a search the one that it found best.
+
+    Parameters
+    ----------
+    clf : object
+        As by `load_model`.
+    path : str
+        The model's.
+
+    Raises
+    ------
+    ValueError
+        It is a pipeline or another wrapper, whose classifier does not see the images as they are.
+    """
+    clf = getattr(clf, "best_estimator_", clf)
+    if not _is_own_classifier(clf):
+        raise ValueError(
+            f"{path} holds a {type(clf).__name__}, whose classifier sees what other steps make of the images; only "
+            "predict and evaluate take it. Fit a classifier alone, with `skxma fit`."
+        )
+    return clf
+
+
+def _is_own_classifier(clf: Any) -> bool:
+    from skxma._estimators.base import BaseFewShotClassifier
+
+    return isinstance(clf, BaseFewShotClassifier)
 
 
 def images_classifier(clf: Any, path: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from skxma.benchmark._names import DEFAULT_ENCODER
 from skxma.cli._explain import run_explain
 from skxma.cli._fit import run_fit
-from skxma.cli._help import positive_count
+from skxma.cli._help import Once, positive_count
 from skxma.cli._inputs import add_columns
 from skxma.cli._predict import run_predict
 from skxma.cli._prompts import run_prompts
@@ -130,6 +130,9 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
 def add_place_of_encoder(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where a saved model's encoder is, and where it runs."""
     parser.add_argument(
-        "--encoder", metavar="NAME", help="where the model's encoder is now, such as local-dir:DIR; no other is taken"
+        "--encoder",
+        action=Once,
+        metavar="NAME",
+        help="where the model's encoder is now, such as local-dir:DIR; no other is taken",
     )
     parser.add_argument("--device", metavar="NAME", help="(default: that of the fit)")

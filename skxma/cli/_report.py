@@ -9,8 +9,8 @@ from typing import Any
 from skxma.cli._help import positive_count
 from skxma.cli._info import opened
 from skxma.cli._inputs import existing_files, image_paths
-from skxma.cli._model_files import check_model, explained_for_command_line, load_model
-from skxma.cli._parsers import add_place_of_encoder
+from skxma.cli._model_files import check_model, explained_for_command_line, load_model, own_classifier
+from skxma.cli._parsers import add_memory, add_place_of_encoder
 from skxma.cli._predict import escape_bytes, skipping_unreadable
 from skxma.cli._streams import say
 
@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "-n", dest="n_samples", type=positive_count, default=10, metavar="N", help="of them so many (default: 10)"
     )
-    parser.add_argument("--memory", metavar="DIR", help="keep embeddings there from run to run")
+    add_memory(parser)
     add_place_of_encoder(parser)
     parser.set_defaults(run=run)
 
@@ -55,7 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     there = existing_files(asked)
     from skxma.active import suggest
 
-    clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory)
+    clf = own_classifier(
+        load_model(arguments.model, encoder=arguments.encoder, device=arguments.device, memory=arguments.memory),
+        arguments.model,
+    )
     with explained_for_command_line(arguments.model):
         readable, rows = skipping_unreadable(
             lambda paths: suggest(clf, paths, arguments.n_samples, random_state=0), there

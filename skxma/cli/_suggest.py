@@ -8,13 +8,21 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from skxma.benchmark._names import DEFAULT_ENCODER
 from skxma.cli._help import positive_count
 from skxma.cli._inputs import existing_files, image_paths
-from skxma.cli._model_files import absolute, check_model, explained_for_command_line, load_model, memory_of
+from skxma.cli._model_files import (
+    absolute,
+    check_model,
+    explained_for_command_line,
+    load_model,
+    memory_of,
+    own_classifier,
+)
 from skxma.cli._parsers import add_memory
 from skxma.cli._predict import answers, escape_bytes, skipping_unreadable
 from skxma.cli._streams import say
@@ -31,8 +39,8 @@ def add_parser(commands: Any) -> None:
         "Without a model they are the most central image of each of N clusters; with one, the least certain images of "
         "the classes that have the fewest labels, and images of its fit are left out. Images that cannot be read are "
         "named on stderr; the status is then 1.",
-        epilog="examples: skxma suggest camera/ -n 40 --copy-to to-sort/    "
-        "skxma suggest camera/ --model birds.skxma -n 40 --format csv",
+        epilog="examples: skxma suggest camera/ -n 40 --copy-to birds/    "
+        "skxma suggest camera/ --model birds.skxma -n 40 --copy-to birds/",
     )
     parser.add_argument("pool", nargs="+", metavar="DIR", help="folders of images, images, or - for a list on stdin")
     parser.add_argument("--model", metavar="FILE", help="what `skxma fit` saved on the labels so far")
@@ -52,7 +60,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--format", choices=FORMATS, default="paths", help="(default: %(default)s)")
-    parser.add_argument("--copy-to", metavar="DIR", help="copy them to a new folder, to be sorted there")
+    parser.add_argument(
+        "--copy-to",
+        metavar="DIR",
+        help="copy them to a folder, to be sorted there: a new one, or the one with the folders of the classes so far",
+    )
     add_memory(parser)
     parser.add_argument("--device", metavar="NAME", help="(default: that of the fit, or auto)")
     parser.set_defaults(run=run)
@@ -60,7 +72,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print, and copy, what is suggested; 1 where an image could not be read."""
-    folder = None if arguments.copy_to is None else new_folder(arguments.copy_to)
+    folder = None if arguments.copy_to is None else folder_to_sort_in(arguments.copy_to)
     if arguments.model:
         check_model(arguments.model)
     asked = image_paths(arguments.pool)
@@ -71,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     clf = classifier(arguments)
     how = {"strategy": arguments.strategy, "random_share": arguments.random_share, "random_state": arguments.seed}
-    with explained_for_command_line(arguments.model or arguments.pool[0]):
+    with explained_for_command_line(arguments.model) if arguments.model else nullcontext():
         readable, rows = skipping_unreadable(lambda paths: suggest(clf, paths, arguments.n_samples, **how), there)
         paths = [readable[row] for row in rows]
         found = [{"path": path} for path in paths]
@@ -93,7 +105,7 @@ def classifier(arguments: argparse.Namespace) -> Any:
         clf = load_model(
             arguments.model, encoder=next(iter(named), None), device=arguments.device, memory=arguments.memory
         )
-        return getattr(clf, "best_estimator_", clf)
+        return own_classifier(clf, arguments.model)
     from skxma._estimators.several_encoders import check_encoders
     from skxma._estimators.xmadapter import XMAdapterClassifier
 
@@ -104,12 +116,25 @@ def classifier(arguments: argparse.Namespace) -> Any:
     return XMAdapterClassifier(encoder, memory=memory_of(arguments), device=arguments.device or "auto", verbose=verbose)
 
 
-def new_folder(path: str) -> Path:
-    """A folder to copy to, which must not hold anything yet."""
+def folder_to_sort_in(path: str) -> Path:
+    """A folder to copy to: one that is new or empty, or holds nothing but the folders of the classes so far."""
     folder = Path(path)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"--copy-to {path}: it is there already and not an empty folder. Name another one.")
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"--copy-to {path}: it is a file. Name a folder.")
+    unsorted = [] if not folder.exists() else sorted(one.name for one in folder.iterdir() if is_unsorted(one))
+    if unsorted:
+        raise FileExistsError(
+            f"--copy-to {path}: {unsorted[0]} lies there, in no folder of a class. Sort what is there, or name another "
+            "folder."
+        )
     return folder
+
+
+def is_unsorted(entry: Path) -> bool:
+    """True of a file that counts, which is none that a system adds to a folder."""
+    from skxma.datasets._listing import is_hidden
+
+    return not entry.is_dir() and not is_hidden(entry.name)
 
 
 def copy(paths: Sequence[str], folder: Path) -> None:
@@ -118,7 +143,7 @@ def copy(paths: Sequence[str], folder: Path) -> None:
     width = len(str(len(paths)))
     for place, path in enumerate(paths, start=1):
         shutil.copy2(path, folder / f"{place:0{width}d}-{Path(path).name}")
-    say(f"{len(paths)} images copied to {folder}; move each to a folder named after its class, and fit on those")
+    say(f"{len(paths)} images copied to {folder}; move each to a folder there that is named after its class, and fit")
 
 
 def write_suggestions(found: Sequence[dict[str, Any]], form: str, with_answers: bool) -> None:

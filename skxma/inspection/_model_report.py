@@ -36,13 +36,14 @@ FENCE = 1.5
 
 @dataclass(frozen=True)
 class Finding:
-    """Some support images, and what is to be said of them.
+    """Some images, and what is to be said of them.
 
     Attributes
     ----------
     samples : tuple of int
-        Which of the samples given to `fit`.
+        Which of the samples given to `fit`, or, counted on, of the images that are suggested.
     words : str
+        May be empty.
     """
 
     samples: tuple[int, ...]
@@ -77,7 +78,7 @@ class ModelReport:
     title : str
     sections : list of Section
     images : sequence of images or None
-        Of the samples given to `fit`, None for one that is not at hand.
+        Of the samples given to `fit`, and those suggested; None for one that is not at hand.
     names : sequence of str or None
         Their paths.
     """
@@ -93,7 +94,7 @@ class ModelReport:
         for section in self.sections:
             parts += ["", section.title, "-" * len(section.title), *section.lines]
             parts += [
-                f"  {', '.join(self._name_of(sample) for sample in one.samples)}: {one.words}"
+                f"  {', '.join(self._name_of(sample) for sample in one.samples)}{one.words and f': {one.words}'}"
                 for one in section.findings
             ]
         return "\n".join(parts)
@@ -209,10 +210,12 @@ def model_report(clf: Any, images: Sequence[Any] | None = None, suggested: Seque
         _near_duplicates(clf),
         _outliers(clf),
         _few_images(clf),
-        _next_labels(clf, suggested),
+        _next_labels(clf, suggested, len(names)),
     ]
     at_hand = [image_at(name) for name in names] if images is None else list(images)
-    return ModelReport(title, [section for section in sections if section is not None], at_hand, names)
+    at_hand += [image_at(name) for name in suggested]
+    found = [section for section in sections if section is not None]
+    return ModelReport(title, found, at_hand, [*names, *suggested])
 
 
 def _accuracy_section(clf: Any) -> Section:
@@ -340,7 +343,8 @@ def _few_images(clf: Any) -> Section:
     return Section("Classes with too few images", [f"{', '.join(named)}{more}."], [])
 
 
-def _next_labels(clf: Any, suggested: Sequence[str]) -> Section:
+def _next_labels(clf: Any, suggested: Sequence[str], first: int) -> Section:
+    """What to label next; the suggested images are the samples from `first` on."""
     shots = clf.image_cache_.shots
     wrong = np.zeros(len(shots))
     found = left_out_answers(clf)
@@ -353,5 +357,4 @@ def _next_labels(clf: Any, suggested: Sequence[str]) -> Section:
     lines = [f"More images of these classes are worth the most: {wanted}."]
     if suggested:
         lines.append("Of the images without labels, these first:")
-        lines += [f"  {path}" for path in suggested]
-    return Section("What to label next", lines, [])
+    return Section("What to label next", lines, [Finding((first + i,), "") for i in range(len(suggested))])

@@ -95,7 +95,9 @@ def test_long_work_elsewhere_is_silent(capsys, clock):
     assert (captured.out, captured.err) == ("", "")
 
 
-@pytest.mark.parametrize(("seconds", "numbers"), [(3.0, [10, 30, 50, 70, 90, 100]), (0.1, [])])
+@pytest.mark.parametrize(
+    ("seconds", "numbers"), [(3.0, [10, 30, 50, 70, 90, 100]), (6.0, range(10, 101, 10)), (0.1, [])]
+)
 def test_long_work_in_a_log_is_a_plain_line_every_few_seconds(capsys, clock, seconds, numbers):
     with progress_in_logs(), Progress("encoding", total=100) as progress:
         for _ in range(10):

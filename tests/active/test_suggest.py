@@ -205,6 +205,19 @@ def test_arguments_that_cannot_be_meant_are_refused(blobs, arguments, message):
 
 
 @pytest.mark.bad_input
+def test_what_a_fit_would_refuse_is_refused_before_images_are_encoded(emoji):
+    class Encoder:
+        def encode_image(self, images):
+            raise AssertionError("encoded")
+
+    several = [Encoder(), Encoder()]
+    with pytest.raises(ValueError, match="knows one encoder"):
+        suggest(XMAdapterClassifier(several, evidence="paper"), emoji.images)
+    with pytest.raises(ValueError, match="'encoder' parameter"):
+        suggest(TipAdapterClassifier(several), emoji.images)
+
+
+@pytest.mark.bad_input
 def test_other_classifiers_and_other_encoders_are_refused(emoji, embeddings, random_model):
     with pytest.raises(TypeError, match="KMeans"):
         suggest(KMeans(), embeddings)

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -69,6 +70,12 @@ PALE = """() => {
             return (b + .05) / (a + .05) < 3;
         })
         .map((e) => e.outerHTML);
+}"""
+# the lines of an element's text
+LINES = """(e) => {
+    const range = document.createRange();
+    range.selectNodeContents(e);
+    return range.getClientRects().length;
 }"""
 NAMELESS = """() => [...document.querySelectorAll("input, button")]
     .filter((e) => e.checkVisibility({opacityProperty: false}))
@@ -156,6 +163,9 @@ def drop(page, target, paths):
 def fill(page, number, name, paths):
     column = page.locator(".column").nth(number)
     column.get_by_placeholder("class name").fill(name)
+    column.get_by_placeholder("class name").blur()
+    # the server knows the name
+    expect(column.locator("input[type=file]")).to_have_attribute("aria-label", f"Images of the class {name.strip()}")
     column.locator("input[type=file]").set_input_files(paths)
     expect(column.locator("figure")).to_have_count(len(paths))
     return column
@@ -195,6 +205,7 @@ def test_images_fit_question_answer(open_page, tmp_path):
     expect(columns.nth(2).locator("figure")).to_have_count(4)
     expect(alert).to_contain_text("broken.jpg: not an image")
     page.get_by_role("button", name="Close the message").click()
+    expect(columns.nth(2).locator("input[type=file]")).to_have_attribute("aria-label", "Images of the class poodle")
     labels = [box.get_attribute("aria-label") for box in page.locator("input[type=file]").all()]
     assert labels == [
         "Images of the class fox",
@@ -247,24 +258,44 @@ def test_the_images_to_label_next_are_labeled_by_a_click(open_page, tmp_path):
             pool.append(Path(shutil.copy(file, tmp_path / f"{label}-{file.name}")))
     page.get_by_label("Images without labels").set_input_files(pool)
     strip = page.locator("#strip li")
-    expect(strip).to_have_count(8)
+    expect(strip).to_have_count(12)
     expect(page.locator("#strip .words")).to_have_text(
-        "15 images without a label. Name the classes above to label them."
+        "15 images without a label. Name the class of each, or the classes above."
     )
+    # a class of its own takes the first place that is free
+    expect(strip.first.get_by_role("button")).to_have_count(1)
+    first = strip.first.locator("img").get_attribute("alt")
+    found = first.partition("-")[0]
+    strip.first.get_by_label("New class of").fill(found)
+    # what is shown anew while somebody types leaves the field
+    page.evaluate("showPool()")
+    page.keyboard.press("Enter")
+    expect(strip).to_have_count(11)
+    expect(strip.first.get_by_label("New class of")).to_be_focused()
+    expect(page.locator("#columns .column")).to_have_count(2)
+    expect(page.get_by_alt_text(first)).to_be_visible()
     page.get_by_role("button", name="Add a class").click()
-    for i, label in enumerate(("fox", "bear", "poodle")):
+    expect(page.get_by_label("Name of class number 3")).to_be_focused()
+    for i, label in enumerate(sorted({"fox", "bear", "poodle"} - {found}), start=1):
         page.get_by_placeholder("class name").nth(i).fill(label)
         page.keyboard.press("Tab")
-    expect(strip.first.get_by_role("button")).to_have_count(4)
+    expect(strip.first.get_by_role("button")).to_have_count(5)
     look(page, "label-next")
-    for round in range(2):
-        for left in range(7, 1, -1):
+    strip.first.get_by_role("button", name="none of these").focus()
+    page.keyboard.press("Enter")
+    expect(strip).to_have_count(10)
+    expect(strip.first.get_by_role("button").first).to_be_focused()
+    page.get_by_role("button", name="Undo").click()
+    expect(strip).to_have_count(11)
+    for n_labeled, lefts, n_next in ((6, range(10, 5, -1), 9), (12, range(8, 2, -1), 3)):
+        for left in lefts:
             name = strip.first.locator("img").get_attribute("alt")
             strip.first.get_by_role("button", name=f"{name} is {name.partition('-')[0]}").click()
             expect(strip).to_have_count(left)
         page.click("#fit")
-        expect(page.locator("#status")).to_contain_text(f"{6 * round + 6} images of 3 classes, fitted in")
-        expect(strip).to_have_count(8 if round == 0 else 3)
+        expect(page.locator("#status")).to_contain_text(f"{n_labeled} images of 3 classes, fitted in")
+        expect(page.locator("#status")).to_contain_text("% should be answered rightly")
+        expect(strip).to_have_count(n_next)
     expect(page.locator("#strip .words")).to_have_text("3 images without a label.")
     look(page, "labeled")
     strip.first.get_by_role("button", name="none of these").click()
@@ -273,6 +304,66 @@ def test_the_images_to_label_next_are_labeled_by_a_click(open_page, tmp_path):
     expect(page.locator("#strip")).to_be_hidden()
     page.get_by_role("button", name="Undo").click()
     expect(strip).to_have_count(2)
+
+
+def test_buttons_of_many_classes_are_all_in_sight(open_page):
+    page = open_page()
+    page.get_by_label("Images without labels").set_input_files(files("fox", slice(2)))
+    strip = page.locator("#strip li")
+    expect(strip).to_have_count(2)
+    for i in range(17):
+        strip.first.get_by_label("New class of").fill(f"class {i}")
+        page.keyboard.press("Enter")
+        expect(strip).to_have_count(1)
+        page.get_by_role("button", name="Undo").click()
+        expect(strip).to_have_count(2)
+    for size in (WIDE, NARROW):
+        page.set_viewport_size(size)
+        buttons = strip.first.locator("div")
+        assert buttons.get_by_role("button").count() == 18
+        assert buttons.evaluate("(e) => e.scrollHeight <= e.clientHeight && e.scrollWidth <= e.clientWidth")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    look(page, "many-classes")
+
+
+def test_a_folder_is_dropped_with_what_is_no_image_in_it(open_page, tmp_path):
+    page = open_page()
+    for number, file in enumerate(files("fox", slice(3))):
+        folder = tmp_path / "camera" / ("" if number else "deeper")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder)
+    for name in ("notes.txt", "labels.csv", ".DS_Store"):
+        (tmp_path / "camera" / name).write_bytes(b"no image")
+    box = page.locator("#pool .drop").bounding_box()
+    mouse = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(tmp_path / "camera")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": box["x"] + 9, "y": box["y"] + 9, "data": data}
+        mouse.send("Input.dispatchDragEvent", event)
+    expect(page.locator("#strip li")).to_have_count(3)
+    expect(page.locator("#error p")).to_have_text(
+        re.compile(r"^Left out, as no images: 2 files such as (notes\.txt|labels\.csv)\.$")
+    )
+
+
+def test_images_that_are_brought_are_counted_and_waited_for(open_page, tmp_path):
+    page = open_page()
+    copies = [
+        shutil.copy(file, tmp_path / f"{label}-{file.name}")
+        for label in ("fox", "bear")
+        for file in files(label, slice(5))
+    ]
+    came = []
+    # the fourth is held
+    page.route("**/pool", lambda route: came.append(route) or (len(came) != 4 and route.continue_()))
+    page.get_by_label("Images without labels").set_input_files(copies)
+    expect(page.get_by_text("Adding image 4 of 10 …")).to_be_visible()
+    expect(page.locator("#fit")).to_be_disabled()
+    expect(page.locator("#strip .words")).to_have_text("3 images without a label.")
+    came[3].continue_()
+    expect(page.locator("#strip li")).to_have_count(10)
+    expect(page.locator("#pool .drop")).to_contain_text("Drop images without labels here")
+    expect(page.locator("#fit")).to_be_enabled()
 
 
 def test_two_tabs_share_nothing(open_page):
@@ -401,6 +492,18 @@ def test_a_tap_on_an_image_removes_nothing_and_its_control_is_there_to_see(open_
     expect(page.locator("figure")).to_have_count(3)
     page.get_by_role("button", name="Undo").tap()
     expect(page.locator("figure")).to_have_count(4)
+
+
+def test_a_word_of_a_class_name_is_not_broken_on_a_phone(open_page):
+    page = open_page(viewport=NARROW)
+    for number, name in enumerate(("mushroom", "pomegranate")):
+        fill(page, number, name, files(("fox", "bear")[number], slice(2)))
+    fit(page, ["mushroom", "pomegranate"])
+    drop(page, "#query", files("fox", slice(4, 5)))
+    names = page.locator("#scores td:first-child")
+    expect(names).to_have_count(2)
+    for name in names.all():
+        assert name.evaluate(LINES) == 1
 
 
 def test_warnings_are_shown_on_the_page(open_page):

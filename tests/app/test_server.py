@@ -24,6 +24,14 @@ def app(tabs):
     return server.make_app(tabs)
 
 
+def test_the_page_names_all_encoders():
+    made = tabs_module.make_tabs(["tiny", "photo"])
+    try:
+        assert Tab(server.make_app(made)).opened.json["encoder"] == "tiny + photo"
+    finally:
+        made.close()
+
+
 class Tab:
     """The requests of one tab of the page."""
 
@@ -125,7 +133,7 @@ def test_images_without_labels_are_suggested_labeled_and_fitted_in_rounds(tab):
     for round in range(1, 3):
         assert tab.finish("suggest")["state"] == "finished"
         suggested = tab.get("state").json["pool"]["suggested"]
-        assert len(suggested) == 8
+        assert len(suggested) == (12 if round == 1 else 9)
         assert not {one["number"] for one in suggested} & set(of)
         assert tab.get(f"images/{suggested[0]['number']}").mimetype == "image/png"
         for one in suggested[:6]:
@@ -161,6 +169,43 @@ def test_labeling_and_removing_images_without_labels_is_undone(tab):
     assert tab.get(f"images/{third}").status_code == 200
     assert tab.put(f"images/{first}", json={"column": 99}).status_code == 409
     assert tab.put("images/99", json={"column": number}).status_code == 409
+
+
+def test_an_image_without_a_label_makes_the_class_that_it_is_given(tab):
+    for file in files("fox", slice(4)):
+        state = tab.post("pool", **upload(file)).json
+    tab.finish("suggest")
+    numbers = [one["number"] for one in tab.get("state").json["pool"]["suggested"]]
+    # two classes without a name are there from the start
+    for number, name in zip(numbers, ("red fox", " red  fox ", "gray fox", "fennec"), strict=True):
+        state = tab.put(f"images/{number}", json={"name": name}).json
+    found = {one["name"]: len(one["images"]) for one in state["columns"]}
+    assert found == {"red fox": 2, "gray fox": 1, "fennec": 1}
+    assert "was put into “fennec”" in state["undo"]
+    assert tab.post("undo").json["pool"]["n_images"] == 1
+    empty = tab.put(f"images/{numbers[-1]}", json={"name": " "})
+    assert (empty.status_code, empty.json["error"]) == (400, "Type the name of the class first.")
+    assert tab.put("images/99", json={"name": "wolf"}).status_code == 409
+    assert [one["name"] for one in tab.get("state").json["columns"]] == ["red fox", "gray fox", "fennec"]
+
+
+def test_an_image_that_is_brought_to_a_class_is_without_a_label_no_longer(tab):
+    first, second = files("fox", slice(2))
+    for file in (first, second):
+        tab.post("pool", **upload(file))
+    tab.finish("suggest")
+    number = tab.get("state").json["columns"][0]["number"]
+    pool = tab.post(f"columns/{number}/images", **upload(first)).json["pool"]
+    assert (pool["n_images"], [one["name"] for one in pool["suggested"]]) == (1, [second.name])
+    tab.finish("suggest")
+    assert [one["name"] for one in tab.get("state").json["pool"]["suggested"]] == [second.name]
+
+
+def test_a_model_says_how_good_it_should_be(tab):
+    model = tab.fill(shots=slice(4)).fit()
+    expected = model["expected"]
+    assert 0 < expected["low"] < expected["high"] <= 1
+    assert expected["confidence_level"] == 0.9
 
 
 def test_images_without_labels_alone_keep_a_session(tab, tabs):

@@ -93,6 +93,39 @@ def test_an_encoder_of_images_alone_serves_the_page(tmp_path):
         session.close()
 
 
+def test_several_encoders_serve_the_page_and_the_model_that_it_saves(tmp_path):
+    encoders = ["tiny", f"timm:{write_timm(tmp_path)}"]
+    session, other = fill(Session(encoders)), Session("tiny")
+    try:
+        for file in files("poodle", slice(3, 5)):
+            session.gallery.add_to_pool(file.name, file.read_bytes())
+        for n_left in (2, 1):
+            assert len(session.suggest().wait(60).result) == n_left
+            session.gallery.label(session.suggested[0].number, session.gallery.columns[2].number)
+            fitted = fit(session)
+        assert len(fitted.classifier.image_cache_.blocks) == 2
+        expected = ask(session).answer
+        (tmp_path / "saved.skxma").write_bytes(session.saved_model())
+        assert load(tmp_path / "saved.skxma").encoder == encoders
+        other.open_model("saved.skxma", tmp_path / "saved.skxma")
+        assert ask(other).answer == expected
+    finally:
+        session.close()
+        other.close()
+
+
+def test_near_duplicates_are_called_as_their_files_were(session):
+    fill(session)
+    (column, *_), (file,) = session.gallery.columns, files("fox", slice(1))
+    nearly = Image.open(file).convert("RGBA")
+    nearly.putpixel((0, 0), (9, 9, 9, 255))
+    content = BytesIO()
+    nearly.save(content, "PNG")
+    session.gallery.add_image(column.number, "again.png", content.getvalue())
+    (warning,) = fit(session).warnings
+    assert f"such as {file.name} and again.png. They" in warning
+
+
 def test_an_image_like_none_of_the_classes_is_recognized(session):
     fit(fill(session))
     assert ask(session, "tornado").answer.is_unknown

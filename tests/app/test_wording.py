@@ -8,6 +8,7 @@ from PIL import Image
 
 from skxma import CLIPEncoder, XMAdapterClassifier, load
 from skxma.app._wording import is_expected, without_code, words_of, words_of_warning
+from skxma.encoder._checkpoints import TINY_FOLDER
 from skxma.errors import OutOfMemoryError, WeightsError
 from skxma.images import load_image
 
@@ -92,7 +93,7 @@ def test_advice_for_the_encoder_is_a_command(fail, tmp_path, capsys):
     assert commands
     for command in commands:
         # understood, up to the address that it can't have
-        assert main([*command.split(), "--port", "70000"]) == 1
+        assert main([*command.replace("FOLDER", str(TINY_FOLDER)).split(), "--port", "70000"]) == 1
         assert "Port 70000 is none" in capsys.readouterr().err
 
 

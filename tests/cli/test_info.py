@@ -156,3 +156,8 @@ def test_a_model_of_two_encoders_names_both(folder, tmp_path, capsys):
     assert "2 encoders, and --encoder names one" in capsys.readouterr().err
     assert main(["suggest", str(pool), "--no-memory", "--encoder", "tiny", "--encoder", "tiny"]) == 1
     assert "'tiny' twice" in capsys.readouterr().err
+    pytest.importorskip("onnx")
+    assert main(["export", str(tmp_path / "m.skxma"), str(tmp_path / "m.onnx")]) == 1
+    assert "--part model needs one encoder, and this classifier was fitted with several; pass --part head" in (
+        capsys.readouterr().err
+    )

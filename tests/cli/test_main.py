@@ -98,6 +98,24 @@ def test_help_has_examples_that_can_be_copied(capsys, command):
             assert build_parser().parse_args(words).command == (command or words)[0]
 
 
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("encoders", "said"),
+    [
+        (["nonsense"], "unknown"),
+        (["tiny", "local-dir:none"], "no such folder"),
+        (["tiny", "tiny"], "twice"),
+    ],
+)
+def test_app_refuses_an_encoder_before_it_serves(encoders, said, monkeypatch, capsys):
+    served = []
+    module = pytest.importorskip("skxma.app._server")
+    monkeypatch.setattr(module, "listen", lambda *given: served.append(given))
+    assert main(["app", "--port", "0", *(word for name in encoders for word in ("--encoder", name))]) == 1
+    assert said in capsys.readouterr().err
+    assert not served
+
+
 def test_app_says_what_it_needs(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "flask", None)
     monkeypatch.delitem(sys.modules, "skxma.app._server", raising=False)

@@ -27,7 +27,12 @@ def test_a_page_with_images_to_label_next(model, tmp_path, capsys):
     assert main(["report", str(model), "--out", str(out), "--pool", folder, "-n", "2"]) == 0
     page = out.read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
-    assert page.count(folder) == 2
+    # both are shown, by the path and by themselves
+    assert page.count(f'title="{folder}') == 2
+    assert page.count("<img") >= 2
+    assert main(["report", str(model), "--pool", folder, "-n", "2"]) == 0
+    assert capsys.readouterr().out.count(f"\n  {folder}") == 2
+    assert main(["report", str(model), "--out", str(out), "--pool", folder, "-n", "2"]) == 0
     assert capsys.readouterr().out == ""
 
 

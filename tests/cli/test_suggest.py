@@ -7,10 +7,16 @@ import re
 import shutil
 from pathlib import Path
 
+import joblib
 import pytest
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
+from skxma import XMAdapterClassifier
 from skxma.cli.main import main
 from skxma.datasets import load_emoji
+from skxma.encoder._encoding_job import EncodingJob
 
 NAMES = ("bear", "fox", "crab")
 
@@ -27,6 +33,14 @@ def camera(tmp_path_factory):
     return folder
 
 
+def sort_by_name(folder):
+    """Move each image of a folder to one there that is named after its class."""
+    for copy in [one for one in folder.iterdir() if one.suffix == ".png"]:
+        label = re.match(r"\d-(\w+)-", copy.name)[1]
+        (folder / label).mkdir(exist_ok=True)
+        copy.rename(folder / label / copy.name)
+
+
 def suggest(capsys, *words):
     status = main(["suggest", *map(str, words), "--encoder", "tiny"])
     captured = capsys.readouterr()
@@ -41,12 +55,9 @@ def test_from_an_unsorted_folder_to_a_model_and_its_next_images(camera, tmp_path
     assert "6 images copied" in err
     copies = sorted((tmp_path / "sort").iterdir())
     assert [copy.name for copy in copies] == [f"{i}-{Path(path).name}" for i, path in enumerate(first, start=1)]
-    for copy in copies:
-        label = re.match(r"\d-(\w+)-", copy.name)[1]
-        (tmp_path / "birds" / label).mkdir(parents=True, exist_ok=True)
-        copy.rename(tmp_path / "birds" / label / copy.name)
+    sort_by_name(tmp_path / "sort")
     model = str(tmp_path / "m.skxma")
-    assert main(["fit", str(tmp_path / "birds"), "--model", model, "--encoder", "tiny"]) == 0
+    assert main(["fit", str(tmp_path / "sort"), "--model", model, "--encoder", "tiny"]) == 0
     status, out, _ = suggest(capsys, camera, "--model", model, "-n", 4, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert status == 0
@@ -65,11 +76,73 @@ def test_images_that_cannot_be_read_are_named_and_the_others_suggested(camera, t
     assert sorted(one["path"] for one in json.loads(out)) == sorted(map(str, camera.iterdir()))
 
 
+def test_rounds_are_sorted_in_one_folder(camera, tmp_path, capsys):
+    birds, model = tmp_path / "birds", str(tmp_path / "m.skxma")
+    for round_, given in enumerate(([], ["--model", model], ["--model", model]), start=1):
+        status, _, _ = suggest(capsys, camera, *given, "-n", 4, "--copy-to", birds)
+        assert status == 0
+        # what a file browser leaves behind is no image that waits for its class
+        (birds / ".DS_Store").write_bytes(b"")
+        sort_by_name(birds)
+        assert main(["fit", str(birds), "--model", model, "--encoder", "tiny", "--force"]) == 0
+        assert f"{4 * round_} images of" in capsys.readouterr().err
+    (birds / "later.png").write_bytes(b"")
+    status, _, err = suggest(capsys, camera, "--model", model, "--copy-to", birds)
+    assert status == 1
+    assert "later.png" in err
+
+
+def test_the_commands_after_it_encode_nothing_again(camera, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SKXMA_CACHE", str(tmp_path / "cache"))
+    birds, model = tmp_path / "birds", str(tmp_path / "m.skxma")
+    suggest(capsys, camera, "-n", 6, "--copy-to", birds)
+    sort_by_name(birds)
+    assert main(["fit", str(birds), "--model", model, "--encoder", "tiny"]) == 0
+    encoded = []
+    monkeypatch.setattr(EncodingJob, "fill", lambda job, keys, values: encoded.extend(keys))
+    for command in (["report", model, "--pool", str(camera)], ["evaluate", model, str(birds)]):
+        assert main(command) == 0
+    assert not encoded
+
+
+@pytest.mark.parametrize("command", ["suggest", "report"])
+def test_a_search_is_asked_by_the_classifier_that_it_found(camera, tmp_path, capsys, command):
+    emoji = load_emoji(as_paths=True)
+    rows = [i for i, name in enumerate(emoji.target) if name in NAMES and emoji.sets[i] in ("noto", "noto-v1")]
+    path = tmp_path / "search.joblib"
+    search = GridSearchCV(XMAdapterClassifier("tiny"), {"templates": ["simple"]}, cv=2)
+    joblib.dump(search.fit([emoji.images[i] for i in rows], emoji.target[rows]), path)
+    words = [str(camera), "--model", str(path)] if command == "suggest" else [str(path), "--pool", str(camera)]
+    assert main([command, *words, "-n", "2"]) == 0
+    joblib.dump(make_pipeline(FunctionTransformer(), search.best_estimator_), path)
+    assert main([command, *words, "-n", "2"]) == 1
+    assert "holds a Pipeline" in capsys.readouterr().err
+
+
+@pytest.mark.bad_input
+def test_a_folder_of_weights_that_is_not_there_is_said_without_advice_for_a_model(camera, tmp_path, capsys):
+    assert main(["suggest", str(camera), "--encoder", f"local-dir:{tmp_path / 'none'}"]) == 1
+    err = capsys.readouterr().err
+    assert "no such folder" in err
+    assert "moved" not in err
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "explain", "report", "export", "benchmark"])
+def test_a_second_encoder_is_refused_where_there_is_one(command, capsys):
+    words = [] if command == "benchmark" else ["m.skxma"] if command == "report" else ["m.skxma", "x"]
+    with pytest.raises(SystemExit):
+        main([command, *words, "--encoder", "tiny", "--encoder", "photo"])
+    assert "--encoder is given twice" in capsys.readouterr().err
+
+
 @pytest.mark.bad_input
 def test_what_cannot_be_done_is_said_before_anything_is_encoded(camera, tmp_path, capsys):
     status, _, err = suggest(capsys, camera, "--copy-to", camera)
     assert status == 1
-    assert "Name another one" in err
+    assert "Sort what is there, or name another" in err
+    status, _, err = suggest(capsys, camera, "--copy-to", next(camera.iterdir()))
+    assert status == 1
+    assert "Name a folder" in err
     (tmp_path / "empty").mkdir()
     status, _, err = suggest(capsys, tmp_path / "empty")
     assert status == 1

@@ -3,11 +3,14 @@
 const $ = (selector, inside = document) => inside.querySelector(selector);
 const SHOWN_CLASSES = 8;
 const SHOWN_CHIPS = 40;
+/* With more of them, the buttons of classes stand beside an image, not under it. */
+const MANY_CLASSES = 6;
 const WAITS = [50, 100, 200, 400];
 let tab = null;
 let state = null;
 let asked = null;
 let answer = null;
+let adding = 0;
 
 /* Each tab has a session of its own on the server, under a token that it makes for itself. */
 
@@ -98,6 +101,14 @@ function list(element, items) {
   element.replaceChildren(...items.map((item) => make("li", {}, ...[item].flat())));
 }
 
+/* Give an element children in an order. One that stays is not moved, for that would take its focus. */
+function arrange(parent, children) {
+  for (const old of [...parent.children]) if (!children.includes(old)) old.remove();
+  children.forEach((child, index) => {
+    if (parent.children[index] !== child) parent.insertBefore(child, parent.children[index] ?? null);
+  });
+}
+
 const percent = (p) => `${(100 * p).toFixed(1)} %`;
 const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(2);
 const short = (name) => (name.length > 40 ? `${name.slice(0, 39)}…` : name);
@@ -124,12 +135,10 @@ function showColumns() {
   const columns = $("#columns");
   const doubts = new Map((state.model?.doubts ?? []).map((d) => [d.image, d]));
   const repeated = new Map(state.repeats.flatMap((r) => r.images.map((number) => [number, r.words])));
-  for (const old of [...columns.children])
-    if (!state.columns.some((c) => String(c.number) === old.dataset.number)) old.remove();
+  // a class that was put back has its place again
+  arrange(columns, state.columns.map((column) => $(`[data-number="${column.number}"]`, columns) ?? newColumn(column)));
   state.columns.forEach((column, index) => {
-    const element = $(`[data-number="${column.number}"]`, columns) ?? newColumn(column);
-    // a class that was put back has its place again; one that stays is not moved, for that would take its focus
-    if (columns.children[index] !== element) columns.insertBefore(element, columns.children[index] ?? null);
+    const element = columns.children[index];
     const title = column.name || `number ${index + 1}`;
     const name = $("input[type=text]", element);
     if (document.activeElement !== name) name.value = column.name;
@@ -154,41 +163,67 @@ function thumbnail(image, remark) {
     make("figcaption", {}, make("span", { textContent: image.name }), remove));
 }
 
-/* Images without labels: those that are worth one, with a button for each class. */
+/* Images without labels: those that are worth one, with a button for each class and a field for a new one. */
 function showPool() {
   const { pool, columns } = state;
   const named = columns.filter((c) => c.name);
   const shown = new Map([...$("#strip ol").children].map((item) => [item.dataset.number, item]));
+  $("#strip ol").classList.toggle("many", named.length > MANY_CLASSES);
   $("#strip").hidden = !pool.n_images && !pool.suggested.length;
   $("#strip h3").hidden = !pool.suggested.length;
-  $("#strip ol").replaceChildren(...pool.suggested.map((image) => {
-    const item = shown.get(String(image.number)) ?? make("li", {}, make("img", { src: pathOf(`images/${image.number}`), alt: image.name }), make("div"));
-    item.dataset.number = image.number;
-    $("div", item).replaceChildren(...named.map((column) => classButton(image, column)), skipButton(image));
+  arrange($("#strip ol"), pool.suggested.map((image) => {
+    const item = shown.get(String(image.number)) ?? newSuggestion(image);
+    // what is being typed stays: the field is not made anew
+    $("div", item).replaceChildren(...named.map((column) => classButton(image, column)), ...(named.length ? [skipButton(image)] : []));
     return item;
   }));
   $("#strip .words").textContent = poolWords(pool, named);
   $("#suggest").hidden = Boolean(pool.suggested.length);
 }
 
+function newSuggestion(image) {
+  const name = make("input", { type: "text", placeholder: "new class", autocomplete: "off" });
+  name.setAttribute("aria-label", `New class of ${image.name}`);
+  const add = make("button", { type: "submit", textContent: "Add" });
+  add.setAttribute("aria-label", `Put ${image.name} into the new class`);
+  const form = make("form", {}, name, add);
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    forgive();
+    const given = await call("PUT", `images/${image.number}`, { name: name.value });
+    show(given);
+    if (given) $("#strip li input")?.focus();
+  };
+  const item = make("li", {}, make("img", { src: pathOf(`images/${image.number}`), alt: image.name }), make("div"), form);
+  item.dataset.number = image.number;
+  return item;
+}
+
 function classButton(image, column) {
   const button = make("button", { type: "button", textContent: short(column.name) });
   button.setAttribute("aria-label", `${image.name} is ${column.name}`);
-  button.onclick = async () => show(await call("PUT", `images/${image.number}`, { column: column.number }));
+  button.onclick = () => takeFromStrip("PUT", image, { column: column.number });
   return button;
 }
 
 function skipButton(image) {
   const button = make("button", { type: "button", className: "quiet", textContent: "none of these" });
   button.setAttribute("aria-label", `${image.name} is none of these`);
-  button.onclick = async () => show(await call("DELETE", `images/${image.number}`));
+  button.onclick = () => takeFromStrip("DELETE", image);
   return button;
+}
+
+/* The focus goes with the image that had it; who labels by keys goes on with the next one. */
+async function takeFromStrip(method, image, body) {
+  show(await call(method, `images/${image.number}`, body));
+  if (document.activeElement === document.body) $("#strip li button")?.focus({ preventScroll: true });
 }
 
 function poolWords(pool, named) {
   const rest = `${count(pool.n_images, "image")} without a label.`;
-  if (pool.suggested.length) return named.length ? rest : `${rest} Name the classes above to label them.`;
-  return `${rest} Fit, or fit again, and the next are chosen by the model.`;
+  if (pool.suggested.length) return named.length ? rest : `${rest} Name the class of each, or the classes above.`;
+  if (adding || following || !state.columns.some((c) => c.images.length)) return rest;
+  return `${rest} ${state.model ? "Fit again" : "Fit"}, and the next are chosen by the model.`;
 }
 
 function newColumn(column) {
@@ -203,7 +238,7 @@ function newColumn(column) {
       name.value = folder.replaceAll("_", " ");
       await call("PUT", path, { name: name.value });
     }
-    for (const file of files) show(await call("POST", `${path}/images`, form({ file })));
+    await addEach($(".drop span", element), files, (file) => call("POST", `${path}/images`, form({ file })));
   });
   return element;
 }
@@ -254,11 +289,18 @@ function showModel() {
 }
 
 function statusOf(model, columns) {
-  if (model?.file) return model.can_reject ? "" : "This model was fitted without a threshold, so it can't tell what is like none of its classes.";
+  if (model?.file)
+    return [expectation(model), model.can_reject ? "" : "This model was fitted without a threshold, so it can't tell what is like none of its classes."].join(" ").trim();
   if (!model) return columns.some((c) => c.images.length) ? "" : "Drop images into the classes first.";
   const fitted = `${count(model.n_images, "image")} of ${count(model.classes.length, "class", "classes")}, fitted in ${model.seconds.toFixed(2)} s.`;
   const changed = { images: " The images have changed since: fit again.", classes: " The classes have changed since: fit again." };
-  return fitted + (changed[model.change] ?? "");
+  return [fitted, expectation(model)].join(" ").trim() + (changed[model.change] ?? "");
+}
+
+function expectation({ expected }) {
+  if (!expected) return "";
+  const [low, high, level] = [expected.low, expected.high, expected.confidence_level].map((p) => Math.round(100 * p));
+  return `Of new images of this kind, ${low} to ${high} % should be answered rightly (${level} % sure).`;
 }
 
 /* Long work: it is started, followed to its end, and can be stopped. */
@@ -268,9 +310,16 @@ function follow(job) {
   following ??= followed(job).finally(() => {
     following = null;
     $("#work").hidden = true;
-    $("#fit").disabled = $("#suggest").disabled = false;
+    showBusy();
   });
+  showBusy();
   return following;
+}
+
+/* What needs all images waits for those that are being brought, and for the work before it. */
+function showBusy() {
+  $("#fit").disabled = $("#suggest").disabled = Boolean(following) || adding > 0;
+  if (state) showPool();
 }
 
 async function followed(job) {
@@ -289,7 +338,6 @@ async function followed(job) {
 function showWork(job) {
   const bar = $("#work progress");
   $("#work").hidden = false;
-  $("#fit").disabled = $("#suggest").disabled = true;
   $("#work .words").textContent = `${job.words} …`;
   if (job.total) Object.assign(bar, { value: job.done, max: job.total });
   else bar.removeAttribute("value");
@@ -329,6 +377,23 @@ function form(entries) {
   return data;
 }
 
+/* Bring files one after the other, and say how many of them have come. */
+async function addEach(words, files, bring) {
+  const before = words.textContent;
+  adding++;
+  showBusy();
+  try {
+    for (const [i, file] of files.entries()) {
+      if (files.length > 1) words.textContent = `Adding image ${i + 1} of ${files.length} …`;
+      show(await bring(file));
+    }
+  } finally {
+    adding--;
+    words.textContent = before;
+    showBusy();
+  }
+}
+
 /* Give a handler the files that are chosen or dropped, folders opened; one handling after the other. */
 function takeFiles(target, input, handle) {
   let handled = Promise.resolve();
@@ -361,7 +426,11 @@ function takeFiles(target, input, handle) {
 async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return { files: [...transfer.files] };
-  const files = (await Promise.all(entries.map(filesOf))).flat();
+  const found = (await Promise.all(entries.map(filesOf))).flat();
+  // a browser knows a type by the ending, and of some images none
+  const files = found.filter((file) => !file.type || file.type.startsWith("image/"));
+  const others = found.filter((file) => !files.includes(file));
+  if (files.length && others.length) fail(`Left out, as no images: ${count(others.length, "file")} such as ${others[0].name}.`);
   return { files, folder: entries.find((entry) => entry.isDirectory).name };
 }
 
@@ -459,7 +528,7 @@ async function start() {
   };
   $("#clear").onclick = async () => show(await call("DELETE", "pool"));
   takeFiles($("#pool .drop"), $("#pool input"), async (files) => {
-    for (const file of files) show(await call("POST", "pool", form({ file })));
+    await addEach($("#pool .drop span"), files, (file) => call("POST", "pool", form({ file })));
     if (state.pool.n_images) await work("suggest");
   });
   $("#stop").onclick = () => call("DELETE", "job");
