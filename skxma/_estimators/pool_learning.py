@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from skxma._estimators.scoring import Pieces, score, softmax
 from skxma._estimators.task import Task
-from skxma._evidence.calibrated.config import CalibrationConfig
 from skxma._evidence.fitted import FitReport, FittedEvidence
-from skxma._evidence.semi_supervised.config import PoolConfig
 from skxma._evidence.semi_supervised.fit import PoolReport, fit_with_pool
 
 KEPT_POOL, KEPT_POOL_PER_CLASS = 1024, 16
@@ -35,10 +33,8 @@ def fit_pool(report: FitReport[Any], task: Task, evidence: Any) -> PoolReport | 
     """
     if task.pool is None or not evidence.learns_from_pool:
         return None
-
-    config = PoolConfig(calibration=CalibrationConfig(text_shapes_metric=evidence.config.text_shapes_metric))
     words, refit = evidence.vocabulary, evidence.refit(task)
-    return fit_with_pool(report, task.pool, task.text, words, task.logit_scale, refit, task.like, config)
+    return fit_with_pool(report, task.pool, task.text, words, task.logit_scale, refit, task.like)
 
 
 def label_pool(task: Task, model: FittedEvidence, found: PoolReport | None) -> tuple[NDArray[np.float32], int]:
