@@ -13,6 +13,8 @@ from skxma.cli._tables import print_columns
 
 FORMATS = ("table", "json")
 SCALARS = ("alpha", "beta", "fusion_ratio")
+# the center of a wider one would be read as a promise: with a second image of few classes it is that of these alone
+WIDE_INTERVAL = 0.5
 
 
 def add_parser(commands: Any) -> None:
@@ -50,6 +52,11 @@ def left_out_line(clf: Any) -> str:
     found = expected_accuracy(clf)
     if found is None:
         return ""
+    if found.high - found.low > WIDE_INTERVAL:
+        return (
+            f"left-out accuracy between {found.low:.1%} and {found.high:.1%} ({CONFIDENCE_LEVEL:.0%} interval): "
+            "too few classes have a second image to say more"
+        )
     return (
         f"left-out accuracy {found.value:.1%} ({CONFIDENCE_LEVEL:.0%} interval {found.low:.1%} to {found.high:.1%}): "
         "what to expect on new images of the same kind"

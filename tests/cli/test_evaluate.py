@@ -121,6 +121,20 @@ def test_a_fit_reports_its_left_out_accuracy(folder, tmp_path, capsys):
     assert "{:.1%} to {:.1%}".format(*clf.left_out_interval_) in line
 
 
+def test_a_wide_interval_has_no_center(folder, tmp_path, capsys):
+    for label in ("bear", "fox"):
+        (tmp_path / "few" / label).mkdir(parents=True)
+        some = sorted((folder / "fit" / label).iterdir())[: 1 if label == "fox" else 2]
+        for file in some:
+            shutil.copy(file, tmp_path / "few" / label)
+    command = ["fit", str(tmp_path / "few"), "--model", str(tmp_path / "m.skxma"), "--encoder", "tiny", "--no-memory"]
+    assert main(command) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left-out accuracy")]
+    low, high = skxma.load(tmp_path / "m.skxma").left_out_interval_
+    assert high - low > 0.5
+    assert line.startswith(f"left-out accuracy between {low:.1%} and {high:.1%} (90% interval)")
+
+
 def test_a_table_whose_columns_have_other_names(folder, capsys):
     table = folder / "species.csv"
     table.write_text("where,species\n" + "".join(f"{path},{label}\n" for path, label in files(folder)))
