@@ -28,6 +28,7 @@ from skxma.cli._predict import answers, escape_bytes, skipping_unreadable
 from skxma.cli._streams import say
 
 FORMATS = ("paths", "csv", "json")
+DEFAULT_N_SAMPLES = 20
 
 
 def add_parser(commands: Any) -> None:
@@ -45,7 +46,18 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("pool", nargs="+", metavar="DIR", help="folders of images, images, or - for a list on stdin")
     parser.add_argument("--model", metavar="FILE", help="what `skxma fit` saved on the labels so far")
     parser.add_argument(
-        "-n", dest="n_samples", type=positive_count, default=20, metavar="N", help="images (default: %(default)s)"
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="without --model: the classes; as many images as classes are suggested unless -n says otherwise, and with "
+        "--copy-to each class gets an empty folder to sort into",
+    )
+    parser.add_argument(
+        "-n",
+        dest="n_samples",
+        type=positive_count,
+        metavar="N",
+        help=f"images (default: as many as --classes, else {DEFAULT_N_SAMPLES})",
     )
     parser.add_argument(
         "--encoder",
@@ -73,6 +85,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print, and copy, what is suggested; 1 where an image could not be read."""
     folder = None if arguments.copy_to is None else folder_to_sort_in(arguments.copy_to)
+    classes = checked_classes(arguments)
+    n_samples = arguments.n_samples or len(classes) or DEFAULT_N_SAMPLES
     if arguments.model:
         check_model(arguments.model)
     asked = image_paths(arguments.pool)
@@ -84,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     clf = classifier(arguments)
     how = {"strategy": arguments.strategy, "random_share": arguments.random_share, "random_state": arguments.seed}
     with explained_for_command_line(arguments.model) if arguments.model else nullcontext():
-        readable, rows = skipping_unreadable(lambda paths: suggest(clf, paths, arguments.n_samples, **how), there)
+        readable, rows = skipping_unreadable(lambda paths: suggest(clf, paths, n_samples, **how), there)
         paths = [readable[row] for row in rows]
         found = [{"path": path} for path in paths]
         if arguments.model and arguments.format != "paths" and paths:
@@ -92,8 +106,21 @@ def run(arguments: argparse.Namespace) -> int:
                 one |= {"class": str(clf.classes_[p.argmax()]), "probability": round(float(p.max()), 6)}
     write_suggestions(found, arguments.format, with_answers=bool(arguments.model))
     if folder is not None:
-        copy(paths, folder)
+        copy(paths, folder, classes)
     return int(len(readable) < len(asked))
+
+
+def checked_classes(arguments: argparse.Namespace) -> list[str]:
+    """The classes that were named, each once; they must be names that a folder can have."""
+    named: list[str] = list(dict.fromkeys(arguments.classes or []))
+    if named and arguments.model:
+        raise ValueError("--classes is for the first round; with --model the classes are those of the model.")
+    for name in named:
+        if not name or name != Path(name).name or name.startswith("."):
+            raise ValueError(
+                f"--classes: {name!r} is no name that a folder of images can have; name the class otherwise."
+            )
+    return named
 
 
 def classifier(arguments: argparse.Namespace) -> Any:
@@ -108,12 +135,17 @@ def classifier(arguments: argparse.Namespace) -> Any:
         return own_classifier(clf, arguments.model)
     from skxma._estimators.several_encoders import check_encoders
     from skxma._estimators.xmadapter import XMAdapterClassifier
+    from skxma.prompts import clean_name
 
     encoders = [absolute(name) for name in named or [DEFAULT_ENCODER]]
     check_encoders(encoders)
-    encoder = encoders if len(encoders) > 1 else encoders[0]
-    verbose = int(sys.stderr.isatty())
-    return XMAdapterClassifier(encoder, memory=memory_of(arguments), device=arguments.device or "auto", verbose=verbose)
+    return XMAdapterClassifier(
+        encoders if len(encoders) > 1 else encoders[0],
+        class_names={name: clean_name(name) for name in arguments.classes} if arguments.classes else None,
+        memory=memory_of(arguments),
+        device=arguments.device or "auto",
+        verbose=int(sys.stderr.isatty()),
+    )
 
 
 def folder_to_sort_in(path: str) -> Path:
@@ -137,13 +169,15 @@ def is_unsorted(entry: Path) -> bool:
     return not entry.is_dir() and not is_hidden(entry.name)
 
 
-def copy(paths: Sequence[str], folder: Path) -> None:
+def copy(paths: Sequence[str], folder: Path, classes: Sequence[str]) -> None:
     """Copy images to a folder; a number before the name keeps their order, and names that occur twice apart."""
-    folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, *(folder / name for name in classes)):
+        place.mkdir(parents=True, exist_ok=True)
     width = len(str(len(paths)))
-    for place, path in enumerate(paths, start=1):
-        shutil.copy2(path, folder / f"{place:0{width}d}-{Path(path).name}")
-    say(f"{len(paths)} images copied to {folder}; move each to a folder there that is named after its class, and fit")
+    for i, path in enumerate(paths, start=1):
+        shutil.copy2(path, folder / f"{i:0{width}d}-{Path(path).name}")
+    sorting = "the folder of its class there" if classes else "a folder there that is named after its class"
+    say(f"{len(paths)} images copied to {folder}; move each to {sorting}, and fit")
 
 
 def write_suggestions(found: Sequence[dict[str, Any]], form: str, with_answers: bool) -> None:

@@ -67,6 +67,31 @@ def test_from_an_unsorted_folder_to_a_model_and_its_next_images(camera, tmp_path
     assert all(0 < float(row["probability"]) <= 1 for row in rows)
 
 
+def test_classes_that_are_named_get_folders_and_an_image_each(camera, tmp_path, capsys):
+    status, out, err = suggest(capsys, camera, "--copy-to", tmp_path / "sort", "--classes", *NAMES, "not a thing")
+    assert status == 0
+    assert len(out.splitlines()) == len(NAMES) + 1
+    assert f"{len(NAMES) + 1} images copied" in err
+    folders = {entry.name for entry in (tmp_path / "sort").iterdir() if entry.is_dir()}
+    assert folders == {*NAMES, "not a thing"}
+    sort_by_name(tmp_path / "sort")
+    model = str(tmp_path / "m.skxma")
+    assert main(["fit", str(tmp_path / "sort"), "--model", model, "--encoder", "tiny"]) == 0
+    assert "Left out the class not a thing: its folder is empty" in capsys.readouterr().err
+    status, _, err = suggest(capsys, camera, "--model", model, "--classes", "a")
+    assert status == 1
+    assert "--classes is for the first round" in err
+    assert len(suggest(capsys, camera, "--classes", *NAMES, "-n", 1)[1].splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".a", ""])
+def test_a_class_that_no_folder_can_be_called_is_refused(camera, tmp_path, capsys, name):
+    status, out, err = suggest(capsys, camera, "--copy-to", tmp_path / "sort", "--classes", "fine", name)
+    assert (status, out) == (1, "")
+    assert "no name that a folder of images can have" in err
+    assert not (tmp_path / "sort").exists()
+
+
 def test_images_that_cannot_be_read_are_named_and_the_others_suggested(camera, tmp_path, capsys):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
