@@ -62,6 +62,10 @@ class ScalePrior:
     n_rest: int = 9
     """Nodes of log s_r."""
 
+    factor_ridge: float = 1e-4
+    """Pull to 0 of the log factors that stand for the average, in nats of the mean divergence: it decides where the
+    logits do not tell one factor from the other, and was not tuned."""
+
 
 @dataclass(frozen=True)
 class CalibrationConfig:
@@ -135,6 +139,11 @@ class CalibrationConfig:
     singleton: SingletonPrior = field(default_factory=SingletonPrior)
     """Step 6: prior of the cosine that the only sample of a class would have to a second one."""
 
+    imageless_deviations: float = 1.5
+    """Deviations above the row's mean at which the experts of images place a class without images, unless the other
+    classes tell another number. Of .5 to 3 tried on the CIFAR files, ImageNet tasks and emoji with half of the classes
+    known by text alone, 1.5 has the best accuracy."""
+
     # step 4: fusion. Priors are logits per unit of score; zero-shot's is `logit_scale`
     text_cache_prior: float = 10.0
     """Prior weight of the text cache's cosine: a tenth of CLIP's own scale."""
@@ -204,6 +213,18 @@ class CalibrationConfig:
 
     max_moderated_scores: int = 2**16
     """Scores n · C above which the samples are so many that the likeliest scales are taken."""
+
+    # "Classes without images"
+    max_text_only_scores: int = 2**18
+    """Scores per expert (N · K) above which the three numbers of classes without images are learned on an equal part of
+    each class: more take seconds per metric and hardly change them."""
+
+    max_text_only_log_factor: float = 6.0
+    """Largest logarithm of the factors by which such a class's text counts more or less: a bound for support sets that
+    tell nothing, not tuned."""
+
+    max_imageless_deviations: float = 6.0
+    """Largest deviations at which such a class is placed, above the mean or below: such a bound too."""
 
     # step 5: choice
     metrics_per_root: int = 2

@@ -46,12 +46,6 @@ def encoder_expert(block: int) -> str:
     return f"encoder_{block + 1}"
 
 
-IMAGELESS_DEVIATIONS = 1.5
-"""Deviations above the row's mean that an image expert gives a class without images, unless the other classes tell
-another number (`text_only.py`). Of .5 to 3 tried on the CIFAR files, ImageNet tasks and emoji with half of the classes
-known by text alone, 1.5 has the best accuracy."""
-
-
 @dataclass(frozen=True)
 class LeaveOneOutScores:
     """Leave-one-out scores of the support set by J experts.
@@ -87,11 +81,24 @@ class ImageScale:
     gaussian: float
 
 
-def image_scores(queries: QueryScores, support: MetricSupport, mass: Tensor, scale: ImageScale) -> Tensor:
-    """Scores of image cache, prototype and Gaussian (3, n, C); `mass` (n, C) or (C,) is 0 where a class has no keys."""
+def image_scores(
+    queries: QueryScores, support: MetricSupport, mass: Tensor, scale: ImageScale, deviations: float
+) -> Tensor:
+    """Scores of image cache, prototype and Gaussian (3, n, C).
+
+    Parameters
+    ----------
+    queries : QueryScores
+    support : MetricSupport
+    mass : Tensor of shape (n, C) or (C,)
+        0 where a class has no keys.
+    scale : ImageScale
+    deviations : float
+        Deviations above the row's mean at which such a class is placed.
+    """
     cache = F.class_log_evidence(queries.key_cosines, support.labels, support.weights, mass, scale.beta)
     scores = torch.stack([cache, queries.prototype, queries.gaussian / scale.gaussian])
-    return F.fill_absent(scores, mass > 0, IMAGELESS_DEVIATIONS)
+    return F.fill_absent(scores, mass > 0, deviations)
 
 
 def left_out_image_scores(
@@ -129,7 +136,7 @@ def left_out_image_scores(
             queries, mass = leave_one_out_scores(support, scatter_weight, rows[block], of_means)
         else:
             queries, mass = query_scores(support, support.keys[rows[block]]), support.mass
-        parts.append(image_scores(queries, support, mass, ImageScale(beta, 1.0)))
+        parts.append(image_scores(queries, support, mass, ImageScale(beta, 1.0), config.imageless_deviations))
         raw.append(queries.gaussian)
     scores = torch.cat(parts, dim=1)
     if scale is None:

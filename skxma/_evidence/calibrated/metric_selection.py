@@ -223,7 +223,8 @@ def to_candidate(
     """A metric with its fusion; `correction` is that of `leave_one_out_correction`."""
     problem, scores, text_only = scored.problem, scored.scores, None
     if len(support.imaged) < support.n_classes and support.text_part is not None:
-        text_only = fit_text_only(problem, fusion.weights) if config.learns_text_only else TextOnlyFusion()
+        as_given = TextOnlyFusion(deviations=config.imageless_deviations)
+        text_only = fit_text_only(problem, fusion.weights) if config.learns_text_only else as_given
         scores = text_only.apply(scores, support.has_images)
     full_fusion = problem.parametrization.rescale_image_experts(fusion, correction)
     return MetricCandidate(scored.metric, scored.support, scored.scale, scores, problem, fusion, full_fusion, text_only)

@@ -21,9 +21,6 @@ from skxma._evidence.calibrated.config import ScalePrior
 from skxma._evidence.calibrated.cross_fit import LeftOutLogits
 from skxma._statistics import minimize_lbfgs
 
-RIDGE = 1e-4
-"""Pull of the log factors to 0, for logits that do not tell one factor from the other."""
-
 
 @dataclass(frozen=True)
 class ScaleGrid:
@@ -63,7 +60,7 @@ class ScaleGrid:
 
 
 def nearest_log_factors(
-    target: Tensor, parts: Tensor, offset: Tensor | None = None, ridge: float = RIDGE, largest: float | None = None
+    target: Tensor, parts: Tensor, ridge: float, offset: Tensor | None = None, largest: float | None = None
 ) -> NDArray[np.float64]:
     """Logarithms (P,) of the factors with which the sum of logits has the probabilities nearest to a target.
 
@@ -72,10 +69,10 @@ def nearest_log_factors(
     target : Tensor of shape (n, C)
         Probabilities, each row times its share of the samples.
     parts : Tensor of shape (P, n, C)
-    offset : Tensor of shape (n, C), optional
-        Logits whose factor is held at 1.
     ridge : float
         Pull of the log factors to 0.
+    offset : Tensor of shape (n, C), optional
+        Logits whose factor is held at 1.
     largest : float, optional
         Largest log factor.
     """
@@ -131,20 +128,21 @@ def moderation_factors(
     for g, scale in enumerate(grid.zero_shot):
         target += torch.einsum("h,hnc->nc", posterior[g], torch.softmax(scale * zero_shot + scaled_rest, 2))
     target *= row_weights[:, None] / row_weights.sum()
+    ridge = prior.factor_ridge
     if holds_rest:
         if not has_zero_shot:
             return 1.0, 1.0
-        return float(np.exp(nearest_log_factors(target, zero_shot[None], rest)[0])), 1.0
+        return float(np.exp(nearest_log_factors(target, zero_shot[None], ridge, rest)[0])), 1.0
     if not has_zero_shot:
-        return 1.0, float(np.exp(nearest_log_factors(target, rest[None])[0]))
-    separate = np.exp(nearest_log_factors(target, torch.stack([zero_shot, rest])))
+        return 1.0, float(np.exp(nearest_log_factors(target, rest[None], ridge)[0]))
+    separate = np.exp(nearest_log_factors(target, torch.stack([zero_shot, rest]), ridge))
     # the caches hold images of the classes: whatever shrinks them more than zero-shot is the few samples' chance, which
     # cost .3 to 1 point and up to .02 nats on tasks of 20 and 60 ImageNet classes at one and two shots
     separate[1] = separate.max()
     # an encoder that knows the images leaves no doubt of zero-shot's scale alone, and then the learned ratio stands;
     # neighboring ImageNet classes gain 1 point by it at two shots, the CIFAR files .1 to .3 at two and eight
     native = float(posterior.sum(1) @ grid.native)
-    common = np.exp(nearest_log_factors(target, (zero_shot + rest)[None]))
+    common = np.exp(nearest_log_factors(target, (zero_shot + rest)[None], ridge))
     factors = separate ** (1 - native) * common**native
     return float(factors[0]), float(factors[1])
 

@@ -16,20 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skxma import functional as F
-from skxma._evidence.calibrated.experts import IMAGELESS_DEVIATIONS, LeaveOneOutScores, expert_names
+from skxma._evidence.calibrated.config import CalibrationConfig
+from skxma._evidence.calibrated.experts import LeaveOneOutScores, expert_names
 from skxma._evidence.calibrated.fusion import FusionObjective, part_of_each_class, weight_penalty
 from skxma._statistics import minimize_lbfgs
 
 TEXT_ROWS = tuple(expert_names(True, 0).index(name) for name in ("zero_shot", "centered_text"))
 """Experts that score a class by its text as it is: zero-shot and the centered text. The text cache does not: its
 Img2Txt leads images to the texts of the classes with images (78 % of novel CIFAR classes instead of 93 %)."""
-
-MAX_SCORES = 2**18
-"""Scores N · K of an expert that the three numbers are learned from, an equal part of each class: more take seconds per
-metric and hardly change them."""
-
-LARGEST_LOG_FACTOR, LARGEST_DEVIATIONS = 6.0, 6.0
-"""Bounds of what is learned, for support sets that tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class TextOnlyFusion:
 
     zero_shot: float = 1.0
     centered_text: float = 1.0
-    deviations: float = IMAGELESS_DEVIATIONS
+    deviations: float = CalibrationConfig.imageless_deviations
 
     def apply(self, scores: LeaveOneOutScores, has_images: Tensor) -> LeaveOneOutScores:
         """The scores with those of the classes changed that have no images; `has_images` is (C,)."""
@@ -106,7 +100,7 @@ def fit_text_only(problem: FusionObjective, weights: NDArray[np.float64]) -> Tex
 
     The objective is the mean over the samples of :func:`likelihood_beside_text_only`, with the fusion's penalty
     ``λ Σ (u − log u)``, λ of `fusion.weight_penalty`, on the weights u that the two experts of the text get for such a
-    class, relative to their priors, and ``λ (δ − 1.5)²`` on the deviations δ.
+    class, relative to their priors, and ``λ (δ − δ₀)²`` on the deviations δ, δ₀ those of the config.
 
     Parameters
     ----------
@@ -115,9 +109,9 @@ def fit_text_only(problem: FusionObjective, weights: NDArray[np.float64]) -> Tex
     weights : ndarray of shape (J,)
         Learned from it.
     """
-    n, n_classes = problem.scores.scores.shape[1:]
-    penalty = weight_penalty(float(problem.independence.sum()), n_classes, problem.config)
-    rows = part_of_each_class(problem.labels, -(-n * n_classes // MAX_SCORES))
+    (n, n_classes), config = problem.scores.scores.shape[1:], problem.config
+    penalty = weight_penalty(float(problem.independence.sum()), n_classes, config)
+    rows = part_of_each_class(problem.labels, -(-n * n_classes // config.max_text_only_scores))
     # on the host: three numbers are read again at each step
     experts = problem.scores.scores[:, rows].cpu().double()
     labels, loss_weights = problem.labels[rows].cpu(), problem.loss_weights[rows].cpu()
@@ -137,10 +131,11 @@ def fit_text_only(problem: FusionObjective, weights: NDArray[np.float64]) -> Tex
         log_factors, deviations = theta[:2], theta[2]
         text_only = base + torch.tensordot(log_factors.exp(), beyond, dims=1) + deviations * spread
         log_u = log_factors + log_relative
-        pulls = (log_u.exp() - log_u).sum() + (deviations - IMAGELESS_DEVIATIONS) ** 2
+        pulls = (log_u.exp() - log_u).sum() + (deviations - config.imageless_deviations) ** 2
         return penalty * pulls - shares @ likelihood_beside_text_only(logits, text_only, labels)
 
-    bounds = [(-LARGEST_LOG_FACTOR, LARGEST_LOG_FACTOR)] * 2 + [(-LARGEST_DEVIATIONS, LARGEST_DEVIATIONS)]
-    _, theta = minimize_lbfgs(objective, [0.0, 0.0, IMAGELESS_DEVIATIONS], experts, bounds)
+    largest = config.max_text_only_log_factor, config.max_text_only_log_factor, config.max_imageless_deviations
+    bounds = [(-bound, bound) for bound in largest]
+    _, theta = minimize_lbfgs(objective, [0.0, 0.0, config.imageless_deviations], experts, bounds)
     zero_shot, centered_text = np.exp(theta[:2])
     return TextOnlyFusion(float(zero_shot), float(centered_text), float(theta[2]))

@@ -72,7 +72,7 @@ def test_a_class_without_images_gets_the_mean_and_some_deviations():
     metric, support = in_metric(problem)
     support = MetricSupport.from_keys(support.keys, support.labels, support.weights, 4)
     queries = query_scores(support, metric(torch.as_tensor(problem.X_test).double()))
-    scores = image_scores(queries, support, support.mass, ImageScale(3.0, 1.0))
+    scores = image_scores(queries, support, support.mass, ImageScale(3.0, 1.0), 1.5)
     seen = scores[:, :, :3]
     torch.testing.assert_close(scores[:, :, 3], seen.mean(2) + 1.5 * seen.std(2, correction=0))
 
