@@ -41,7 +41,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     skxma.errors.ModelFileError
         If it is no model file, is damaged, or needs a later release; a ValueError.
     """
-    if isinstance(path, str) and path.startswith(hub.PREFIX):
+    if isinstance(path, str) and path.startswith(hub.HUB_PREFIX):
         path = hub.fetch(path)
     state, arrays = model_file.read(path)
     try:

@@ -18,7 +18,7 @@ from skxma._statistics import ClassPriorEstimator, class_shares
 from skxma.caches import ImageCache
 from skxma.embeddings import host_array
 
-BATCH = "batch"
+FROM_BATCH = "batch"
 SUM_TOLERANCE = 0.01
 
 
@@ -45,10 +45,10 @@ class ClassPrior:
             of classes; shares that are no numbers, negative, or do not sum to 1 (within 0.01, for rounded ones).
         """
         if isinstance(given, str):
-            if given != BATCH:
+            if given != FROM_BATCH:
                 raise ValueError(
-                    f"class_prior={given!r} must be {BATCH!r}, a share for each of the {len(classes)} classes, or a "
-                    "mapping {label: share}."
+                    f"class_prior={given!r} must be {FROM_BATCH!r}, a share for each of the {len(classes)} classes, or "
+                    "a mapping {label: share}."
                 )
             return cls(None)
         if has_index(given):

@@ -24,7 +24,9 @@ from skxma._statistics import (
 )
 from skxma.caches import Floats, ImageCache
 
-N_FOLDS = 5
+CROSS_FOLDS = 5
+"""Folds of ``conformal="cross"``, each of which costs a fit: the usual number, not tuned. A model without a fold knows
+four of five samples."""
 # of a fold's fit, what no prediction reads
 UNREAD = ("sample_names_", "soft_labels_", "unlabeled_cache_", "unlabeled_position_")
 
@@ -46,7 +48,7 @@ def cross_fit(clf: Any, task: Task) -> dict[str, Any]:
         The attributes `calibration_` and `fold_fits_`; none where there is one fold, without which nothing is left.
     """
     cache = task.cache
-    folds = np.unique(stratified_folds(cache.labels, N_FOLDS, cache.groups), return_inverse=True)[1]
+    folds = np.unique(stratified_folds(cache.labels, CROSS_FOLDS, cache.groups), return_inverse=True)[1]
     if folds.max() == 0:
         return {}
     scores, log_proba, fits = np.empty(len(folds)), np.empty((len(folds), cache.n_classes), dtype=np.float16), []

@@ -13,6 +13,8 @@ from skxma._evidence.fitted import FitReport, FittedEvidence
 from skxma._evidence.semi_supervised.fit import PoolReport, fit_with_pool
 
 KEPT_POOL, KEPT_POOL_PER_CLASS = 1024, 16
+"""Images without labels that a model keeps for when it grows, all of a smaller pool: whichever is more, in all or per
+class. A bound on the size of a model (2 MiB at 512 features), not tuned."""
 
 
 def fit_pool(report: FitReport[Any], task: Task, evidence: Any) -> PoolReport | None:

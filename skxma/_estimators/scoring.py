@@ -19,7 +19,10 @@ from skxma._runtime.threads import SMALL_WORK, limit_torch_threads, start_in_thr
 from skxma.caches import Floats, ImageCache, reading_fitted_arrays
 
 TIE = 1e-12
+"""Difference of two logits that no probability shows, which rounding alone makes: ten digits below what the logits of
+single precision tell apart. Not tuned."""
 CHUNK_ENTRIES = 2**22
+"""Entries of the longest array that scoring makes of a chunk: a bound on memory, 32 MiB in double precision."""
 ROWS_PER_THREAD = 512
 """Queries of an exact index that one thread scores at once: their arrays stay in the processor's cache from one step to
 the next."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from skxma.encoder._network import unreachable_reason
 
-PREFIX = "hf-hub:"
+HUB_PREFIX = "hf-hub:"
+"""Start of the name of a model of the hub, as open_clip has it for encoders."""
 MODEL_FILE = "model.skxma"
 CARD_FILE = "README.md"
 
@@ -90,7 +91,7 @@ def fetch(name: str) -> Path:
         RevisionNotFoundError,
     )
 
-    repo, _, revision = name.removeprefix(PREFIX).partition("@")
+    repo, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
     try:
         no_way = unreachable_reason(repo, MODEL_FILE)
         return Path(

@@ -10,7 +10,7 @@ import numpy as np
 from skxma._estimators.conformal import can_give
 from skxma._evidence.fitted import CONFIDENCE_LEVEL
 
-N_RETRIEVED = 5
+NEIGHBORS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def classify(clf: Any, image: Any) -> Answer:
 
 def retrieve(clf: Any, features: Any) -> list[Retrieved]:
     """The support images with the highest affinity to a query (1, n_features)."""
-    image, text, found = (part[0] for part in clf.kneighbors(features, N_RETRIEVED))
+    image, text, found = (part[0] for part in clf.kneighbors(features, NEIGHBORS_SHOWN))
     labels = clf.classes_[clf.image_cache_.labels[clf.sample_position_[found]]]
     with_text = reads_names(clf)
     return [

@@ -17,7 +17,8 @@ from skxma.baselines._base import SupportTensors, zero_shot_logits
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, train
 from skxma.caches import to_tensors
 
-ADAM_EPS = 1e-3
+APE_ADAM_EPS = 1e-3
+"""Of AdamW, in the authors' code."""
 DIVERGENCE_EPS = 1e-6
 WEIGHT_DECAY = 0.1
 
@@ -279,7 +280,7 @@ class APETClassifier(BaseFewShotClassifier):
             self.n_epochs,
             self.batch_size,
             weight_decay=WEIGHT_DECAY,
-            eps=ADAM_EPS,
+            eps=APE_ADAM_EPS,
         )
         curve = train([residual, value_weights], losses, support.weights, plan, torch_seed(self.random_state))
         return {

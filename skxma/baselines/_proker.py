@@ -17,7 +17,7 @@ from skxma.baselines._base import SupportTensors, zero_shot_logits
 from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
 
-SHOTS = (1, 2, 4, 8, 16)
+TABLE_SHOTS = (1, 2, 4, 8, 16)
 BETAS = (3.0, 2.6, 1.5, 1.66, 1.7)
 LAMBDAS = (0.05, 0.05, 0.05, 0.07, 0.1)
 
@@ -126,4 +126,4 @@ class ProKeRClassifier(BaseFewShotClassifier):
 
 def by_shots(shots: float, table: tuple[float, ...]) -> float:
     """The published value for a number of shots per class, interpolated between the published ones."""
-    return float(np.interp(np.log2(max(shots, 1)), np.log2(SHOTS), table))
+    return float(np.interp(np.log2(max(shots, 1)), np.log2(TABLE_SHOTS), table))

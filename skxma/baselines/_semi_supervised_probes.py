@@ -19,7 +19,7 @@ from skxma._estimators.task import Task
 from skxma._sklearn_compat import Interval, StrOptions
 from skxma.baselines._semi_supervised import UNLABELED_CONSTRAINTS
 
-UNLABELED = -1
+SKLEARN_UNLABELED = -1
 LEAST = 1e-12
 
 
@@ -262,7 +262,7 @@ def with_pool(task: Task) -> tuple[np.ndarray, np.ndarray]:
     cache, pool = task.cache, task.pool
     if pool is None:
         return cache.keys.astype(np.float64), cache.labels
-    unlabeled = np.full(len(pool.keys), UNLABELED)
+    unlabeled = np.full(len(pool.keys), SKLEARN_UNLABELED)
     return np.concatenate([cache.keys, pool.keys]).astype(np.float64), np.concatenate([cache.labels, unlabeled])
 
 

@@ -21,7 +21,7 @@ from skxma.baselines._training import frozen
 from skxma.caches import to_tensors
 
 ALPHAS = tuple(10.0**power for power in range(-4, 5))
-N_FOLDS = 4
+TIMO_FOLDS = 4
 """Shots of a class are dealt out evenly, so that at four of them a fold leaves one out."""
 
 
@@ -215,7 +215,7 @@ def guided_text(prompts: Tensor, given: Tensor, match: Tensor, gamma: float) -> 
 
 def choose_alpha(samples: Samples, gamma: float) -> float:
     """The weight of the text with the most right answers on left-out folds; among equals, that of least log loss."""
-    folds = torch.as_tensor(stratified_folds(samples.labels.cpu().numpy(), N_FOLDS), device=samples.labels.device)
+    folds = torch.as_tensor(stratified_folds(samples.labels.cpu().numpy(), TIMO_FOLDS), device=samples.labels.device)
     # right answers and log loss stay on the device until all are known, for each reading waits for it
     sums = torch.zeros(2, len(ALPHAS), dtype=torch.float64, device=folds.device)
     for fold in folds.unique():

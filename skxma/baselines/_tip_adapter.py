@@ -15,7 +15,8 @@ from skxma.baselines._base import SupportTensors, zero_shot_logits
 from skxma.baselines._training import Plan, count, cross_entropy, frozen, leaf, train
 from skxma.caches import to_tensors
 
-ADAM_EPS = 1e-4
+TIP_ADAM_EPS = 1e-4
+"""Of AdamW, in the authors' code."""
 
 
 class TipAdapterClassifier(BaseFewShotClassifier):
@@ -199,7 +200,7 @@ class TipAdapterFClassifier(BaseFewShotClassifier):
             evidence = F.cache_evidence(F.affinity(support.features[rows], keys), support.values, self.beta)
             return cross_entropy(F.residual_logits(zero_shot[rows], evidence, self.alpha), support.labels[rows])
 
-        plan = Plan("adamw", self.learning_rate, self.n_epochs, self.batch_size, weight_decay=0.01, eps=ADAM_EPS)
+        plan = Plan("adamw", self.learning_rate, self.n_epochs, self.batch_size, weight_decay=0.01, eps=TIP_ADAM_EPS)
         curve = train([keys], losses, support.weights, plan, torch_seed(self.random_state))
         return {"loss_curve_": curve, "keys_": frozen(keys), "n_trained_": count([keys])}
 

@@ -27,7 +27,7 @@ from skxma.benchmark._names import (
 from skxma.benchmark._problem import Problem, load_problem, make_encoder
 from skxma.encoder._class_weights import has_text
 
-IMAGENET, CLEAN = "imagenet", "clean"
+IMAGENET_NAME, CLEAN = "imagenet", "clean"
 
 
 def load_parts(
@@ -82,7 +82,7 @@ def _by_domain(source: Any, how: dict[str, Any]) -> Iterator[Problem]:
     if text and text != EMOJI and Path(text).is_dir():
         made = make_encoder(how["encoder"] or DEFAULT_ENCODER, how["memory"], how["verbose"])
         return domains(of_domain_folders(text, made))
-    if text == IMAGENET and how["root"] is not None:
+    if text == IMAGENET_NAME and how["root"] is not None:
         return imagenet_and_shifts(how)
     return domains(load_problem(source, **how))
 
@@ -100,7 +100,8 @@ def domains(problem: Problem) -> Iterator[Problem]:
     if problem.domains is None or len(np.unique(problem.domains)) < 2:
         raise ValueError(
             f"{problem.name} has no domains. Protocol {DOMAIN!r} takes {EMOJI}, feature files with images, folders of "
-            f"domains (each a folder of class folders), and {IMAGENET} with its shifts where root says where they lie."
+            f"domains (each a folder of class folders), and {IMAGENET_NAME} with its shifts where root says where they "
+            "lie."
         )
     for domain in np.unique(problem.domains).tolist():
         tested = problem.domains == domain
@@ -203,7 +204,7 @@ def imagenet_and_shifts(how: dict[str, Any]) -> Iterator[Problem]:
     """
     from skxma.datasets._coop import IMAGENET_SHIFTS, SHIFTS
 
-    yield replace(load_problem(IMAGENET, **how), name=f"{IMAGENET}/{SAME}")
+    yield replace(load_problem(IMAGENET_NAME, **how), name=f"{IMAGENET_NAME}/{SAME}")
     for name in IMAGENET_SHIFTS:
         if (Path(how["root"]) / SHIFTS[name].folder).exists():
-            yield replace(load_problem(name, **how), name=f"{IMAGENET}/{name.removeprefix('imagenet_')}")
+            yield replace(load_problem(name, **how), name=f"{IMAGENET_NAME}/{name.removeprefix('imagenet_')}")

@@ -29,7 +29,7 @@ AVERAGE, SHIFTED = "average", "shifted"
 MEANS = ("ece", "nll", "fit_s", "predict_s", "n_trained", "peak_mb", "seen")
 # Okabe and Ito's, which differ for all kinds of color vision, without the yellow that white swallows
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vP*X<>ph8d|_+xH1234"
+METHOD_MARKERS = "osD^vP*X<>ph8d|_+xH1234"
 DASHES = ("-", "--", ":")
 
 
@@ -411,7 +411,7 @@ def _styles(rows: Iterable[SummaryRow]) -> dict[str, dict[str, Any]]:
         method: {
             "color": COLORS[i % len(COLORS)],
             "linestyle": DASHES[i // len(COLORS) % len(DASHES)],
-            "marker": MARKERS[i % len(MARKERS)],
+            "marker": METHOD_MARKERS[i % len(METHOD_MARKERS)],
         }
         for i, method in enumerate(order)
     }

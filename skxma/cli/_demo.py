@@ -18,8 +18,8 @@ from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.images._reading import load_image
 from skxma.persistence import load
 
-SHOTS = (1, 2, 4)
-N_QUERIES, N_RETRIEVED = 8, 4
+DEMO_SHOTS = (1, 2, 4)
+N_QUERIES, SHEET_NEIGHBORS = 8, 4
 # so that figures are the same where bf16 is native and where it is not
 PRECISION = "fp32"
 
@@ -42,7 +42,7 @@ def run_demo(folder: str | Path) -> None:
     embeddings = CLIPEncoder("tiny", precision=PRECISION).transform(emoji.images)
     print(f"encoded in {time.perf_counter() - start:.1f} s (the weights' loading included)\n")
     print("shots  zero-shot  XMAdapter     fit  predict  (mean over which styles are the shots, tested on the others)")
-    for shots in SHOTS:
+    for shots in DEMO_SHOTS:
         accuracy, zero_shot, fit, predict = np.mean(list(_trials(embeddings, emoji, shots)), axis=0)
         print(f"{shots:5d}  {zero_shot:8.1%}  {accuracy:9.1%}  {fit:5.2f} s  {1e3 * predict:4.2f} ms per image")
     _save_and_show(emoji, folder)
@@ -101,7 +101,7 @@ def _answers(
 ) -> Iterator[SheetRow]:
     """Retrieved images and prediction for each query."""
     rows = np.flatnonzero(support)
-    image, text, found = clf.kneighbors(paths[queries], N_RETRIEVED)
+    image, text, found = clf.kneighbors(paths[queries], SHEET_NEIGHBORS)
     probabilities = clf.predict_proba(paths[queries])
     for i, query in enumerate(queries):
         retrieved = [

@@ -15,14 +15,13 @@ from skxma.cli._model_files import check_model, explained_for_command_line, load
 from skxma.cli._parsers import add_memory, add_place_of_encoder
 from skxma.cli._predict import answers
 from skxma.cli._streams import say
-from skxma.cli._tables import print_columns
+from skxma.cli._tables import TABLE_FORMATS, print_columns
 
 if TYPE_CHECKING:
     from skxma.inspection._evaluation import ClassifierEvaluation, Share
 
-FORMATS = ("table", "csv", "json")
 # wider matrices are listed by their entries, and longer lists of names are cut on stderr
-WIDEST_MATRIX, MOST_NAMED = 12, 20
+WIDEST_MATRIX, MOST_CLASSES_NAMED = 12, 20
 
 
 def add_parser(commands: Any) -> None:
@@ -40,7 +39,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("data", metavar="DIR", help="folder with a folder per class, or table of paths and labels")
     add_columns(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw the confusion matrix; needs matplotlib: skxma[plot]")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
+    parser.add_argument("--format", choices=TABLE_FORMATS, default="table", help="(default: %(default)s)")
     add_memory(parser)
     add_place_of_encoder(parser)
     parser.set_defaults(run=run)
@@ -117,8 +116,8 @@ def predicted(clf: Any, images: Sequence[str], probabilities: Any) -> Any:
 def named(names: Iterable[Any]) -> str:
     """The first names, and how many more there are."""
     names = [str(name) for name in names]
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    more = f" and {len(names) - MOST_CLASSES_NAMED} more" if len(names) > MOST_CLASSES_NAMED else ""
+    return ", ".join(names[:MOST_CLASSES_NAMED]) + more
 
 
 def said(share: Share) -> str:

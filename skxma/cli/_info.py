@@ -11,7 +11,7 @@ from typing import Any
 from skxma.cli._model_files import OTHER_PICKLES, PICKLE, load_model
 from skxma.cli._tables import print_columns
 
-FORMATS = ("table", "json")
+INFO_FORMATS = ("table", "json")
 SCALARS = ("alpha", "beta", "fusion_ratio")
 # the center of a wider one would be read as a promise: with a second image of few classes it is that of these alone
 WIDE_INTERVAL = 0.5
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
         epilog="examples: skxma info birds.skxma    skxma info birds.skxma --format json",
     )
     parser.add_argument("model", metavar="MODEL", help="what `skxma fit` or `clf.save` wrote")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
+    parser.add_argument("--format", choices=INFO_FORMATS, default="table", help="(default: %(default)s)")
     parser.set_defaults(run=run)
 
 

@@ -13,7 +13,8 @@ from skxma._runtime.atomic import atomic_write, check_writable
 OURS, PICKLE = ".skxma", ".joblib"
 OTHER_PICKLES = (".pkl", ".pickle")
 LOCAL_FOLDER = "local-dir:"
-HUB = "hf-hub:"
+# that of `_persistence/hub.py`, which imports torch
+HUB_PREFIX = "hf-hub:"
 
 
 def place_for(path: str, force: bool = False) -> Path:
@@ -59,14 +60,14 @@ def check_model(path: str) -> None:
         As in `load`.
     """
     file = Path(path)
-    if not file.is_file() and not path.startswith(HUB):
+    if not file.is_file() and not path.startswith(HUB_PREFIX):
         raise FileNotFoundError(f"There is no model {path}; `skxma fit DIR --model {path}` makes one.")
     if file.suffix.lower() in OTHER_PICKLES:
         raise ValueError(
             f"{path} is a pickle by its name, and opening one runs whatever code its maker put there. If you trust it, "
             f"rename it to {file.stem}{PICKLE}."
         )
-    if file.suffix.lower() != PICKLE and not path.startswith(HUB):
+    if file.suffix.lower() != PICKLE and not path.startswith(HUB_PREFIX):
         from skxma._persistence.model_file import check_start
 
         check_start(file)

@@ -12,9 +12,8 @@ from skxma.cli._help import Once, positive_count
 from skxma.cli._inputs import add_columns
 from skxma.cli._predict import run_predict
 from skxma.cli._prompts import run_prompts
+from skxma.cli._tables import TABLE_FORMATS
 from skxma.cli._words import add_words
-
-FORMATS = ("table", "csv", "json")
 
 
 def add_parsers(commands: Any) -> None:
@@ -69,7 +68,7 @@ def add_parsers(commands: Any) -> None:
         metavar="LEVEL",
         help="the classes that hold the right one with this confidence, such as 0.9",
     )
-    predict.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
+    predict.add_argument("--format", choices=TABLE_FORMATS, default="table", help="(default: %(default)s)")
     predict.add_argument(
         "--class-prior",
         metavar="SHARES",

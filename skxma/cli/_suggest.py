@@ -27,7 +27,7 @@ from skxma.cli._parsers import add_memory
 from skxma.cli._predict import answers, escape_bytes, skipping_unreadable
 from skxma.cli._streams import say
 
-FORMATS = ("paths", "csv", "json")
+SUGGEST_FORMATS = ("paths", "csv", "json")
 DEFAULT_N_SAMPLES = 20
 
 
@@ -71,7 +71,7 @@ def add_parser(commands: Any) -> None:
         "--random-share", type=float, default=0.0, metavar="SHARE", help="share to draw at random (default: 0)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    parser.add_argument("--format", choices=FORMATS, default="paths", help="(default: %(default)s)")
+    parser.add_argument("--format", choices=SUGGEST_FORMATS, default="paths", help="(default: %(default)s)")
     parser.add_argument(
         "--copy-to",
         metavar="DIR",

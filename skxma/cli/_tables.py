@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from unicodedata import combining, east_asian_width
 
+TABLE_FORMATS = ("table", "csv", "json")
+"""Forms in which a command prints a row per image or class."""
+
 
 def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: int) -> None:
     """Print a table whose first columns are words, the others numbers."""

@@ -45,7 +45,7 @@ SPLIT = {
     "ucf101": DatasetLayout("ucf101", "UCF-101-midframes", "a photo of a person doing {}.", "UCF101"),
 }
 AIRCRAFT = {"fgvc_aircraft": DatasetLayout("fgvc_aircraft", "images", "a photo of a {}, a type of aircraft.")}
-IMAGENET = {"imagenet": DatasetLayout("imagenet", "images", PHOTO)}
+IMAGENET_LAYOUT = {"imagenet": DatasetLayout("imagenet", "images", PHOTO)}
 SHIFTS = {
     "imagenet_v2": DatasetLayout("imagenetv2", "imagenetv2-matched-frequency-format-val", PHOTO),
     "imagenet_sketch": DatasetLayout("imagenet-sketch", "images", PHOTO),
@@ -99,7 +99,7 @@ def load_coop(name: str, root: str | os.PathLike[str], *, classes: Literal["all"
     ----------
     .. [1] Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, arXiv:2109.01134.
     """
-    known = {**SPLIT, **AIRCRAFT, **IMAGENET, **SHIFTS}
+    known = {**SPLIT, **AIRCRAFT, **IMAGENET_LAYOUT, **SHIFTS}
     if name not in known:
         raise ValueError(f"there is no data set {name!r}; choose one of {', '.join(known)}.")
     if classes not in ("all", "base", "novel"):
@@ -139,7 +139,7 @@ def _read_folds(name: str, layout: DatasetLayout, folder: Path) -> tuple[list[st
         return _read_aircraft(folder, images)
     names = _read_imagenet_names(_existing(folder / "classnames.txt"))
     labels = {wnid: label for label, wnid in enumerate(names)}
-    if name in IMAGENET:
+    if name in IMAGENET_LAYOUT:
         folds = {
             "train": list(_class_folders(images / "train", labels)),
             "test": list(_class_folders(images / "val", labels)),

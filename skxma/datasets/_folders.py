@@ -10,7 +10,7 @@ import numpy as np
 
 from skxma._runtime.warning import warn
 from skxma.datasets._bunch import bunch
-from skxma.datasets._layout import PARTS, find_class_folders
+from skxma.datasets._layout import FOLDERS_OF_PARTS, find_class_folders
 from skxma.datasets._listing import IMAGE_ENDINGS
 from skxma.datasets._table import Columns, read_table
 from skxma.images._validation import is_url
@@ -91,8 +91,8 @@ def read_image_folder(path: str | os.PathLike[str], *, part: str = "train", colu
     columns : Columns, optional
         Columns of a table that the caller names.
     """
-    if part not in PARTS:
-        raise ValueError(f"part={part!r} must be one of {', '.join(map(repr, PARTS))}.")
+    if part not in FOLDERS_OF_PARTS:
+        raise ValueError(f"part={part!r} must be one of {', '.join(map(repr, FOLDERS_OF_PARTS))}.")
     place = Path(path)
     if place.is_dir():
         return _of_folder(place, part)

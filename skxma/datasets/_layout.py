@@ -16,7 +16,7 @@ from skxma.datasets._listing import (
 )
 
 # Names of the folders that data sets keep their parts in.
-PARTS: Mapping[str, frozenset[str]] = {
+FOLDERS_OF_PARTS: Mapping[str, frozenset[str]] = {
     "train": frozenset({"train", "training", "trn", "train_set", "trainset", "training_set"}),
     "val": frozenset({"val", "valid", "validation", "dev", "val_set", "valset", "validation_set"}),
     "test": frozenset({"test", "testing", "tst", "test_set", "testset", "testing_set"}),
@@ -134,7 +134,7 @@ def _divided_classes(folder: Path, filled: Mapping[str, Listing], part: str) -> 
 
 def part_of(name: str) -> str | None:
     """Return which part of a data set a folder of this name keeps, None for any other name."""
-    return next((part for part, names in PARTS.items() if name.lower() in names), None)
+    return next((part for part, names in FOLDERS_OF_PARTS.items() if name.lower() in names), None)
 
 
 def _has_classes(folder: Path) -> bool:

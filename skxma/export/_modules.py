@@ -19,7 +19,7 @@ from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.encoder._image_tower import ImageTower, exact_encoder
 from skxma.encoder._model_names import library_of
 
-PARTS = ("model", "head")
+EXPORT_PARTS = ("model", "head")
 UNKNOWN = -1
 
 
@@ -135,7 +135,7 @@ class ImageClassifier(nn.Module):
 
 def check_exportable(clf: Any, part: str) -> None:
     """Refuse what cannot be exported before any weights are loaded."""
-    if part not in PARTS:
+    if part not in EXPORT_PARTS:
         raise ValueError(f"part={part!r} must be 'head' (embeddings to answers) or 'model' (pixels to answers).")
     if not isinstance(clf, BaseFewShotClassifier):
         raise TypeError(

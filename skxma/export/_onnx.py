@@ -48,7 +48,7 @@ TOLERANCE, HALF_TOLERANCE = 1e-4, 2e-2
 TIE_SHARE = 0.1
 """Probabilities closer than this share of the tolerance are a tie, which rounding may settle in another way."""
 
-BATCH = 64
+COMPARED_BATCH = 64
 N_GENERATED = 16
 N_COMPARED = 256
 LARGEST_FILE = 2**31 - 1
@@ -258,7 +258,7 @@ def _compare(graph: Any, wanted: Reference, tolerance: float, what: str) -> floa
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     # the first alone, so that the number of images is seen to be open
-    bounds = [0, 1, *range(1 + BATCH, len(wanted.inputs), BATCH), len(wanted.inputs)]
+    bounds = [0, 1, *range(1 + COMPARED_BATCH, len(wanted.inputs), COMPARED_BATCH), len(wanted.inputs)]
     names = [output.name for output in session.get_outputs()]
     name = session.get_inputs()[0].name
     parts = [session.run(names, {name: wanted.inputs[a:b]}) for a, b in pairwise(bounds) if a < b]

@@ -12,7 +12,7 @@ from skxma.inspection._draw import short
 from skxma.inspection._figure_file import new_figure, save_figure
 
 # a larger matrix has cells too small for numbers, or lines too close for names
-MOST_NUMBERED, MOST_NAMED = 50, 100
+MOST_NUMBERED, MOST_TICKS = 50, 100
 LARGEST_INCHES = 24.0
 
 
@@ -43,7 +43,7 @@ def draw_confusion(
             dark = shares[i, j] > 0.5
             ax.text(j, i, str(confusion[i, j]), ha="center", va="center", color="white" if dark else "black")
     # every k-th name where there is no room for all
-    shown = np.arange(0, m, -(-m // MOST_NAMED))
+    shown = np.arange(0, m, -(-m // MOST_TICKS))
     names = [short(labels[i]) for i in shown]
     ax.set_xticks(shown, names, rotation=90)
     ax.set_yticks(shown, names)

@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from skxma.inspection._draw import LINES, pyplot
 
-MARKERS = "os^DvPX"
+CURVE_MARKERS = "os^DvPX"
 LEGEND_LETTERS = 76
 
 
@@ -117,7 +117,7 @@ class FewShotCurveDisplay:
             shots = sorted(by_shots)
             means = [100 * np.mean(by_shots[k]) for k in shots]
             errors = [100 * np.std(by_shots[k]) / max(1, len(by_shots[k]) - 1) ** 0.5 for k in shots]
-            look = {"color": LINES[i % len(LINES)], "marker": MARKERS[i % len(MARKERS)]}
+            look = {"color": LINES[i % len(LINES)], "marker": CURVE_MARKERS[i % len(CURVE_MARKERS)]}
             self.lines_.append(ax.errorbar(shots, means, errors, label=name, capsize=3, **look))
         every = sorted({k for by_shots in self.scores.values() for k in by_shots})
         ax.set_xscale("log", base=2)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skxma._runtime.atomic import atomic_write
 from skxma.store._resolve import cache_folder
 
-PREFIX = "kept-"
+KEPT_PREFIX = "kept-"
 
 
 def kept_arrays(
@@ -47,7 +47,7 @@ def kept_arrays(
     for part in about:
         data = part.encode() if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "big") + data)
-    path = folder / f"{PREFIX}{digest.hexdigest()[:32]}.npz"
+    path = folder / f"{KEPT_PREFIX}{digest.hexdigest()[:32]}.npz"
     # absent, or damaged
     with suppress(OSError, ValueError, EOFError, KeyError, BadZipFile), np.load(path, allow_pickle=False) as file:
         found = {name: file[name] for name in file.files}
@@ -73,4 +73,4 @@ def kept_files(folder: Path) -> list[Path]:
     -------
     paths : list of pathlib.Path
     """
-    return sorted(folder.glob(f"{PREFIX}*.npz")) if folder.is_dir() else []
+    return sorted(folder.glob(f"{KEPT_PREFIX}*.npz")) if folder.is_dir() else []

@@ -13,7 +13,7 @@ from skxma.cli.main import build_parser, main
 
 
 def test_the_demo_does_the_whole_job(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "SHOTS", (2,))
+    monkeypatch.setattr(demo, "DEMO_SHOTS", (2,))
     assert main(["demo", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "it predicts the same" in printed

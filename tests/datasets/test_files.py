@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from skxma.datasets._coop import AIRCRAFT, IMAGENET, IMAGENET_SHIFTS, SPLIT, load_coop
+from skxma.datasets._coop import AIRCRAFT, IMAGENET_LAYOUT, IMAGENET_SHIFTS, SPLIT, load_coop
 from skxma.datasets._features import load_features, save_features
 from skxma.datasets._folders import load_image_folder
 
@@ -183,7 +183,7 @@ def test_shifts_have_imagenets_labels(tmp_path, name, part, folders):
 
 
 def test_eleven_data_sets_and_four_shifts():
-    assert len({*SPLIT, *AIRCRAFT, *IMAGENET}) == 11
+    assert len({*SPLIT, *AIRCRAFT, *IMAGENET_LAYOUT}) == 11
     assert len(IMAGENET_SHIFTS) == 4
 
 
