@@ -330,8 +330,8 @@ def tune(
 
     Parameters
     ----------
-    estimator : object
-        A few-shot classifier.
+    estimator : classifier
+        A few-shot classifier, or another with `predict_proba`, such as a pipeline.
     X, y
         Support images and their labels.
     X_validation, y_validation
@@ -368,8 +368,8 @@ def validation_score(fitted: Any, X: Any, y: Any) -> tuple[float, float]:
 
     Parameters
     ----------
-    fitted : object
-        A fitted classifier that knows all labels.
+    fitted : classifier
+        Any with `predict_proba`, a pipeline too, that knows all labels.
     X, y
         Images and their labels.
 

@@ -26,9 +26,11 @@ from skxma._estimators.embedding_input import EmbeddingInput
 from skxma._estimators.encoder_parameter import PRECOMPUTED, is_callers_own, is_precomputed, without_weights
 from skxma._estimators.fitted_attributes import with_attributes, without_fitted
 from skxma._estimators.preparation import first_task, grown_task, reduced_task
+from skxma._estimators.sample_names import Names
 from skxma._estimators.scoring import Pieces, Scoring, score, settle_ties, softmax
 from skxma._estimators.task import Task, known_classes, warn_of_unknown_classes
 from skxma._labels.arrays import with_spelling_of
+from skxma._labels.by_label import Name
 from skxma._persistence import hub, model_file
 from skxma._persistence.estimator_state import pack_estimator
 from skxma._persistence.model_card import model_card
@@ -36,7 +38,7 @@ from skxma._runtime.device import PRECISIONS
 from skxma._runtime.doc_links import doc_link_parameters, doc_link_template
 from skxma._sklearn_compat import CallbackSupportMixin, HasMethods, Interval, StrOptions
 from skxma._statistics import P_VALUE_ROUNDING, Calibration, prediction_sets, zero_shot_cosines
-from skxma.caches import Floats, ImageCache
+from skxma.caches import Floats, ImageCache, Integers
 from skxma.inspection._model_report import ModelReport, model_report
 
 
@@ -56,7 +58,11 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
 
     unlabeled_label: Any = None
     classes_: NDArray[Any]
+    class_names_: list[Name | None] | None
     image_cache_: ImageCache
+    sample_position_: Integers
+    sample_weight_: NDArray[np.float64]
+    sample_names_: Names | None
     text_features_: Floats
     encoder_logit_scale_: float
     calibration_: Calibration
@@ -625,8 +631,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
 
     def _fitted_as(self, fitted: dict[str, Any]) -> Self:
         """A classifier with these parameters and some fitted attributes."""
-        made: Self = with_attributes(self, {**vars(without_fitted(self)), **fitted})
-        return made
+        return with_attributes(self, {**vars(without_fitted(self)), **fitted})
 
     def _left_out_models(self) -> list[Any]:
         """The models by which the calibration scores were made: that of each fold."""
@@ -653,7 +658,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             memo[id(self.encoder)] = self.encoder
         copied = with_attributes(self, {})
         memo[id(self)] = copied
-        vars(copied).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        copied.__dict__.update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
         return copied
 
     def __sklearn_clone__(self) -> Self:

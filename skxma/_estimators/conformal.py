@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from skxma._statistics import (
 )
 from skxma.caches import Floats, ImageCache
 
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
+
 CROSS_FOLDS = 5
 """Folds of ``conformal="cross"``, each of which costs a fit: the usual number, not tuned. A model without a fold knows
 four of five samples."""
@@ -31,7 +34,7 @@ four of five samples."""
 UNREAD = ("sample_names_", "soft_labels_", "unlabeled_cache_", "unlabeled_position_")
 
 
-def cross_fit(clf: Any, task: Task) -> dict[str, Any]:
+def cross_fit(clf: BaseFewShotClassifier, task: Task) -> dict[str, Any]:
     """Fit a classifier without each fold of a task, and score the fold.
 
     Everything that is learned or chosen is so without the fold.
@@ -64,7 +67,7 @@ def cross_fit(clf: Any, task: Task) -> dict[str, Any]:
     return {"calibration_": calibration, "fold_fits_": fits}
 
 
-def scores_by(model: Any, features: Floats, prior: Doubles | None = None) -> Doubles:
+def scores_by(model: BaseFewShotClassifier, features: Floats, prior: Doubles | None = None) -> Doubles:
     """Nonconformity (n, C) of each class for embeddings (n, D), by a fitted classifier.
 
     A class of which a fold has neither image nor text conforms to nothing.
@@ -81,7 +84,7 @@ def scores_by(model: Any, features: Floats, prior: Doubles | None = None) -> Dou
     return nonconformity(np.where(known, logits if prior is None else logits + shift_to(prior, model), -np.inf))
 
 
-def shift_to(prior: Doubles, model: Any) -> Doubles:
+def shift_to(prior: Doubles, model: BaseFewShotClassifier) -> Doubles:
     """Shift (C,) of a fitted classifier's logits under class frequencies (C,)."""
     with np.errstate(divide="ignore"):
         shift: Doubles = np.log(prior / model._base_frequencies())
@@ -89,7 +92,11 @@ def shift_to(prior: Doubles, model: Any) -> Doubles:
 
 
 def p_values(
-    calibration: Calibration, models: Sequence[Any], features: Floats, by_class: bool, prior: Doubles | None
+    calibration: Calibration,
+    models: Sequence[BaseFewShotClassifier],
+    features: Floats,
+    by_class: bool,
+    prior: Doubles | None,
 ) -> Doubles:
     """P-values (n, C) of embeddings (n, D).
 
@@ -197,7 +204,7 @@ def check_levels(given: Any) -> list[float]:
     return found
 
 
-def check_calibrated(clf: Any) -> None:
+def check_calibrated(clf: BaseFewShotClassifier) -> None:
     """Refuse a fitted classifier that keeps nothing to calibrate sets by."""
     if clf.conformal == "full" or hasattr(clf, "calibration_"):
         return
@@ -208,12 +215,12 @@ def check_calibrated(clf: Any) -> None:
     )
 
 
-def can_give(clf: Any, level: float) -> bool:
+def can_give(clf: BaseFewShotClassifier, level: float) -> bool:
     """Tell whether a fitted classifier has sets of a level at the cost of a prediction."""
     return hasattr(clf, "calibration_") and round(clf.calibration_.weights.sum()) >= samples_needed(level)
 
 
-def calibration_shots(clf: Any) -> Doubles:
+def calibration_shots(clf: BaseFewShotClassifier) -> Doubles:
     """Number (C,) of independent labeled images of each class that calibrate the sets of a fitted classifier."""
     shots: Doubles = clf.image_cache_.independent_shots
     if hasattr(clf, "calibration_"):
@@ -221,7 +228,9 @@ def calibration_shots(clf: Any) -> Doubles:
     return shots
 
 
-def check_support(clf: Any, levels: list[float], class_conditional: bool, prior: Doubles | None = None) -> None:
+def check_support(
+    clf: BaseFewShotClassifier, levels: list[float], class_conditional: bool, prior: Doubles | None = None
+) -> None:
     """Refuse levels at which the labeled samples of a fitted classifier are too few to leave a class out.
 
     Parameters
@@ -255,7 +264,7 @@ def check_support(clf: Any, levels: list[float], class_conditional: bool, prior:
         check_level(clf, level, shots, prior)
 
 
-def check_prior(clf: Any, prior: Doubles | None) -> None:
+def check_prior(clf: BaseFewShotClassifier, prior: Doubles | None) -> None:
     """Refuse a class prior where a fitted classifier has no scores for it.
 
     Parameters
@@ -278,7 +287,7 @@ def check_prior(clf: Any, prior: Doubles | None) -> None:
         )
 
 
-def check_level(clf: Any, level: float, shots: Doubles, prior: Doubles) -> None:
+def check_level(clf: BaseFewShotClassifier, level: float, shots: Doubles, prior: Doubles) -> None:
     """Refuse a level at which no class can be left out, from samples (C,) of classes of some frequencies (C,)."""
     held = (shots > 0) & (prior > 0)
     # the p-value of a class is at least its weight over that of all

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from skxma.encoder._detached import DetachedEncoder
 from skxma.encoder._loaded_model import LOGIT_SCALE
 from skxma.errors import EncoderMismatchError, ImageError
 from skxma.store._workers import warn_of_unshared_embeddings
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 NUMBERS = "fiub"
 """Kinds of numpy's types that embeddings without an encoder may have, as scikit-learn's estimators take them."""
@@ -73,19 +76,19 @@ class EmbeddingInput:
 
     Attributes
     ----------
-    estimator : BaseEstimator
+    estimator : BaseFewShotClassifier
         Whose parameters these are; scikit-learn names it in errors. Nothing is set on it.
     encoder : str or object
     device : str or torch.device
         One that is present.
     """
 
-    estimator: Any
+    estimator: BaseFewShotClassifier
     encoder: Any
     device: Any
 
     @classmethod
-    def of(cls, estimator: Any) -> EmbeddingInput:
+    def of(cls, estimator: BaseFewShotClassifier) -> EmbeddingInput:
         """The input of an estimator; a fitted one that came from a machine with more devices goes on with the CPU."""
         device = estimator.device
         try:
@@ -201,7 +204,7 @@ class EmbeddingInput:
         if is_embeddings(X):
             fitted = copy.copy(self.estimator)
             fitted.n_features_in_, fitted.encoder_fingerprint_ = X.shape[1], self.fingerprint
-            vars(fitted).pop("feature_names_in_", None)
+            fitted.__dict__.pop("feature_names_in_", None)
             blocks = self._blocks_of(X)
             rows = self._check_embeddings(X, fitted, reset=False, blocks=blocks)
             return Embedded(rows, fitted.encoder_fingerprint_, blocks=blocks)
@@ -330,7 +333,9 @@ class EmbeddingInput:
         with torch.no_grad():
             return prompt_features(self.resolved_encoder, table.names, templates)
 
-    def _check_embeddings(self, X: Any, estimator: Any, reset: bool, blocks: tuple[int, ...] | None = None) -> Floats:
+    def _check_embeddings(
+        self, X: Any, estimator: BaseFewShotClassifier, reset: bool, blocks: tuple[int, ...] | None = None
+    ) -> Floats:
         """Validate embeddings as scikit-learn does and scale their rows to unit length; zero rows stay zero."""
         if not self.precomputed:
             # the columns of an encoder's frame have no names that anybody chose
@@ -358,7 +363,7 @@ class EmbeddingInput:
         return unit_blocks(X, blocks)
 
 
-def _is_valid(X: Any, estimator: Any) -> bool:
+def _is_valid(X: Any, estimator: BaseFewShotClassifier) -> bool:
     """Tell whether scikit-learn's validation would return `X` as it is, which takes it longer than one prediction."""
     return (
         type(X) in (np.ndarray, Embeddings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -20,6 +20,9 @@ from skxma._evidence.paper.fit import fit_paper
 from skxma._evidence.paper.model import PaperModel
 from skxma._evidence.semi_supervised.fit import Refit
 from skxma.caches import ImageCache, to_tensors
+
+if TYPE_CHECKING:
+    from skxma._estimators.xmadapter import XMAdapterClassifier
 
 RETRIEVE_FROM = 2**17
 """Keys from which on ``retrieval="auto"`` gives up exact probabilities, within 0.01, for time: a round number below the
@@ -51,7 +54,7 @@ class CalibratedEvidence:
     unread: ClassVar[tuple[str, ...]] = ("text_dim", "learning_rate", "weight_decay", "batch_size")
 
     @classmethod
-    def of(cls, clf: Any, task: Task) -> CalibratedEvidence:
+    def of(cls, clf: XMAdapterClassifier, task: Task) -> CalibratedEvidence:
         """The calibrated evidence of an estimator's parameters, for a task."""
         before = earlier_model(clf, cls.name, task)
         indexed = reads_some_keys(clf, task)
@@ -110,7 +113,7 @@ class PaperEvidence:
     learns_frequencies: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, clf: Any, task: Task) -> PaperEvidence:
+    def of(cls, clf: XMAdapterClassifier, task: Task) -> PaperEvidence:
         """The paper's evidence of an estimator's parameters, for a task."""
         config = PaperConfig(
             alpha=auto_to_none(clf.alpha),
@@ -145,7 +148,7 @@ EVIDENCES: dict[str, type[CalibratedEvidence] | type[PaperEvidence]] = {
 }
 
 
-def earlier_model(clf: Any, evidence: str, task: Task) -> Any:
+def earlier_model(clf: XMAdapterClassifier, evidence: str, task: Task) -> Any:
     """The fitted model that a warm start goes on from, without its pool; None for a cold start.
 
     It is one of the same evidence on embeddings of the same encoders, as far as these are known.
@@ -159,7 +162,7 @@ def earlier_model(clf: Any, evidence: str, task: Task) -> Any:
     return clf.model_.without_pool()
 
 
-def reads_some_keys(clf: Any, task: Task) -> bool:
+def reads_some_keys(clf: XMAdapterClassifier, task: Task) -> bool:
     """Return True if predictions read only the keys that they need."""
     return clf.retrieval == "top" or (clf.retrieval == "auto" and len(task.cache.keys) >= RETRIEVE_FROM)
 

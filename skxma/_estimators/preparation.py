@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from skxma._runtime.threads import limit_blas_threads, limit_torch_threads
 from skxma._sklearn_compat import num_samples
 from skxma.caches import ImageCache
 
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
+
 DOUBLE_ENTRIES = 2**16
 """Numbers of a support set, with its scores, up to which a model computes in double precision."""
 FIT_PASSES = 1000
@@ -35,7 +38,9 @@ FIT_PASSES = 1000
 
 
 @contextmanager
-def first_task(clf: Any, X: Any, y: Any, sample_weight: Any, groups: Any, classes: Any = None) -> Iterator[Task]:
+def first_task(
+    clf: BaseFewShotClassifier, X: Any, y: Any, sample_weight: Any, groups: Any, classes: Any = None
+) -> Iterator[Task]:
     """The task of a fit on images, with `classes` announced; labels are settled before images are encoded."""
     fitted: dict[str, Any] = {}
     with CallbackTask.fit(clf, X, y, sample_weight, 2, lambda: fitted) as fit_task:
@@ -71,7 +76,9 @@ def first_task(clf: Any, X: Any, y: Any, sample_weight: Any, groups: Any, classe
 
 
 @contextmanager
-def grown_task(clf: Any, X: Any, y: Any, sample_weight: Any, groups: Any, classes: Any) -> Iterator[Task]:
+def grown_task(
+    clf: BaseFewShotClassifier, X: Any, y: Any, sample_weight: Any, groups: Any, classes: Any
+) -> Iterator[Task]:
     """The task of a fitted classifier's samples and further ones."""
     clf._validate_params()
     clf._check_parameters()
@@ -96,7 +103,7 @@ def grown_task(clf: Any, X: Any, y: Any, sample_weight: Any, groups: Any, classe
 
 
 @contextmanager
-def kept_task(clf: Any) -> Iterator[Task]:
+def kept_task(clf: BaseFewShotClassifier) -> Iterator[Task]:
     """The task of a fitted classifier's labeled samples."""
     support = SupportSet.from_fitted(clf).with_found_groups(clf)
     table = _resolved(clf, support.labels, support.weights, None, known=clf.classes_)
@@ -107,7 +114,7 @@ def kept_task(clf: Any) -> Iterator[Task]:
 
 
 @contextmanager
-def reduced_task(clf: Any, classes: Any) -> Iterator[Task]:
+def reduced_task(clf: BaseFewShotClassifier, classes: Any) -> Iterator[Task]:
     """The task of a fitted classifier's samples without those of some classes."""
     check_is_fitted(clf)
     dropped = members_to_drop(classes, clf.classes_)
@@ -128,7 +135,7 @@ def reduced_task(clf: Any, classes: Any) -> Iterator[Task]:
 
 @contextmanager
 def prepared(
-    clf: Any,
+    clf: BaseFewShotClassifier,
     inputs: EmbeddingInput,
     support: SupportSet,
     table: ClassTable,
@@ -196,7 +203,7 @@ def prepared(
 
 
 def _resolved(
-    clf: Any, y: Any, weights: NDArray[np.float64], unlabeled: NDArray[np.bool_] | None, **more: Any
+    clf: BaseFewShotClassifier, y: Any, weights: NDArray[np.float64], unlabeled: NDArray[np.bool_] | None, **more: Any
 ) -> ClassTable:
     """The classes of labels (n_samples,), of which those of weight 0 and those that stand for none do not count."""
     counts = weights > 0 if unlabeled is None else (weights > 0) & ~unlabeled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from skxma._sklearn_compat import num_samples
 from skxma.errors import ImageError
 from skxma.images._sources import path_of
 from skxma.images._validation import as_items
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 Names = NDArray[np.object_]
 
@@ -35,7 +38,7 @@ def names_of(X: Any) -> Names | None:
     return None if isinstance(items, np.ndarray) else as_names([path_of(item) for item in items])
 
 
-def names_with(clf: Any, X: Any) -> Names | None:
+def names_with(clf: BaseFewShotClassifier, X: Any) -> Names | None:
     """Return the names of the samples that a fitted classifier remembers together with new ones.
 
     Parameters
@@ -50,7 +53,7 @@ def names_with(clf: Any, X: Any) -> Names | None:
     return as_names([*labeled, *([None] * num_samples(X) if fresh is None else fresh), *pool])
 
 
-def names_without(clf: Any, kept: NDArray[np.bool_]) -> Names | None:
+def names_without(clf: BaseFewShotClassifier, kept: NDArray[np.bool_]) -> Names | None:
     """Return the names of the samples that a fitted classifier remembers, but for some of those with labels.
 
     Parameters
@@ -64,7 +67,7 @@ def names_without(clf: Any, kept: NDArray[np.bool_]) -> Names | None:
     return as_names([*(name for name, stays in zip(labeled, kept, strict=False) if stays), *pool])
 
 
-def _held(clf: Any) -> tuple[list[str | None], list[str | None]]:
+def _held(clf: BaseFewShotClassifier) -> tuple[list[str | None], list[str | None]]:
     """Names of the samples with labels that a classifier remembers, and of those without, which it only summarizes."""
     held = np.flatnonzero(clf.sample_position_ >= 0)
     names = getattr(clf, "sample_names_", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from skxma._estimators.encoder_parameter import fingerprint_of, is_several
 from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_blocks
 from skxma.encoder._class_weights import class_weights, has_text
 from skxma.encoder._loaded_model import LOGIT_SCALE
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 
 class SeveralEncoders:
@@ -111,7 +114,7 @@ class SeveralEncoders:
         return class_weights(self.first, class_names, templates)
 
 
-def knows_several(clf: Any, X: Any) -> bool:
+def knows_several(clf: BaseFewShotClassifier, X: Any) -> bool:
     """Return True if a classifier was fitted with several encoders, or would be with X."""
     if hasattr(clf, "image_cache_"):
         return clf.image_cache_.blocks is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from skxma._sklearn_compat import check_sample_weight, num_samples
 from skxma._statistics import near_duplicate_groups
 from skxma.caches import Floats, Integers
 from skxma.embeddings import host_array
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 MOST_FOR_DUPLICATES = 2**14
 """Labeled samples above which no near-duplicates are sought: the distances of so many in one class take 1 GiB."""
@@ -46,7 +49,7 @@ class SupportSet:
     blocks: tuple[int, ...] | None = None
 
     @classmethod
-    def from_fitted(cls, clf: Any) -> SupportSet:
+    def from_fitted(cls, clf: BaseFewShotClassifier) -> SupportSet:
         """The samples that a fitted classifier keeps: the labeled ones in the order of the fit."""
         cache, held = clf.image_cache_, clf.sample_position_[clf.sample_position_ >= 0]
         labels = clf.classes_[cache.labels[held]]
@@ -54,7 +57,7 @@ class SupportSet:
         return cls(cache.embeddings[held], labels, clf.sample_weight_, groups=groups, blocks=cache.blocks)
 
     @classmethod
-    def pool_of_fitted(cls, clf: Any) -> SupportSet | None:
+    def pool_of_fitted(cls, clf: BaseFewShotClassifier) -> SupportSet | None:
         """The images without labels that a fitted classifier keeps, or None."""
         pool = getattr(clf, "unlabeled_cache_", None)
         if pool is None:
@@ -105,7 +108,7 @@ class SupportSet:
         groups[labeled[together]] = [f"duplicate {group}" for group in found[together]]
         return replace(self, groups=groups)
 
-    def with_found_groups(self, clf: Any) -> SupportSet:
+    def with_found_groups(self, clf: BaseFewShotClassifier) -> SupportSet:
         """Return the samples of a fitted classifier with the near-duplicates that its fit found and warned of."""
         groups = clf.image_cache_.groups
         if self.groups is not None or groups is None:

@@ -243,7 +243,6 @@ class XMAdapterClassifier(BaseFewShotClassifier):
     text_cache_: TextCache | None
     fusion_ratio_: float
     reject_threshold_: float
-    sample_position_: Integers
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **BaseFewShotClassifier._parameter_constraints,

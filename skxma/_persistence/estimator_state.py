@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from skxma.encoder._class_weights import has_text, text_shapes_metric
 from skxma.encoder._detached import DetachedEncoder
 from skxma.errors import ModelFileError
 
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
+
 # Names on disk of the parameters that may hold a path of this machine, which a file does not.
 PLACES = ("memory", "cache_dir")
 # Parameters that may be pandas' objects, whose index holds labels.
@@ -27,7 +30,7 @@ LABELED = ("class_names", "text_features")
 FOLDS = "fold_fits"
 
 
-def pack_estimator(estimator: Any) -> tuple[dict[str, Any], Arrays]:
+def pack_estimator(estimator: BaseFewShotClassifier) -> tuple[dict[str, Any], Arrays]:
     """Return a fitted estimator as JSON and arrays.
 
     Parameters
@@ -206,7 +209,7 @@ def _class_of(record: EstimatorRecord) -> type[Any]:
     return cls
 
 
-def _check_sizes(estimator: Any) -> None:
+def _check_sizes(estimator: BaseFewShotClassifier) -> None:
     """Refuse classes, labels and widths that do not fit together, before anything is allocated by them."""
     classes, width, text = estimator.classes_, estimator.n_features_in_, estimator.text_features_
     caches = [estimator.image_cache_, *([estimator.model_.image_cache] if hasattr(estimator, "model_") else [])]
@@ -225,7 +228,8 @@ def _check_sizes(estimator: Any) -> None:
     if text.shape not in {(len(classes), width), (len(classes), width if blocks is None else blocks[0])}:
         raise ModelFileError("Its text features are not one row per class.")
     further = getattr(getattr(estimator, "model_", None), "further", [])
-    if (blocks is None and further) or any(not 0 < one.block < len(blocks) for one in further):
+    n_encoders = 1 if blocks is None else len(blocks)
+    if any(not 0 < one.block < n_encoders for one in further):
         raise ModelFileError("It has metrics of encoders whose embeddings it lacks.")
     calibration = getattr(estimator, "calibration_", None)
     if calibration is not None:

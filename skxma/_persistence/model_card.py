@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from skxma._version import __version__
 from skxma.inspection import support_labels
 from skxma.inspection._evaluation import labeled_samples
 from skxma.inspection._left_out import expected_accuracy, left_out_answers
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 LONGEST_LIST = 100
 
@@ -24,7 +27,7 @@ def name_encoder(encoder: Any) -> str:
     return str(named or type(encoder).__name__)
 
 
-def model_card(clf: Any, repo: str, license_name: str | None) -> str:
+def model_card(clf: BaseFewShotClassifier, repo: str, license_name: str | None) -> str:
     """Describe a fitted classifier in Markdown with the hub's header.
 
     Parameters
@@ -76,7 +79,7 @@ def model_card(clf: Any, repo: str, license_name: str | None) -> str:
     return "\n".join(lines)
 
 
-def _accuracy_in_words(clf: Any) -> str:
+def _accuracy_in_words(clf: BaseFewShotClassifier) -> str:
     """Left-out accuracy and calibration, in words."""
     expected, found = expected_accuracy(clf), left_out_answers(clf)
     if expected is None or found is None:
@@ -88,7 +91,7 @@ def _accuracy_in_words(clf: Any) -> str:
     )
 
 
-def _class_rows(clf: Any) -> list[str]:
+def _class_rows(clf: BaseFewShotClassifier) -> list[str]:
     """Rows of the table of classes; of very many the first."""
     labels = support_labels(clf)[labeled_samples(clf)]
     shown = clf.classes_[:LONGEST_LIST]

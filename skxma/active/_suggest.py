@@ -58,7 +58,7 @@ class Candidates:
 
 
 def suggest(
-    clf: Any,
+    clf: BaseFewShotClassifier,
     pool: Any,
     n_samples: int = 10,
     *,
@@ -134,7 +134,7 @@ def suggest(
     return candidates.rows[np.concatenate([chosen, drawn]).astype(np.intp)]
 
 
-def _check(clf: Any, n_samples: Any, strategy: Any, random_share: Any) -> None:
+def _check(clf: BaseFewShotClassifier, n_samples: Any, strategy: Any, random_share: Any) -> None:
     """Refuse arguments that cannot be meant."""
     if not isinstance(clf, BaseFewShotClassifier):
         raise TypeError(
@@ -158,7 +158,7 @@ def _check(clf: Any, n_samples: Any, strategy: Any, random_share: Any) -> None:
         raise ValueError(f"random_share={random_share!r}; pass a share from 0 to 1.")
 
 
-def _candidates(clf: Any, pool: Any, rng: np.random.RandomState, plain: bool) -> Candidates:
+def _candidates(clf: BaseFewShotClassifier, pool: Any, rng: np.random.RandomState, plain: bool) -> Candidates:
     """The images of the pool that can be read and are not in the support set, or some of them."""
     drawn = None
     if num_samples(pool) > MOST_CANDIDATES:
@@ -185,7 +185,7 @@ def _candidates(clf: Any, pool: Any, rng: np.random.RandomState, plain: bool) ->
     return Candidates(rows, features, points, known)
 
 
-def _embed(clf: Any, pool: Any, fitted: bool) -> Floats:
+def _embed(clf: BaseFewShotClassifier, pool: Any, fitted: bool) -> Floats:
     """L2-normalized embeddings (n, D) of the pool; rows of NaN for images that the encoder was told to skip."""
     if fitted:
         inputs = EmbeddingInput.of(clf)
@@ -199,7 +199,7 @@ def _embed(clf: Any, pool: Any, fitted: bool) -> Floats:
     return inputs.embed_support(pool).features
 
 
-def _roots(clf: Any, features: Floats) -> list[Floats | None]:
+def _roots(clf: BaseFewShotClassifier, features: Floats) -> list[Floats | None]:
     """Roots B of the metrics that calibrated evidence would average at one shot; None for the identity."""
     inputs, width = EmbeddingInput.of(clf), features.shape[1]
     words = embed_vocabulary(getattr(clf, "vocabulary", None), inputs, width)
@@ -212,7 +212,7 @@ def _roots(clf: Any, features: Floats) -> list[Floats | None]:
     return [None if root is None else root.numpy() for _, root in roots]
 
 
-def _class_texts(clf: Any, inputs: EmbeddingInput, n_features: int) -> Floats | None:
+def _class_texts(clf: BaseFewShotClassifier, inputs: EmbeddingInput, n_features: int) -> Floats | None:
     """L2-normalized text features (C, D) of the classes, zero rows for those without; None if there are none."""
     if hasattr(clf, "classes_"):
         has_text = clf.class_names_ is not None or clf.text_features is not None
@@ -233,7 +233,7 @@ def _in_metrics(features: Floats, mean: Floats, roots: Sequence[Floats | None]) 
     return in_each[0] if len(in_each) == 1 else np.hstack(in_each) / np.float32(len(in_each) ** 0.5)
 
 
-def _choose(clf: Any, candidates: Candidates, n: int, strategy: str, seed: int) -> Integers:
+def _choose(clf: BaseFewShotClassifier, candidates: Candidates, n: int, strategy: str, seed: int) -> Integers:
     """Positions of `n` candidates by a strategy, at most all."""
     points, known = candidates.points, candidates.known
     if n == 0:
@@ -255,7 +255,7 @@ def _choose(clf: Any, candidates: Candidates, n: int, strategy: str, seed: int) 
     return np.concatenate([chosen, others[further]])
 
 
-def _predict(clf: Any, features: Floats) -> tuple[Integers, NDArray[np.float64], NDArray[np.float64]]:
+def _predict(clf: BaseFewShotClassifier, features: Floats) -> tuple[Integers, NDArray[np.float64], NDArray[np.float64]]:
     """Class index, margin and entropy (n,) of embeddings (n, D), a block at a time."""
     predicted = np.empty(len(features), dtype=np.intp)
     margins, entropies = np.empty(len(features)), np.empty(len(features))
@@ -268,7 +268,7 @@ def _predict(clf: Any, features: Floats) -> tuple[Integers, NDArray[np.float64],
     return predicted, margins, entropies
 
 
-def _least_certain(clf: Any, candidates: Candidates, n: int, seed: int) -> Integers:
+def _least_certain(clf: BaseFewShotClassifier, candidates: Candidates, n: int, seed: int) -> Integers:
     """`fewest_labels_first`, at most one candidate from each of as many clusters as there will be labels.
 
     Candidates near to one another, or to a sample of the support set, are so left for later.

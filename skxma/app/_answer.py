@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skxma._estimators.conformal import can_give
 from skxma._evidence.fitted import CONFIDENCE_LEVEL
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 NEIGHBORS_SHOWN = 5
 
@@ -63,7 +66,7 @@ class Answer:
     retrieved: list[Retrieved]
 
 
-def classify(clf: Any, image: Any) -> Answer:
+def classify(clf: BaseFewShotClassifier, image: Any) -> Answer:
     """Classify an image, and find the evidence.
 
     Parameters
@@ -92,7 +95,7 @@ def classify(clf: Any, image: Any) -> Answer:
     )
 
 
-def retrieve(clf: Any, features: Any) -> list[Retrieved]:
+def retrieve(clf: BaseFewShotClassifier, features: Any) -> list[Retrieved]:
     """The support images with the highest affinity to a query (1, n_features)."""
     image, text, found = (part[0] for part in clf.kneighbors(features, NEIGHBORS_SHOWN))
     labels = clf.classes_[clf.image_cache_.labels[clf.sample_position_[found]]]
@@ -103,17 +106,17 @@ def retrieve(clf: Any, features: Any) -> list[Retrieved]:
     ]
 
 
-def reads_names(clf: Any) -> bool:
+def reads_names(clf: BaseFewShotClassifier) -> bool:
     """True if the names of the classes have a part in the model."""
     return clf.class_names_ is not None
 
 
-def can_reject(clf: Any) -> bool:
+def can_reject(clf: BaseFewShotClassifier) -> bool:
     """True if the model was fitted with a threshold for images that belong to none of its classes."""
     return hasattr(clf, "open_set_score") and bool(np.isfinite(clf.reject_threshold_))
 
 
-def shots(clf: Any) -> list[tuple[str, int]]:
+def shots(clf: BaseFewShotClassifier) -> list[tuple[str, int]]:
     """Each class of a fitted model with the number of images that it was fitted on."""
     position = clf.sample_position_
     counts = np.bincount(clf.image_cache_.labels[position[position >= 0]], minlength=len(clf.classes_))

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skxma._estimators.encoder_parameter import is_several
 from skxma.app._answer import Answer, classify
@@ -19,6 +19,9 @@ from skxma.app._warnings import collected_warnings
 from skxma.app._wording import shortened, words_of_warning
 from skxma.errors import ModelFileError
 from skxma.inspection import labels_in_question
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 # an image more unlike the classes than all but this share of the support images is like none of them
 UNKNOWN_RATE = 0.05
@@ -56,7 +59,7 @@ class Model:
     """
 
     number: int
-    classifier: Any
+    classifier: BaseFewShotClassifier
     file: str | None = None
     images: tuple[StoredImage, ...] = ()
     doubts: tuple[Doubt, ...] = ()

@@ -18,6 +18,7 @@ from skxma.benchmark._names import ACTIVE, ASKED, RANDOM, SUGGESTED
 from skxma.benchmark._problem import Problem
 
 if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
     from skxma.model_selection import Draw
 
 STRATEGY = {SUGGESTED: "auto"}
@@ -37,7 +38,7 @@ def asked(problem: Problem) -> Iterator[Problem]:
 class Fitted:
     """A classifier after a round, its labels as positions in the pool, and what the fit took."""
 
-    classifier: Any
+    classifier: BaseFewShotClassifier
     labeled: NDArray[np.intp]
     seconds: float
     peak_mb: float
@@ -51,13 +52,13 @@ class Rounds:
     ----------
     problem : Problem
         A part that `asked` made; `Problem.asked` may name any strategy of `suggest`.
-    estimator : object
-        A few-shot classifier, not fitted.
+    estimator : BaseFewShotClassifier
+        Not fitted.
     seed : int
     """
 
     problem: Problem
-    estimator: Any
+    estimator: BaseFewShotClassifier
     seed: int
     _fits: dict[int, Fitted] = field(default_factory=dict)
 
@@ -115,11 +116,13 @@ class Rounds:
         n = budget * self.problem.n_classes - len(labeled)
         return np.concatenate([labeled, self._choose(clf, rest, labeled, n)])
 
-    def _choose(self, clf: Any, rest: NDArray[np.intp], labeled: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+    def _choose(
+        self, clf: BaseFewShotClassifier, rest: NDArray[np.intp], labeled: NDArray[np.intp], n: int
+    ) -> NDArray[np.intp]:
         """Positions (n,) among the `rest` of the pool whose labels are asked for; `clf` knows those `labeled`."""
         suggest = import_module("skxma.active").suggest
         strategy = STRATEGY.get(self._way, self._way)
         return rest[suggest(clf, self._pool[rest], n, strategy=strategy, random_state=self.seed)]
 
-    def _fresh(self) -> Any:
+    def _fresh(self) -> BaseFewShotClassifier:
         return self.problem.settle(self.estimator, self.seed)

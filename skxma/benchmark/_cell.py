@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from skxma._labels.arrays import with_spelling_of
 from skxma._statistics import calibration_error
 from skxma.benchmark._names import POOL
 from skxma.benchmark._problem import Problem
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 MEBI = 2**20
 
@@ -39,7 +42,7 @@ class Measured:
     seen: float | None = None
 
 
-def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol: str) -> Measured:
+def run_cell(problem: Problem, estimator: BaseFewShotClassifier, n_shots: int, seed: int, protocol: str) -> Measured:
     """Fit a method on a support set, tuned on validation images where the protocol has some, and test it.
 
     Encoding is not measured. Predictions are compared among the classes that the test holds where the data set has a
@@ -48,8 +51,8 @@ def run_cell(problem: Problem, estimator: Any, n_shots: int, seed: int, protocol
     Parameters
     ----------
     problem : Problem
-    estimator : object
-        A few-shot classifier, not fitted.
+    estimator : BaseFewShotClassifier
+        Not fitted.
     n_shots, seed : int
     protocol : str
     """

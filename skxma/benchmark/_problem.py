@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from skxma.benchmark._names import ACTIVE, DEFAULT_ENCODER, EMOJI, EMOJI_ENCODER, HALVES, PRECOMPUTED, VALIDATED
 
 if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
     from skxma.model_selection import Draw
 
 TEST_SHARE, MOST_OF_POOL = 0.4, 2 / 3
@@ -83,7 +84,7 @@ class Problem:
             return self.X[rows]
         return self.encoder.encode_image([self.X[row] for row in rows])
 
-    def settle(self, estimator: Any, seed: int) -> Any:
+    def settle(self, estimator: BaseFewShotClassifier, seed: int) -> BaseFewShotClassifier:
         """An estimator of this data set: a clone with its encoder, text and seed."""
         from sklearn.base import clone
 

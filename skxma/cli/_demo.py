@@ -97,7 +97,11 @@ def _save_and_show(emoji: Bunch, folder: Path) -> None:
 
 
 def _answers(
-    clf: Any, paths: NDArray[Any], labels: NDArray[Any], support: NDArray[np.bool_], queries: NDArray[np.intp]
+    clf: XMAdapterClassifier,
+    paths: NDArray[Any],
+    labels: NDArray[Any],
+    support: NDArray[np.bool_],
+    queries: NDArray[np.intp],
 ) -> Iterator[SheetRow]:
     """Retrieved images and prediction for each query."""
     rows = np.flatnonzero(support)

@@ -106,7 +106,15 @@ def compare_labels(
 
 
 def predicted(clf: Any, images: Sequence[str], probabilities: Any) -> Any:
-    """Labels that the classifier predicts; only one that may answer "unknown" predicts anew."""
+    """Labels that the classifier predicts; only one that may answer "unknown" predicts anew.
+
+    Parameters
+    ----------
+    clf : classifier
+        Fitted; of a pickle, a pipeline or a search too.
+    images : sequence of str
+    probabilities : ndarray of shape (n, n_classes)
+    """
     rates = [value for name, value in clf.get_params().items() if name.endswith("false_rejection_rate")]
     if any(rate is not None for rate in rates):
         return clf.predict(images)

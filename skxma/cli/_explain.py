@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from skxma.cli._inputs import check_files, image_paths, read_labeled_images
 from skxma.cli._model_files import check_model, explained_for_command_line, load_model
 from skxma.cli._streams import say
 from skxma.cli._tables import print_columns
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 
 def run_explain(arguments: argparse.Namespace) -> None:
@@ -47,7 +50,9 @@ def _files_in(support: str, arguments: argparse.Namespace) -> list[str]:
     return list(read_labeled_images(support, arguments).paths)
 
 
-def names_of_samples(clf: Any, rows: Sequence[int], paths: Sequence[str] | None, folder: str | None) -> list[str]:
+def names_of_samples(
+    clf: BaseFewShotClassifier, rows: Sequence[int], paths: Sequence[str] | None, folder: str | None
+) -> list[str]:
     """Return what to call samples of the fit: where they are, else the path that the model kept, else their number.
 
     Parameters

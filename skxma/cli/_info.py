@@ -6,10 +6,13 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skxma.cli._model_files import OTHER_PICKLES, PICKLE, load_model
 from skxma.cli._tables import print_columns
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 INFO_FORMATS = ("table", "json")
 SCALARS = ("alpha", "beta", "fusion_ratio")
@@ -44,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
         write_description(described)
 
 
-def left_out_line(clf: Any) -> str:
+def left_out_line(clf: BaseFewShotClassifier) -> str:
     """Accuracy to expect on new images with its interval, in a line; empty where no sample could be left out."""
     from skxma._evidence.fitted import CONFIDENCE_LEVEL
     from skxma.inspection._left_out import expected_accuracy
@@ -63,7 +66,7 @@ def left_out_line(clf: Any) -> str:
     )
 
 
-def opened(path: Path) -> Any:
+def opened(path: Path) -> BaseFewShotClassifier:
     """The classifier of a file; of a search or a pipeline, the one that it ends in."""
     if not path.is_file() or path.suffix.lower() in (PICKLE, *OTHER_PICKLES):
         clf = load_model(str(path))
@@ -89,7 +92,7 @@ def about_file(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "written_by": version}
 
 
-def about_classifier(clf: Any) -> dict[str, Any]:
+def about_classifier(clf: BaseFewShotClassifier) -> dict[str, Any]:
     """A fitted classifier as JSON has it."""
     import numpy as np
 

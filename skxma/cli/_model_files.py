@@ -6,9 +6,12 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skxma._runtime.atomic import atomic_write, check_writable
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 OURS, PICKLE = ".skxma", ".joblib"
 OTHER_PICKLES = (".pkl", ".pickle")
@@ -40,7 +43,7 @@ def place_for_file(path: str, force: bool) -> Path:
     return Path(path)
 
 
-def save(clf: Any, target: Path) -> None:
+def save(clf: BaseFewShotClassifier, target: Path) -> None:
     """Write a model as the name says, whole or not at all."""
     if target.suffix.lower() != PICKLE:
         clf.save(target)
@@ -181,7 +184,14 @@ def _is_own_classifier(clf: Any) -> bool:
 
 
 def images_classifier(clf: Any, path: str) -> Any:
-    """Return the classifier, if it is fitted, of skxma or made with one of skxma, and encodes images itself."""
+    """Return the classifier, if it is fitted, of skxma or made with one of skxma, and encodes images itself.
+
+    Parameters
+    ----------
+    clf : object
+        Of a pickle, which may hold anything: a pipeline or a search of a classifier of skxma is returned as it is.
+    path : str
+    """
     from skxma._estimators.base import BaseFewShotClassifier
     from skxma._estimators.encoder_parameter import is_precomputed
 

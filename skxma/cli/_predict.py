@@ -10,13 +10,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skxma.cli._inputs import existing_files, image_paths
 from skxma.cli._model_files import check_model, explained_for_command_line, load_model
 from skxma.cli._streams import say
 from skxma.cli._tables import padded, width_of
 from skxma.cli._words import read_object
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 
 def run_predict(arguments: argparse.Namespace) -> int:
@@ -68,7 +71,7 @@ class SetOfClasses:
 
 
 def check_sets(arguments: argparse.Namespace, clf: Any) -> None:
-    """Refuse --set where the model has no sets, or none of the level."""
+    """Refuse --set where the model has no sets, as a pipeline or a search of a pickle, or none of the level."""
     from skxma._estimators.conformal import check_levels, check_support
 
     if not hasattr(clf, "predict_set"):
@@ -78,7 +81,7 @@ def check_sets(arguments: argparse.Namespace, clf: Any) -> None:
         check_support(clf, levels, class_conditional=False)
 
 
-def print_sets(arguments: argparse.Namespace, clf: Any, asked: Sequence[str], **how: Any) -> int:
+def print_sets(arguments: argparse.Namespace, clf: BaseFewShotClassifier, asked: Sequence[str], **how: Any) -> int:
     """Print the set of each image that can be read, and return their number."""
 
     def compute(paths: list[str]) -> tuple[Any, Any]:
@@ -132,7 +135,7 @@ def read_shares(given: str) -> str | dict[str, Any]:
 
 
 def class_prior(shares: str | dict[str, Any], clf: Any, model: str) -> Any:
-    """The class frequencies by the classes of a model."""
+    """The class frequencies by the classes of a model; refused for a pipeline or a search of a pickle."""
     from skxma._estimators.base import BaseFewShotClassifier
     from skxma._labels.arrays import composed
 
@@ -149,8 +152,8 @@ def answers(clf: Any, asked: Sequence[str], **how: Any) -> tuple[list[str], Any]
 
     Parameters
     ----------
-    clf : object
-        A fitted classifier.
+    clf : classifier
+        Fitted; of a pickle, a pipeline or a search too.
     asked : sequence of str
         Paths.
     **how : object

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -23,7 +22,7 @@ EXPORT_PARTS = ("model", "head")
 UNKNOWN = -1
 
 
-def to_module(clf: Any, part: str = "model") -> nn.Module:
+def to_module(clf: BaseFewShotClassifier, part: str = "model") -> nn.Module:
     """Return a fitted classifier as a module of torch, ready for :func:`torch.export.export`.
 
     It computes in single precision, the encoder too (as with ``precision="fp32"``), on the CPU until it is moved.
@@ -133,7 +132,7 @@ class ImageClassifier(nn.Module):
         return answers
 
 
-def check_exportable(clf: Any, part: str) -> None:
+def check_exportable(clf: BaseFewShotClassifier, part: str) -> None:
     """Refuse what cannot be exported before any weights are loaded."""
     if part not in EXPORT_PARTS:
         raise ValueError(f"part={part!r} must be 'head' (embeddings to answers) or 'model' (pixels to answers).")

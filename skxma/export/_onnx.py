@@ -73,7 +73,7 @@ class Reference:
     answers: NDArray[np.intp]
 
     @classmethod
-    def of(cls, clf: Any, inputs: NDArray[Any], embeddings: Floats) -> Reference:
+    def of(cls, clf: BaseFewShotClassifier, inputs: NDArray[Any], embeddings: Floats) -> Reference:
         """Answers of a classifier for embeddings (n, D), which stand for `inputs`."""
         probabilities = clf.predict_proba(embeddings)
         answers = probabilities.argmax(1)
@@ -88,7 +88,7 @@ SET_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
 def to_onnx(
-    clf: Any,
+    clf: BaseFewShotClassifier,
     path: str | os.PathLike[str],
     part: str = "model",
     *,
@@ -325,7 +325,7 @@ def _generated(size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def _about_classifier(clf: Any) -> dict[str, Any]:
+def _about_classifier(clf: BaseFewShotClassifier) -> dict[str, Any]:
     """Metadata of every file."""
     threshold = reject_threshold(clf)
     unknown = RejectionRule.of(None, getattr(clf, "unknown_label", None), clf.classes_).label
@@ -342,7 +342,7 @@ def _about_classifier(clf: Any) -> dict[str, Any]:
     }
 
 
-def _set_thresholds(clf: Any) -> dict[str, float]:
+def _set_thresholds(clf: BaseFewShotClassifier) -> dict[str, float]:
     """Least probability of a class in the prediction sets, by their confidence level.
 
     Levels that the samples do not support are left out, and all where sets are not those of the exported model: where

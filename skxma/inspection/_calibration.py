@@ -76,7 +76,7 @@ class CalibrationDisplay:
         Parameters
         ----------
         estimator : classifier
-            Fitted.
+            Fitted; any with `predict_proba`, a pipeline or a search too.
         X : sequence of images, or array-like of shape (n_samples, n_features), optional
             Images that the classifier has not seen. Without them, the left-out answers of an
             :class:`~skxma.XMAdapterClassifier` are drawn: for each of its labeled images, by the model without that

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 from skxma._labels.arrays import with_spelling_of
 from skxma.inspection._draw import LINES, pyplot
 from skxma.inspection._evaluation import wilson
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 LEVELS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 
@@ -57,7 +60,7 @@ class CoverageDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: Any,
+        estimator: BaseFewShotClassifier,
         X: Any,
         y: Any,
         *,

@@ -51,6 +51,7 @@ class FewShotCurveDisplay:
         Parameters
         ----------
         estimator : classifier, or mapping from name to classifier
+            Any of scikit-learn, a pipeline or a search too.
         X : sequence of images, or array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,)
         shots : sequence of int, default=(1, 2, 4, 8)

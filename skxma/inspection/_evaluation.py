@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,9 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 from skxma._evidence.fitted import CONFIDENCE_LEVEL
 from skxma._statistics import calibration_error
 from skxma.embeddings import host_array
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def evaluation(y: ArrayLike, answers: ArrayLike, probabilities: ArrayLike, class
     )
 
 
-def labeled_samples(clf: Any) -> NDArray[np.bool_]:
+def labeled_samples(clf: BaseFewShotClassifier) -> NDArray[np.bool_]:
     """Tell the samples given to `fit` that had a label and a weight (n_samples,)."""
     labeled: NDArray[np.bool_] = np.asarray(clf.sample_position_) >= 0
     return labeled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from skxma._evidence.calibrated.experts import TEXT_EXPERTS
 from skxma.inspection._draw import QUIET, RIGHT, TEXT, WRONG, legend, pyplot
+
+if TYPE_CHECKING:
+    from skxma._estimators.xmadapter import XMAdapterClassifier
 
 # The experts in words, and the scalars.
 WORDS = {
@@ -73,7 +76,7 @@ class FusionDisplay:
         self.loss_curve = loss_curve
 
     @classmethod
-    def from_estimator(cls, estimator: Any) -> Self:
+    def from_estimator(cls, estimator: XMAdapterClassifier) -> Self:
         """Read a fitted classifier, and plot.
 
         Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 from skxma.inspection._draw import QUIET, RIGHT, WRONG, legend, pyplot, short, show
 from skxma.inspection._labels import support_labels
 from skxma.inspection._support import describe_sample, image_at, support_names
+
+if TYPE_CHECKING:
+    from skxma._estimators.xmadapter import XMAdapterClassifier
 
 
 class HardSamplesDisplay:
@@ -54,7 +57,12 @@ class HardSamplesDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, images: Sequence[Any] | None = None, *, by: str = "hardness", n_samples: int = 12
+        cls,
+        estimator: XMAdapterClassifier,
+        images: Sequence[Any] | None = None,
+        *,
+        by: str = "hardness",
+        n_samples: int = 12,
     ) -> Self:
         """Take the hardest support images of a fitted classifier, and plot.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 
 class LabelInQuestion(NamedTuple):
@@ -30,12 +33,12 @@ class LabelInQuestion(NamedTuple):
     suggested: Any
 
 
-def support_labels(clf: Any) -> NDArray[Any]:
+def support_labels(clf: BaseFewShotClassifier) -> NDArray[Any]:
     """Labels of the samples given to `fit` (n_samples,); of one that had no weight, any.
 
     Parameters
     ----------
-    clf : XMAdapterClassifier
+    clf : BaseFewShotClassifier
         Fitted.
 
     Returns
@@ -46,7 +49,7 @@ def support_labels(clf: Any) -> NDArray[Any]:
     return labels
 
 
-def labels_in_question(clf: Any, threshold: float = 0.5) -> list[LabelInQuestion]:
+def labels_in_question(clf: BaseFewShotClassifier, threshold: float = 0.5) -> list[LabelInQuestion]:
     """Support samples that are probably mislabeled, the most probable first.
 
     Each sample is judged by the model from which it was left out, see `label_noise_` of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from skxma._evidence.fitted import ExpectedScore
 from skxma.inspection._evaluation import labeled_samples
 from skxma.inspection._labels import support_labels
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,13 @@ class LeftOutAnswers:
 
 
 def is_calibrated(clf: Any) -> bool:
-    """Tell whether a classifier was fitted with the calibrated evidence, whatever its parameter says by now."""
+    """Tell whether a classifier was fitted with the calibrated evidence, whatever its parameter says by now.
+
+    Parameters
+    ----------
+    clf : classifier
+        Fitted; one of scikit-learn, a pipeline or a search was not.
+    """
     return getattr(getattr(clf, "model_", None), "evidence", None) == "calibrated"
 
 
@@ -52,8 +61,8 @@ def left_out_answers(clf: Any) -> LeftOutAnswers | None:
 
     Parameters
     ----------
-    clf : BaseFewShotClassifier
-        Fitted.
+    clf : classifier
+        Fitted; one of scikit-learn, a pipeline or a search has no such answers.
     """
     if not is_calibrated(clf):
         return None
@@ -65,7 +74,7 @@ def left_out_answers(clf: Any) -> LeftOutAnswers | None:
     return LeftOutAnswers(support_labels(clf)[rows], clf.left_out_label_[rows], probability[rows])
 
 
-def expected_accuracy(clf: Any) -> ExpectedScore | None:
+def expected_accuracy(clf: BaseFewShotClassifier) -> ExpectedScore | None:
     """Accuracy to expect on new images of the same kind; None where no sample could tell.
 
     Parameters

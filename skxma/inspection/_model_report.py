@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from skxma.inspection._evaluation import labeled_samples
 from skxma.inspection._labels import labels_in_question, support_labels
 from skxma.inspection._left_out import expected_accuracy, left_out_answers
 from skxma.inspection._support import image_at, support_names
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 MOST_LISTED = 10
 MOST_IN_REPORT = 2**13
@@ -184,7 +187,9 @@ STYLE = (
 )
 
 
-def model_report(clf: Any, images: Sequence[Any] | None = None, suggested: Sequence[str] = ()) -> ModelReport:
+def model_report(
+    clf: BaseFewShotClassifier, images: Sequence[Any] | None = None, suggested: Sequence[str] = ()
+) -> ModelReport:
     """Look into a fitted classifier and put what was found on one page.
 
     Parameters
@@ -218,7 +223,7 @@ def model_report(clf: Any, images: Sequence[Any] | None = None, suggested: Seque
     return ModelReport(title, found, at_hand, [*names, *suggested])
 
 
-def _accuracy_section(clf: Any) -> Section:
+def _accuracy_section(clf: BaseFewShotClassifier) -> Section:
     expected, found = expected_accuracy(clf), left_out_answers(clf)
     if expected is None or found is None:
         line = "No image could be judged by a model that has not seen it: give each class a second image."
@@ -248,7 +253,7 @@ def _error(right: NDArray[np.bool_]) -> float:
     return math.sqrt(share * (1 - share) / n)
 
 
-def _sets(clf: Any) -> Section | None:
+def _sets(clf: BaseFewShotClassifier) -> Section | None:
     if not hasattr(clf, "calibration_"):
         return None
     n = round(clf.calibration_.weights.sum())
@@ -260,7 +265,7 @@ def _sets(clf: Any) -> Section | None:
     return Section("Prediction sets", lines, [])
 
 
-def _confusion(clf: Any) -> Section | None:
+def _confusion(clf: BaseFewShotClassifier) -> Section | None:
     found = left_out_answers(clf)
     if found is None:
         return None
@@ -271,7 +276,7 @@ def _confusion(clf: Any) -> Section | None:
     return Section("Classes that are confused", lines or ["None: every image that was left out is answered right."], [])
 
 
-def _doubtful_labels(clf: Any) -> Section | None:
+def _doubtful_labels(clf: BaseFewShotClassifier) -> Section | None:
     if getattr(clf, "evidence", None) != "calibrated":
         return None
     doubts = labels_in_question(clf)[:MOST_LISTED]
@@ -286,7 +291,7 @@ def _doubtful_labels(clf: Any) -> Section | None:
     return Section("Doubtful labels", [line], findings)
 
 
-def _compared(clf: Any) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _compared(clf: BaseFewShotClassifier) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Samples, one per key, and the cosines of their images; of very many the first."""
     position = clf.sample_position_
     keys, samples = np.unique(position, return_index=True)
@@ -295,7 +300,7 @@ def _compared(clf: Any) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     return samples, embeddings @ embeddings.T
 
 
-def _near_duplicates(clf: Any) -> Section:
+def _near_duplicates(clf: BaseFewShotClassifier) -> Section:
     samples, cosines = _compared(clf)
     labels = support_labels(clf)
     of_keys = np.unique(labels[samples], return_inverse=True)[1]
@@ -316,7 +321,7 @@ def _near_duplicates(clf: Any) -> Section:
     return Section("Near-duplicates", lines or ["None."], findings)
 
 
-def _outliers(clf: Any) -> Section | None:
+def _outliers(clf: BaseFewShotClassifier) -> Section | None:
     samples, cosines = _compared(clf)
     if len(samples) < 4:
         return None
@@ -333,7 +338,7 @@ def _outliers(clf: Any) -> Section | None:
     return Section("Outliers", [line], findings)
 
 
-def _few_images(clf: Any) -> Section:
+def _few_images(clf: BaseFewShotClassifier) -> Section:
     shots = clf.image_cache_.shots
     few = np.flatnonzero((shots < 2) | (2 * shots < np.median(shots)))
     named = [f"{clf.classes_[c]} ({shots[c]})" for c in few[np.argsort(shots[few], kind="stable")][: 2 * MOST_LISTED]]
@@ -343,7 +348,7 @@ def _few_images(clf: Any) -> Section:
     return Section("Classes with too few images", [f"{', '.join(named)}{more}."], [])
 
 
-def _next_labels(clf: Any, suggested: Sequence[str], first: int) -> Section:
+def _next_labels(clf: BaseFewShotClassifier, suggested: Sequence[str], first: int) -> Section:
     """What to label next; the suggested images are the samples from `first` on."""
     shots = clf.image_cache_.shots
     wrong = np.zeros(len(shots))

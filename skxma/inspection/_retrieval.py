@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ from skxma.embeddings import is_embeddings
 from skxma.inspection._draw import QUIET, RIGHT, WRONG, legend, pyplot, short, show
 from skxma.inspection._labels import support_labels
 from skxma.inspection._support import describe_sample, image_at, support_names
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
+    from skxma._estimators.xmadapter import XMAdapterClassifier
 
 
 class RetrievalDisplay:
@@ -76,7 +80,7 @@ class RetrievalDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: Any,
+        estimator: XMAdapterClassifier,
         X: Any,
         y: Sequence[Any] | None = None,
         *,
@@ -245,7 +249,7 @@ class RetrievalDisplay:
         ax.set_title("probability", fontsize=8)
 
 
-def class_texts(clf: Any, labels: NDArray[Any]) -> list[str | None]:
+def class_texts(clf: BaseFewShotClassifier, labels: NDArray[Any]) -> list[str | None]:
     """Name of the class of each label in the prompts, the first of several; None for a class without text."""
     names = clf.class_names_ or [None] * len(clf.classes_)
     firsts = [name if name is None or isinstance(name, str) else next(iter(name)) for name in names]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skxma.errors import ImageError
 
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
+
 RE_ENCODED = 1e-3
 """Cosine distance that an image keeps below where it is encoded again, on another device or in another precision."""
 
 
-def support_names(clf: Any) -> list[str | None]:
+def support_names(clf: BaseFewShotClassifier) -> list[str | None]:
     """Return the paths of the samples given to `fit`, None for one without a path or where none were kept.
 
     Parameters
@@ -41,7 +44,7 @@ def describe_sample(row: int, name: str | None) -> str:
     return f"sample {row}" if name is None else f"sample {row}\n{Path(name).name}"
 
 
-def find_support_images(clf: Any, rows: Sequence[int], paths: Sequence[str]) -> list[str | None]:
+def find_support_images(clf: BaseFewShotClassifier, rows: Sequence[int], paths: Sequence[str]) -> list[str | None]:
     """Find which of some files are images that a classifier was fitted on, whatever they are called now.
 
     A file with the name of the sample is looked at first, then all files. A file is the image if it has its embedding;
@@ -94,7 +97,9 @@ def _n_common_parts(name: str, path: str) -> int:
     return next((i for i, (a, b) in enumerate(ends) if a != b), min(len(Path(name).parts), len(Path(path).parts)))
 
 
-def _encode_readable(clf: Any, paths: Sequence[str]) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
+def _encode_readable(
+    clf: BaseFewShotClassifier, paths: Sequence[str]
+) -> tuple[list[str], dict[str, NDArray[np.float32]]]:
     """The files that can be read, and their embeddings."""
     readable = list(paths)
     while readable:
