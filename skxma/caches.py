@@ -221,6 +221,22 @@ class ImageCache:
         """Number of keys of each class, shape (C,)."""
         return np.bincount(self.labels, minlength=self.n_classes)
 
+    def known_classes(self, text: Floats | None) -> NDArray[np.bool_]:
+        """Mask (C,) of the classes that have a key in use or a text; of others nothing is known.
+
+        Parameters
+        ----------
+        text : ndarray of shape (C, D) or None
+            Zero rows are classes without text; None where no class has any.
+        """
+        has_images: NDArray[np.bool_] = np.bincount(self.labels[self.weights > 0], minlength=self.n_classes) > 0
+        return has_images if text is None else has_images | text.any(axis=1)
+
+    def unknown_classes(self, text: Floats | None, like: Tensor) -> Tensor | None:
+        """Mask (C,) of all but the `known_classes`, as `functional.rule_out` takes it: None where there are none."""
+        known = self.known_classes(text)
+        return None if known.all() else to_tensors(~known, like=like)[0]
+
     @property
     def singleton(self) -> NDArray[np.bool_]:
         """Mask (N,) of keys whose class has none but those of their group: left out, they leave nothing of it.

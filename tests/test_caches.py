@@ -76,6 +76,19 @@ def test_set_aside_keys_retrieve_nothing():
     assert np.allclose(kept.weights * kept.weight_unit, 1)
 
 
+def test_nothing_is_known_of_classes_with_neither_images_in_use_nor_text():
+    problem = make_problem(n_classes=3, shots=2)
+    cache, _ = ImageCache.build(problem.X[:4], problem.y[:4], 4)
+    aside = cache.set_aside(cache.labels == 1)
+    text = np.eye(4, 16, dtype=np.float32) * np.array([[1], [0], [1], [0]], dtype=np.float32)
+    like = torch.empty(0)
+    assert cache.known_classes(None).tolist() == [True, True, False, False]
+    assert cache.known_classes(text).tolist() == [True, True, True, False]
+    assert aside.known_classes(text).tolist() == [True, False, True, False]
+    assert cache.unknown_classes(text, like).tolist() == [False, False, False, True]
+    assert cache.unknown_classes(np.ones((4, 16), dtype=np.float32), like) is None
+
+
 def test_weights_of_any_size_are_told_by_their_unit():
     problem = make_problem(shots=2)
     given = np.linspace(0.5, 3, 10)

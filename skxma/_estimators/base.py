@@ -28,7 +28,7 @@ from skxma._estimators.fitted_attributes import with_attributes, without_fitted
 from skxma._estimators.preparation import first_task, grown_task, reduced_task
 from skxma._estimators.sample_names import Names
 from skxma._estimators.scoring import Pieces, Scoring, score, settle_ties, softmax
-from skxma._estimators.task import Task, known_classes, warn_of_unknown_classes
+from skxma._estimators.task import Task, warn_of_unknown_classes
 from skxma._labels.arrays import with_spelling_of
 from skxma._labels.by_label import Name
 from skxma._persistence import hub, model_file
@@ -367,7 +367,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             if empty.any():
                 logits = self._score_embeddings(features[empty], self._scorer)
                 shift = 0.0 if frequencies is None else sets.shift_to(frequencies, self)
-                known = known_classes(self.image_cache_, self.text_features_)
+                known = self.image_cache_.known_classes(self.text_features_)
                 likeliest[empty] = settle_ties(np.where(known, logits + shift, -np.inf)).argmax(axis=1)
         found = prediction_sets(p_values, levels, likeliest)
         return found[:, :, 0] if np.ndim(confidence_level) == 0 else found
@@ -440,7 +440,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             # texts are of the first of several encoders
             features = self.image_cache_.split(features)[0]
         logits = self.encoder_logit_scale_ * zero_shot_cosines(features, text).double()
-        unknown = ~torch.as_tensor(known_classes(self.image_cache_, self.text_features_))
+        unknown = self.image_cache_.unknown_classes(self.text_features_, logits)
         return softmax(F.rule_out(logits, unknown).numpy())
 
     def encode(self, X: Any) -> Floats:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._estimators.task import Task, known_classes
+from skxma._estimators.task import Task
 from skxma._evidence.fitted import FitReport, LeftOutPredictions
 from skxma._sampling import stratified_folds
 from skxma._statistics import (
@@ -80,7 +80,7 @@ def scores_by(model: BaseFewShotClassifier, features: Floats, prior: Doubles | N
         Class frequencies of the images, in place of those for which the logits hold.
     """
     logits = model._score_embeddings(features, model._scorer)
-    known = known_classes(model.image_cache_, model.text_features_)
+    known = model.image_cache_.known_classes(model.text_features_)
     return nonconformity(np.where(known, logits if prior is None else logits + shift_to(prior, model), -np.inf))
 
 

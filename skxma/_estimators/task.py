@@ -118,22 +118,9 @@ class Task:
         )
 
 
-def known_classes(cache: ImageCache, text_features: Floats) -> NDArray[np.bool_]:
-    """Mask (C,) of the classes that have an image or a text; of others nothing is known.
-
-    Parameters
-    ----------
-    cache : ImageCache
-    text_features : ndarray of shape (C, D)
-        Those of a fitted classifier: zero rows for classes without, class means where no class has a text.
-    """
-    known: NDArray[np.bool_] = (cache.shots > 0) | text_features.any(axis=1)
-    return known
-
-
 def warn_of_unknown_classes(task: Task) -> None:
     """Warn of classes that a fit was told of and knows nothing of."""
-    unknown = task.classes[~known_classes(task.cache, task.text_features)].tolist()
+    unknown = task.classes[~task.cache.known_classes(task.text_features)].tolist()
     if not unknown:
         return
     one = len(unknown) == 1

@@ -100,9 +100,9 @@ class LeftOutLogits:
             return self
         return replace(self, logits=self.logits[:, :, classes], as_new=self.as_new[:, :, classes])
 
-    def ruling_out(self, unknown: Tensor) -> LeftOutLogits:
-        """The logits with those of classes ruled out of which nothing is known; `unknown` is a mask (C,)."""
-        if not bool(unknown.any()):
+    def ruling_out(self, unknown: Tensor | None) -> LeftOutLogits:
+        """The logits with those of classes ruled out of which nothing is known; `unknown` is a mask (C,) or None."""
+        if unknown is None:
             return self
         sums = [F.rule_out(part.sum(0), unknown) for part in (self.logits, self.as_new)]
         firsts = [torch.where(unknown, 0.0, part[0]) for part in (self.logits, self.as_new)]

@@ -197,18 +197,16 @@ class CalibratedScorer:
         keys = encoders[0]
         means, self.mass = class_means(keys, labels, weights, image.n_classes)
         self.present = None if bool((self.mass > 0).all()) else self.mass > 0
-        self.unknown: Tensor | None = None
         self.plain_basis = CenteredBasis((self.mass[:, None] * means).sum(0) / self.mass.sum(), None)
         self.plain_means = ClassMeans(F.column_major(self.plain_basis(means)))
-        self.text = None
+        self.text, text_keys = None, None
         text_cache = model.text_cache
         if text_cache is not None and text_cache.modality_means is not None:
+            text_keys = text_cache.keys
             text, image_mean, text_mean = to_tensors(text_cache.keys, *text_cache.modality_means, like=like)
             self.text = TextExperts(text, (image_mean, text_mean))
             self.img2txt = text_cache.img2txt.to_tensors(like)
-        if self.present is not None:
-            unknown = ~self.present if self.text is None else ~self.present & ~self.text.text.any(1)
-            self.unknown = unknown if bool(unknown.any()) else None
+        self.unknown = image.unknown_classes(text_keys, like)
         self.bases = [basis.to_tensors(like) for basis in model.bases]
         self.further = [
             FurtherScorer(one, encoders[one.block], labels, weights, image.n_classes) for one in model.further

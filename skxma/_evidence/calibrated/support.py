@@ -45,6 +45,8 @@ class CalibrationSupport:
     rows : integer Tensor of shape (n,)
         Samples from which the fusion is learned: all, or an equal part of each class of a large support set, because a
         few numbers do not need more.
+    unknown : Tensor of shape (C,) or None
+        Mask of the classes of which nothing is known; None for none.
     text_part : Tensor of shape (3, N, C) or None
         Leave-one-out scores of zero-shot and of the text experts.
     text_cache : TextCache or None
@@ -63,6 +65,7 @@ class CalibrationSupport:
     independence: Tensor
     n_classes: int
     rows: Tensor
+    unknown: Tensor | None = None
     text_part: Tensor | None = None
     text_cache: TextCache | None = None
     plain: LeaveOneOutScores | None = None
@@ -78,14 +81,6 @@ class CalibrationSupport:
     def has_images(self) -> Tensor:
         """Mask (C,) of the classes with images."""
         return torch.bincount(self.labels, minlength=self.n_classes) > 0
-
-    @cached_property
-    def unknown(self) -> Tensor:
-        """Mask (C,) of the classes without images and without text."""
-        if self.text_cache is None:
-            return ~self.has_images
-        (text,) = to_tensors(self.text_cache.keys, like=self.features)
-        return ~self.has_images & ~text.any(1)
 
     @cached_property
     def imaged_labels(self) -> Tensor:
@@ -135,14 +130,20 @@ def prepare_support(
     members, independence = to_tensors(group_members(every), cache.independence, like=like)
     samples = CalibrationSupport(features, labels, weights, members, independence, cache.n_classes, rows)
     if text is None:
-        return replace(samples, plain=plain_scores(features, labels, weights, cache.n_classes, members, config))
+        plain = plain_scores(features, labels, weights, cache.n_classes, members, config)
+        return replace(samples, plain=plain, unknown=cache.unknown_classes(None, like))
     # samples of classes without text teach Img2Txt nothing
     net_weights = torch.where(text.any(1)[labels], weights, 0.0)
     net, mapped = ridge_img2txt(features, text[labels], net_weights, config.ridge, members)
     means = modality_means(features, labels, weights, text)
     image_mean, text_mean = (mean.float().cpu().numpy() for mean in means)
     text_cache = TextCache(text.float().cpu().numpy(), net, modality_means=(image_mean, text_mean))
-    return replace(samples, text_part=text_scores(features, mapped, text, means), text_cache=text_cache)
+    return replace(
+        samples,
+        text_part=text_scores(features, mapped, text, means),
+        text_cache=text_cache,
+        unknown=cache.unknown_classes(text_cache.keys, like),
+    )
 
 
 def plain_scores(
