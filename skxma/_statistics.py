@@ -372,17 +372,17 @@ class Calibration:
     simulated: NDArray[np.floating[Any]] | None = None
 
     @property
-    def each(self) -> NDArray[np.floating[Any]]:
-        """Scores (N, T) of each sample, which are equally likely."""
+    def equally_likely_scores(self) -> NDArray[np.floating[Any]]:
+        """T scores of each sample (N, T): one, or those that were simulated."""
         return self.scores[:, None] if self.simulated is None else self.simulated
 
-    def chosen(self, rows: NDArray[Any]) -> tuple[Doubles, Doubles]:
-        """Scores and weights (n,) of some of the samples."""
-        scores = self.each[rows]
+    def weighted_scores(self, rows: NDArray[Any]) -> tuple[Doubles, Doubles]:
+        """All scores (n T,) of some of the samples (n,), and their weights."""
+        scores = self.equally_likely_scores[rows]
         return scores.ravel().astype(np.float64), np.repeat(self.weights[rows] / scores.shape[1], scores.shape[1])
 
-    def under(self, shift: Doubles, ratio: Doubles) -> Calibration:
-        """Scores and weights for new images whose classes have other frequencies.
+    def at_frequencies(self, shift: Doubles, ratio: Doubles) -> Calibration:
+        """The calibration for new images whose classes have other frequencies.
 
         A score becomes that of the shifted probabilities, and the weight of a sample is multiplied by the ratio of its
         class: conformal prediction under label shift (Podkopaev & Ramdas 2021).
@@ -396,7 +396,11 @@ class Calibration:
         """
         if self.log_proba is None:
             raise ValueError("These scores are of one class each; a shift needs those of all classes.")
-        rows, shifts, each = np.arange(len(self.labels)), shift[self.models], self.each.astype(np.float64)
+        rows, shifts, each = (
+            np.arange(len(self.labels)),
+            shift[self.models],
+            self.equally_likely_scores.astype(np.float64),
+        )
         others = self.log_proba.astype(np.float64)
         others[rows, self.labels] = -np.inf
         with np.errstate(divide="ignore"):
@@ -433,9 +437,9 @@ class Calibration:
             own = self.models == model
             if by_class:
                 for c in range(n_classes):
-                    at_least[:, c] += weight_at_least(*self.chosen(own & (self.labels == c)), found[:, c])
+                    at_least[:, c] += weight_at_least(*self.weighted_scores(own & (self.labels == c)), found[:, c])
             else:
-                at_least += weight_at_least(*self.chosen(own), found)
+                at_least += weight_at_least(*self.weighted_scores(own), found)
         total = np.bincount(self.labels, self.weights, minlength=n_classes) if by_class else self.weights.sum()
         if new_weights is None:
             return (1 + at_least) / (1 + total)
@@ -451,7 +455,7 @@ class Calibration:
         total = 1 + self.weights.sum()
         if 1 / total > alpha:
             return math.inf
-        scores, weights = self.chosen(np.arange(len(self.labels)))
+        scores, weights = self.weighted_scores(np.arange(len(self.labels)))
         kept = scores[(1 + weight_at_least(scores, weights, scores)) / total > alpha]
         return float(kept.max()) if len(kept) else -math.inf
 

@@ -93,7 +93,7 @@ def label_shift(logits, labels, models, prior, base):
                        kept_log_proba(log_proba))  # fmt: skip
     ratio = frequency_ratio(prior, labels, kept.weights)
     with np.errstate(divide="ignore"):
-        return kept.under(np.log(prior / base), ratio), ratio
+        return kept.at_frequencies(np.log(prior / base), ratio), ratio
 
 
 @pytest.mark.property

@@ -116,7 +116,7 @@ def p_values(
     if prior is None:
         return calibration.p_values(scores, by_class)
     ratio = frequency_ratio(prior, calibration.labels, calibration.weights)
-    shifted = calibration.under(np.stack([shift_to(prior, model) for model in models]), ratio)
+    shifted = calibration.at_frequencies(np.stack([shift_to(prior, model) for model in models]), ratio)
     return shifted.p_values(scores, by_class, ratio)
 
 
@@ -189,9 +189,9 @@ def full_p_values(
             extended, position = ImageCache.build(rows, labels, n_classes, weights, text, groups, cache.blocks)
             left_out = left_out_calibration(extended, refit(extended).left_out, shift is not None)
             if shift is not None and ratio is not None:
-                left_out = left_out.under(shift[None], ratio)
+                left_out = left_out.at_frequencies(shift[None], ratio)
             counted = np.where(left_out.labels == c, left_out.weights, 0.0) if by_class else left_out.weights
-            p_values[i, c] = full_p_value(left_out.each, counted, position[-1])
+            p_values[i, c] = full_p_value(left_out.equally_likely_scores, counted, position[-1])
     return p_values
 
 
