@@ -50,8 +50,8 @@ FAULTS = (
     Fault(
         "queries are not moved to the device",
         "skxma/_estimators/scoring.py",
-        "piece.to(like.device).to(like.dtype)",
-        "piece.to(like.dtype)",
+        "chunk.to(like.device).to(like.dtype)",
+        "chunk.to(like.dtype)",
     ),
     Fault(
         "a result becomes an array on the device",

@@ -27,7 +27,7 @@ from skxma._estimators.encoder_parameter import PRECOMPUTED, is_callers_own, is_
 from skxma._estimators.fitted_attributes import with_attributes, without_fitted
 from skxma._estimators.preparation import first_task, grown_task, reduced_task
 from skxma._estimators.sample_names import Names
-from skxma._estimators.scoring import Pieces, Scoring, score, settle_ties, softmax
+from skxma._estimators.scoring import Chunking, Scoring, score, settle_ties, softmax
 from skxma._estimators.task import Task, warn_of_unknown_classes
 from skxma._labels.arrays import with_spelling_of
 from skxma._labels.by_label import Name
@@ -348,7 +348,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
            UAI 2021.
         """
         check_is_fitted(self)
-        levels = sets.check_levels(confidence_level)
+        levels = sets.as_levels(confidence_level)
         prior = self._class_prior(class_prior)
         if prior is not None:
             sets.check_prior(self, prior.shares)
@@ -591,9 +591,9 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         """The function from a chunk (n, D) to its logits (n, C); prepares once what all chunks need."""
         return self._logits
 
-    def _pieces(self, like: Tensor) -> Pieces:
-        """The cut of queries into pieces: here, so that affinities to all keys fit in memory."""
-        return Pieces(len(self.image_cache_.keys))
+    def _chunking(self, like: Tensor) -> Chunking:
+        """How queries are cut into chunks: here, so that affinities to all keys fit in memory."""
+        return Chunking(len(self.image_cache_.keys))
 
     def _predict_logits(self, X: Any) -> NDArray[np.float64]:
         """Logits (n, C) as float64."""
@@ -646,7 +646,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         self, features: Floats, make_scorer: Callable[[Tensor], Scoring], inputs: EmbeddingInput | None = None
     ) -> NDArray[np.float64]:
         """Scores (n, k) of embeddings (n, D) as float64."""
-        return score(features, make_scorer, self._like(inputs), self.image_cache_, self._pieces)
+        return score(features, make_scorer, self._like(inputs), self.image_cache_, self._chunking)
 
     def __copy__(self) -> Self:
         """Copy the attributes; pickles may lack some."""

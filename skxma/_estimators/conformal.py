@@ -195,8 +195,8 @@ def full_p_values(
     return p_values
 
 
-def check_levels(given: Any) -> list[float]:
-    """The levels that a caller asks for, as a list."""
+def as_levels(given: Any) -> list[float]:
+    """The levels that a caller asks for as a list; refused where they are none."""
     levels = np.atleast_1d(np.asarray(given, dtype=np.float64))
     if levels.ndim != 1 or not len(levels) or not ((levels > 0) & (levels < 1)).all():
         raise ValueError(f"confidence_level={given!r} is not one or several numbers between 0 and 1, such as 0.9.")
@@ -261,7 +261,7 @@ def check_support(
                 f"at most {n / (n + 1):.3g}."
             )
     else:
-        check_level(clf, level, shots, prior)
+        check_level_under_prior(clf, level, shots, prior)
 
 
 def check_prior(clf: BaseFewShotClassifier, prior: Doubles | None) -> None:
@@ -287,7 +287,7 @@ def check_prior(clf: BaseFewShotClassifier, prior: Doubles | None) -> None:
         )
 
 
-def check_level(clf: BaseFewShotClassifier, level: float, shots: Doubles, prior: Doubles) -> None:
+def check_level_under_prior(clf: BaseFewShotClassifier, level: float, shots: Doubles, prior: Doubles) -> None:
     """Refuse a level at which no class can be left out, from samples (C,) of classes of some frequencies (C,)."""
     held = (shots > 0) & (prior > 0)
     # the p-value of a class is at least its weight over that of all

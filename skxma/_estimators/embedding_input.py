@@ -141,10 +141,10 @@ class EmbeddingInput:
     def resolved_encoder(self) -> Any:
         """The encoder: made from a name, or the caller's object. Weights stay in the encoder's own cache."""
         if is_several(self.encoder):
-            return SeveralEncoders([self._make_one(one) for one in self.encoder])
-        return self._make_one(self.encoder)
+            return SeveralEncoders([self._make_encoder(one) for one in self.encoder])
+        return self._make_encoder(self.encoder)
 
-    def _make_one(self, encoder: Any) -> Any:
+    def _make_encoder(self, encoder: Any) -> Any:
         refuse_bare_model(encoder)
         if not isinstance(encoder, str):
             return clone(encoder) if isinstance(encoder, BaseEstimator) else encoder

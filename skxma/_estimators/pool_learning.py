@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._estimators.scoring import Pieces, score, softmax
+from skxma._estimators.scoring import Chunking, score, softmax
 from skxma._estimators.task import Task
 from skxma._evidence.fitted import FitReport, FittedEvidence
 from skxma._evidence.semi_supervised.fit import PoolReport, fit_with_pool
@@ -58,7 +58,7 @@ def label_pool(task: Task, model: FittedEvidence, found: PoolReport | None) -> t
         lambda like: model.scorer(like).logits,
         task.like,
         model.image_cache,
-        lambda like: Pieces.of(model, like),
+        lambda like: Chunking.of(model, like),
     )
     soft_labels[~inside] = softmax(logits)
     return soft_labels, n_used

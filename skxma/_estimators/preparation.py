@@ -173,14 +173,13 @@ def prepared(
     n = len(cache.keys)
     work = float(n) * n * n_features + float(n) * n_classes * FIT_PASSES
     memory_guard = explain_out_of_memory(f"Fitting {n} images of {n_classes} classes", device)
-    # the caller may have turned gradients off, as scripts that encode do
-    gradients = torch.inference_mode(False), torch.enable_grad()
     with (
         limit_torch_threads(work),
         limit_blas_threads(work),
         memory_guard,
-        gradients[0],
-        gradients[1],
+        # the caller may have turned gradients off, as scripts that encode do
+        torch.inference_mode(False),
+        torch.enable_grad(),
         callback_task.subtask("learn", clf._n_steps()) as learn_task,
     ):
         yield Task(

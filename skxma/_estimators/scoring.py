@@ -30,8 +30,8 @@ Scoring = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """The cut of queries into pieces.
+class Chunking:
+    """How queries are cut into chunks.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Pieces:
     rows_per_thread: int | None = None
 
     @classmethod
-    def of(cls, model: FittedEvidence, like: Tensor) -> Pieces:
+    def of(cls, model: FittedEvidence, like: Tensor) -> Chunking:
         """Those of fitted evidence, on the device and in the precision of `like`."""
         n_clusters = model.scorer(like).index.n_clusters
         if n_clusters or like.device.type != "cpu":
@@ -55,7 +55,7 @@ class Pieces:
         return cls(0, ROWS_PER_THREAD)
 
     def n_rows(self, least_width: int, n_queries: int, n_threads: int) -> int:
-        """Queries of a piece, where a row has at least so many entries."""
+        """Queries of a chunk, where a row has at least so many entries."""
         most = _n_rows(max(self.width, least_width))
         if self.rows_per_thread is None:
             return most
@@ -64,18 +64,18 @@ class Pieces:
 
 
 def chunks(embeddings: Floats, like: Tensor, width: int) -> Iterator[Tensor]:
-    """Yield embeddings (n, D) as tensors in pieces that fit in memory together with an array (n, width)."""
-    for piece in torch.as_tensor(embeddings).split(_n_rows(max(width, embeddings.shape[1]))):
-        yield _converted(piece, like)
+    """Yield embeddings (n, D) as tensors in chunks that fit in memory together with an array (n, width)."""
+    for chunk in torch.as_tensor(embeddings).split(_n_rows(max(width, embeddings.shape[1]))):
+        yield _converted(chunk, like)
 
 
 def _n_rows(width: int) -> int:
     return max(1, CHUNK_ENTRIES // width)
 
 
-def _converted(piece: Tensor, like: Tensor) -> Tensor:
+def _converted(chunk: Tensor, like: Tensor) -> Tensor:
     # converted on the device, for single precision is half the bytes
-    return piece.to(like.device).to(like.dtype)
+    return chunk.to(like.device).to(like.dtype)
 
 
 def score(
@@ -83,7 +83,7 @@ def score(
     make_scorer: Callable[[Tensor], Scoring],
     like: Tensor,
     cache: ImageCache,
-    pieces_of: Callable[[Tensor], Pieces],
+    chunking_of: Callable[[Tensor], Chunking],
 ) -> NDArray[np.float64]:
     """Score queries.
 
@@ -92,12 +92,12 @@ def score(
     embeddings : ndarray of shape (n, D)
         L2-normalized.
     make_scorer : callable
-        Takes `like` and returns the function from a piece (n', D) to its scores (n', k); called once.
+        Takes `like` and returns the function from a chunk (n', D) to its scores (n', k); called once.
     like : Tensor
         Gives the device and the precision of the computation.
     cache : ImageCache
         The keys that are read.
-    pieces_of : callable
+    chunking_of : callable
         Takes `like` and returns how the queries are cut, once the scorer is made.
 
     Returns
@@ -109,22 +109,23 @@ def score(
     n_threads = torch_threads() if work > SMALL_WORK else 1
     memory_guard = explain_out_of_memory(f"Predicting with {n_keys} keys of {cache.n_classes} classes", like.device)
 
-    def scores_of(piece: Tensor) -> NDArray[np.float64]:
+    def scores_of(chunk: Tensor) -> NDArray[np.float64]:
         with torch.inference_mode(), reading_fitted_arrays():
-            scores: NDArray[np.float64] = scorer(_converted(piece, like)).cpu().double().numpy()
+            scores: NDArray[np.float64] = scorer(_converted(chunk, like)).cpu().double().numpy()
             return scores
 
     with limit_torch_threads(work), memory_guard:
         with torch.inference_mode(), reading_fitted_arrays():
-            scorer, cut = make_scorer(like), pieces_of(like)
-        pieces = torch.as_tensor(embeddings).split(cut.n_rows(max(cache.n_classes, dim), len(embeddings), n_threads))
-        if len(pieces) == 1:
-            return scores_of(pieces[0])
-        if cut.rows_per_thread is None or n_threads == 1:
-            return np.concatenate([scores_of(piece) for piece in pieces])
-        # threads that share an operation wait for one another at the end of each; with a piece of its own none waits
+            scorer, chunking = make_scorer(like), chunking_of(like)
+        n_rows = chunking.n_rows(max(cache.n_classes, dim), len(embeddings), n_threads)
+        parts = torch.as_tensor(embeddings).split(n_rows)
+        if len(parts) == 1:
+            return scores_of(parts[0])
+        if chunking.rows_per_thread is None or n_threads == 1:
+            return np.concatenate([scores_of(chunk) for chunk in parts])
+        # threads that share an operation wait for one another at the end of each; with a chunk of its own none waits
         with limit_torch_threads(0.0), ThreadPoolExecutor(n_threads) as pool:
-            started = [start_in_thread(pool, scores_of, piece) for piece in pieces]
+            started = [start_in_thread(pool, scores_of, chunk) for chunk in parts]
             return np.concatenate([one.result() for one in started])
 
 

@@ -21,7 +21,7 @@ from skxma._estimators.evidence import EVIDENCES, CalibratedEvidence, PaperEvide
 from skxma._estimators.pool_learning import fit_pool, label_pool
 from skxma._estimators.preparation import kept_task
 from skxma._estimators.rejection import RejectionRule
-from skxma._estimators.scoring import Pieces, Scoring, chunks, settle_ties
+from skxma._estimators.scoring import Chunking, Scoring, chunks, settle_ties
 from skxma._estimators.several_encoders import check_blocks, check_encoders
 from skxma._estimators.support_set import first_samples
 from skxma._estimators.task import Task
@@ -522,8 +522,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
         found = self._score(X, make_scorer)
         return settle_ties(found[:, :-1]), found[:, -1]
 
-    def _pieces(self, like: Tensor) -> Pieces:
-        return Pieces.of(self.model_, like)
+    def _chunking(self, like: Tensor) -> Chunking:
+        return Chunking.of(self.model_, like)
 
     def _scorer(self, like: Tensor) -> Scoring:
         return self.model_.scorer(like).logits

@@ -72,11 +72,11 @@ class SetOfClasses:
 
 def check_sets(arguments: argparse.Namespace, clf: Any) -> None:
     """Refuse --set where the model has no sets, as a pipeline or a search of a pickle, or none of the level."""
-    from skxma._estimators.conformal import check_levels, check_support
+    from skxma._estimators.conformal import as_levels, check_support
 
     if not hasattr(clf, "predict_set"):
         raise ValueError(f"{arguments.model} holds a {type(clf).__name__}, which takes no --set.")
-    levels = check_levels(arguments.confidence_level)
+    levels = as_levels(arguments.confidence_level)
     if arguments.class_prior is None:
         check_support(clf, levels, class_conditional=False)
 

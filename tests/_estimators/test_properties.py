@@ -134,7 +134,7 @@ def test_the_order_of_samples_and_the_names_of_classes_never_matter(evidence, pr
 @each_evidence
 @settings(max_examples=15, deadline=None)
 @given(problem=hostile_problems(n_queries=9), chunk=st.integers(1, 60), block=st.integers(1, 60))
-def test_pieces_of_any_size_give_what_the_whole_gives(evidence, problem, chunk, block):
+def test_chunks_of_any_size_give_what_the_whole_gives(evidence, problem, chunk, block):
     clf = ours(problem, evidence).fit(problem.X, problem.y)
     whole = clf.predict_proba(problem.queries)
     alone = np.concatenate([clf.predict_proba(problem.queries[i : i + 1]) for i in range(len(problem.queries))])
@@ -148,7 +148,7 @@ def test_pieces_of_any_size_give_what_the_whole_gives(evidence, problem, chunk, 
 
 
 @each_evidence
-def test_pieces_of_a_problem_in_single_precision_give_what_the_whole_gives(evidence, monkeypatch):
+def test_chunks_of_a_problem_in_single_precision_give_what_the_whole_gives(evidence, monkeypatch):
     problem = make_problem(n_classes=40, shots=8, dim=300, n_test=5)
     clf = ours(problem, evidence).fit(problem.X, problem.y)
     assert clf.compute_dtype_ == "float32"
@@ -162,7 +162,7 @@ def test_pieces_of_a_problem_in_single_precision_give_what_the_whole_gives(evide
 @each_rival
 @settings(max_examples=5, deadline=None)
 @given(problem=hostile_problems(plain=True), data=st.data())
-def test_order_names_and_pieces_never_matter_to_a_rival(kind, problem, data):
+def test_order_names_and_chunks_never_matter_to_a_rival(kind, problem, data):
     def answers(problem):
         clf = rival(kind, problem.text).fit(problem.X, problem.y)
         return clf, clf.predict_proba(problem.queries)

@@ -31,51 +31,51 @@ def rows():
 def scores(rows, scorer, rows_per_thread=3):
     cache, _ = ImageCache.build(rows, np.arange(len(rows)), len(rows))
     like = torch.empty(0)
-    return scoring.score(rows, lambda like: scorer, like, cache, lambda like: scoring.Pieces(1, rows_per_thread))
+    return scoring.score(rows, lambda like: scorer, like, cache, lambda like: scoring.Chunking(1, rows_per_thread))
 
 
-def test_pieces_of_many_queries_are_scored_by_threads_and_come_back_in_order(two_threads, rows):
+def test_chunks_of_many_queries_are_scored_by_threads_and_come_back_in_order(two_threads, rows):
     meeting = threading.Barrier(2, timeout=60)
 
-    def scorer(piece):
+    def scorer(chunk):
         # nobody passes alone, and each thread has one thread of torch
         meeting.wait()
         assert torch.get_num_threads() == 1
         assert torch.is_inference_mode_enabled()
-        return 2 * piece
+        return 2 * chunk
 
     np.testing.assert_array_equal(scores(rows, scorer), 2.0 * rows)
     assert torch.get_num_threads() == 2
 
 
-def test_an_error_in_one_piece_is_the_callers(two_threads, rows):
-    def scorer(piece):
-        if piece[0, 3]:
-            raise ValueError("the second piece")
-        return piece
+def test_an_error_in_one_chunk_is_the_callers(two_threads, rows):
+    def scorer(chunk):
+        if chunk[0, 3]:
+            raise ValueError("the second chunk")
+        return chunk
 
-    with pytest.raises(ValueError, match="the second piece"):
+    with pytest.raises(ValueError, match="the second chunk"):
         scores(rows, scorer)
     assert torch.get_num_threads() == 2
 
 
-def test_no_thread_goes_without_a_piece(two_threads, rows):
+def test_no_thread_goes_without_a_chunk(two_threads, rows):
     sizes = []
 
-    def scorer(piece):
-        sizes.append(len(piece))
-        return piece
+    def scorer(chunk):
+        sizes.append(len(chunk))
+        return chunk
 
     scores(rows, scorer, rows_per_thread=10)
     assert sizes == [6, 6]
 
 
-def test_torch_shares_a_piece_among_its_threads_unless_told_how_many_rows_a_thread_takes(two_threads, rows):
+def test_torch_shares_a_chunk_among_its_threads_unless_told_how_many_rows_a_thread_takes(two_threads, rows):
     seen = []
 
-    def scorer(piece):
-        seen.append((len(piece), torch.get_num_threads()))
-        return piece
+    def scorer(chunk):
+        seen.append((len(chunk), torch.get_num_threads()))
+        return chunk
 
     scores(rows, scorer, rows_per_thread=None)
     assert seen == [(12, 2)]
@@ -84,13 +84,13 @@ def test_torch_shares_a_piece_among_its_threads_unless_told_how_many_rows_a_thre
 def test_a_thread_that_starts_meanwhile_gets_all_threads(two_threads, rows):
     found = []
 
-    def scorer(piece):
+    def scorer(chunk):
         if not found:
             found.append(None)
             other = threading.Thread(target=lambda: found.append(threads.torch_threads()))
             other.start()
             other.join(60)
-        return piece
+        return chunk
 
     scores(rows, scorer)
     assert found == [None, 2]
@@ -100,10 +100,10 @@ def test_a_thread_that_starts_meanwhile_gets_all_threads(two_threads, rows):
     ("n_clusters", "device", "wanted"),
     [(0, "cpu", (0, scoring.ROWS_PER_THREAD)), (0, "meta", (0, None)), (400, "cpu", (100, None))],
 )
-def test_pieces_are_dealt_to_threads_where_a_processor_reads_all_keys(n_clusters, device, wanted):
+def test_chunks_are_dealt_to_threads_where_a_processor_reads_all_keys(n_clusters, device, wanted):
     scorer = SimpleNamespace(index=SimpleNamespace(n_clusters=n_clusters))
     model = SimpleNamespace(scorer=lambda like: scorer)
-    found = scoring.Pieces.of(model, torch.empty(0, device=device))
+    found = scoring.Chunking.of(model, torch.empty(0, device=device))
     assert (found.width, found.rows_per_thread) == wanted
 
 

@@ -40,52 +40,6 @@ from skxma._statistics import weighted_mean
 from skxma.caches import Floats, ImageCache, Integers
 
 
-def to_arrays(best: Sequence[MetricCandidate]) -> tuple[list[StoredBasis], list[MetricComponent]]:
-    """Convert the best metrics to arrays; metrics of one centered basis share it."""
-    bases: list[CenteredBasis] = []
-    components = []
-    for candidate in best:
-        basis = candidate.metric.basis
-        known = [i for i, other in enumerate(bases) if other is basis]
-        if not known:
-            bases.append(basis)
-        scale = candidate.metric.scale
-        components.append(
-            MetricComponent(
-                basis=known[0] if known else len(bases) - 1,
-                scale=None if scale is None else scale.float().cpu().numpy(),
-                beta=candidate.scale.beta,
-                gaussian=candidate.scale.gaussian,
-                weights=candidate.full_fusion.weights,
-                prior=candidate.prior,
-                loss=candidate.fusion.loss,
-                choice=candidate.metric.choice,
-                averaging_weight=candidate.averaging_weight,
-                text_only=candidate.text_only,
-            )
-        )
-    return [to_stored_basis(basis) for basis in bases], components
-
-
-def to_stored_basis(basis: CenteredBasis) -> StoredBasis:
-    """Convert a centered basis to arrays."""
-    matrix = None if basis.basis is None else basis.basis.float().cpu().numpy()
-    return StoredBasis(basis.mean.float().cpu().numpy(), matrix)
-
-
-def to_further_metric(one: FurtherEncoder) -> FurtherMetric:
-    """Convert a further encoder's metric to arrays."""
-    scale = one.metric.scale
-    return FurtherMetric(
-        one.block,
-        to_stored_basis(one.metric.basis),
-        None if scale is None else scale.float().cpu().numpy(),
-        one.scale.beta,
-        one.scale.gaussian,
-        one.weights,
-    )
-
-
 @dataclass(frozen=True)
 class LeftOutSupport:
     """The support samples as the best metrics see them, each left out.
@@ -312,6 +266,52 @@ def to_model(fitted: FittedMetrics, cache: ImageCache, residual: Floats | None) 
         beta=average(best, (candidate.scale.beta for candidate in best)),
         fusion_ratio=average(best, (candidate.full_fusion.fusion_ratio for candidate in best)),
         residual=residual,
+    )
+
+
+def to_arrays(best: Sequence[MetricCandidate]) -> tuple[list[StoredBasis], list[MetricComponent]]:
+    """Convert the best metrics to arrays; metrics of one centered basis share it."""
+    bases: list[CenteredBasis] = []
+    components = []
+    for candidate in best:
+        basis = candidate.metric.basis
+        known = [i for i, other in enumerate(bases) if other is basis]
+        if not known:
+            bases.append(basis)
+        scale = candidate.metric.scale
+        components.append(
+            MetricComponent(
+                basis=known[0] if known else len(bases) - 1,
+                scale=None if scale is None else scale.float().cpu().numpy(),
+                beta=candidate.scale.beta,
+                gaussian=candidate.scale.gaussian,
+                weights=candidate.full_fusion.weights,
+                prior=candidate.prior,
+                loss=candidate.fusion.loss,
+                choice=candidate.metric.choice,
+                averaging_weight=candidate.averaging_weight,
+                text_only=candidate.text_only,
+            )
+        )
+    return [to_stored_basis(basis) for basis in bases], components
+
+
+def to_stored_basis(basis: CenteredBasis) -> StoredBasis:
+    """Convert a centered basis to arrays."""
+    matrix = None if basis.basis is None else basis.basis.float().cpu().numpy()
+    return StoredBasis(basis.mean.float().cpu().numpy(), matrix)
+
+
+def to_further_metric(one: FurtherEncoder) -> FurtherMetric:
+    """Convert a further encoder's metric to arrays."""
+    scale = one.metric.scale
+    return FurtherMetric(
+        one.block,
+        to_stored_basis(one.metric.basis),
+        None if scale is None else scale.float().cpu().numpy(),
+        one.scale.beta,
+        one.scale.gaussian,
+        one.weights,
     )
 
 

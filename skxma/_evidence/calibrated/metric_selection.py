@@ -140,7 +140,7 @@ def with_further_encoders(
 
 
 def best_alone(support: CalibrationSupport, block: int, features: Tensor, config: CalibrationConfig) -> FurtherEncoder:
-    """A further encoder in the metric of the least leave-one-out objective beside the text experts alone."""
+    """A further encoder in the metric where its image experts, beside those of the text, have the least objective."""
     samples = support.labels, support.weights, support.n_classes
     alone = replace(support, features=features)
     if support.plain is not None:
