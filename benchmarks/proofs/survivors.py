@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Reason:
-    """Reason why changes of one line, by operators of one kind, change no answer."""
+    """Reason why changes of one line, by operators of one kind, change no answer, in a module or a package."""
 
     module: str
     text: str
@@ -105,6 +105,99 @@ REASONS: list[Reason] = [
         f"{COMPARISON}_Lt_LtE",
         "of two solutions as good as each other either will do",
     ),
+    Reason("_evidence.calibrated", "frozen=True", "ReplaceTrueWithFalse", "nothing writes to it"),
+    Reason("_evidence.calibrated", "strict=True", "ReplaceTrueWithFalse", "they are of one length always"),
+    Reason(
+        "_evidence.calibrated.averaging",
+        "< config.metrics_per_root",
+        f"{COMPARISON}_Lt_(IsNot|NotEq)",
+        "counted up by one, the number meets the limit before it passes it",
+    ),
+    Reason(
+        "_evidence.calibrated.averaging",
+        ">= config.min_averaging_weight",
+        f"{COMPARISON}_GtE_Gt",
+        "no weight is the limit to the last digit",
+    ),
+    Reason(
+        "_evidence.calibrated.cross_fit",
+        "len(classes) == self.logits.shape[2]",
+        COMPARISON,
+        "all classes, picked or not, have the same logits",
+    ),
+    Reason(
+        "_evidence.calibrated.cross_fit", "in metrics[0].left_out.parts", "NumberReplacer", "all metrics have one shape"
+    ),
+    Reason("_evidence.calibrated.moderation", ") ** 2, 0)", "NumberReplacer", "of one dimension the first is the last"),
+    Reason(
+        "_evidence.calibrated.moderation",
+        "torch.where(zero <= 0, 1.0, 0.0)",
+        "NumberReplacer",
+        "the shares are divided by their sum",
+    ),
+    Reason(
+        "_evidence.calibrated.newton",
+        "blocks.TILE_ENTRIES",
+        "ReplaceBinaryOperator|NumberReplacer",
+        "how many samples are scored at once changes no sum",
+    ),
+    Reason(
+        "_evidence.calibrated.newton",
+        "coarse_samples",
+        f"ReplaceBinaryOperator|{COMPARISON}|NumberReplacer",
+        "where the minimization starts changes no minimum",
+    ),
+    Reason(
+        "_evidence.calibrated.newton",
+        ".any(0))[:, 0]",
+        f"NumberReplacer:169|{COMPARISON}_Gt_GtE",
+        "of one column the first is the last; a fold that changes nothing needs no step",
+    ),
+    Reason(
+        "_evidence.calibrated.newton", "relative_weights(theta[:, 0,", "NumberReplacer", "there is one set of weights"
+    ),
+    Reason(
+        "_evidence.calibrated.newton",
+        "dampings / 10",
+        "ReplaceBinaryOperator|NumberReplacer",
+        "how fast the damping falls decides how many steps there are, not where they end",
+    ),
+    Reason(
+        "_evidence.calibrated.newton",
+        ".clamp(-2, 2)",
+        "NumberReplacer|ReplaceUnaryOperator",
+        "how far a step may go decides how many there are, not where they end",
+    ),
+    Reason(
+        "_evidence.calibrated.experts",
+        "blocks.SCORE_ENTRIES",
+        "ReplaceBinaryOperator",
+        "how many samples are scored at once changes no score",
+    ),
+    Reason(
+        "_evidence.calibrated.experts",
+        "entries = len(support.keys)",
+        "ReplaceBinaryOperator",
+        "how many samples are scored at once changes no score",
+    ),
+    Reason(
+        "_evidence.calibrated.experts",
+        "if len(seen) > 1 else 0.0",
+        "NumberReplacer",
+        "whatever is no deviation becomes 1",
+    ),
+    Reason(
+        "_evidence.calibrated.experts",
+        "if len(x) < x.shape[1]",
+        f"{COMPARISON}|NumberReplacer|AddNot",
+        "both forms give the same matrix; which one decides how fast",
+    ),
+    Reason(
+        "_evidence.calibrated.text_only",
+        "minimize_lbfgs(objective, [0.0, 0.0,",
+        "NumberReplacer",
+        "where the minimization starts changes no minimum",
+    ),
 ]
 
 
@@ -138,4 +231,5 @@ def unexplained(results: dict[str, Any]) -> list[str]:
 
 def explains(reason: Reason, module: str, key: str, text: str) -> bool:
     """Tell whether a reason is that of a mutant of some line."""
-    return reason.module == module and reason.text in text and re.match(reason.operator, key) is not None
+    is_there = f"{module}.".startswith(f"{reason.module}.")
+    return is_there and reason.text in text and re.match(reason.operator, key) is not None

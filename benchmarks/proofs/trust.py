@@ -56,8 +56,8 @@ Everything that the tests try in order to break skxma, and the outcome on the da
   each encoded in a process of its own with little memory and little time; wrong embeddings, labels and weights. Clear
   means the right answer, or an error that names what was given.
 - **Properties** (`pytest -m property`): what must hold for all inputs, on examples that hypothesis draws.
-- **Mutants**: every change that cosmic-ray can make to the mathematics, except to annotations, which do not run. One is
-  noticed when a test fails, or never ends.
+- **Mutants**: every change that cosmic-ray can make to the mathematics, except to annotations, which do not run, or a
+  sample of them that is spread evenly over the lines of a module. One is noticed when a test fails, or never ends.
 - **The soak**: two processes that share a store too small for them fit, predict, save, load, grow, shrink and search,
   each time on new images.
 - **The device** (`tests/test_on_device.py`): no GPU, but tensors that say that they are on one, compute on the CPU and
@@ -180,9 +180,11 @@ def rows_of_mutants(results: dict[str, Any]) -> Iterator[str]:
         yield "| mutants | not measured: `python benchmarks/proofs/mutation.py` | |"
         return
     parts, noticed, total = [], 0, 0
-    for module, (seen, all_, current) in mutation.score(results).items():
-        parts.append(f"`{module}` {seen / all_:.1%} of {all_}{'' if current else ' (before its last change)'}")
-        noticed, total = noticed + seen, total + all_
+    for module, of in mutation.score(results).items():
+        sample = "" if of.tried == of.total else f" (a sample of {of.total})"
+        earlier = "" if of.is_current else " (before its last change)"
+        parts.append(f"`{module}` {of.noticed / of.tried:.1%} of {of.tried}{sample}{earlier}")
+        noticed, total = noticed + of.noticed, total + of.tried
     left = unexplained(results)
     yield (
         f"| mutants | {noticed} of {total} noticed, **{noticed / total:.1%}**: {', '.join(parts)}; "
@@ -269,7 +271,7 @@ def main() -> int:
     if arguments.docs:
         PAGE.write_text(page(rows, results))
     scores = mutation.score(results).values()
-    noticed = sum(seen for seen, _, _ in scores) >= LEAST_MUTANTS * sum(total for _, total, _ in scores)
+    noticed = sum(of.noticed for of in scores) >= LEAST_MUTANTS * sum(of.tried for of in scores)
     covered = run.lines is None or run.branches is None or min(run.lines, run.branches) >= LEAST_COVERAGE
     return int(bool(failed) or not covered or not noticed)
 

@@ -376,19 +376,16 @@ def normalized_shares(loss_weights: Tensor) -> Tensor:
     return loss_weights / loss_weights.sum(1, keepdim=True)
 
 
-def fit_fusions(
-    problems: Sequence[FusionObjective], starts: Sequence[NDArray[np.float64] | None] | None = None
-) -> list[Fusion]:
+def fit_fusions(problems: Sequence[FusionObjective], starts: Sequence[NDArray[np.float64] | None]) -> list[Fusion]:
     """Learn the expert weights and the label-noise rate of several metrics from their leave-one-out scores.
 
     Parameters
     ----------
     problems : sequence of FusionObjective
         On the same samples.
-    starts : sequence of ndarray or None, optional
+    starts : sequence of ndarray or None
         `Fusion.theta` of a similar problem for each; None starts from the priors.
     """
-    starts = [None] * len(problems) if starts is None else starts
     batch = FusionBatch.stack(problems)
     zeros = np.zeros(batch.prior.shape[-1] + 1)
     first = np.stack([zeros if one is None else one for one in starts])

@@ -4,7 +4,10 @@ from problems import make_problem
 
 from skxma._evidence.calibrated.config import CalibrationConfig
 from skxma._evidence.calibrated.experts import (
+    GAUSSIAN,
     ImageScale,
+    encoder_expert,
+    gaussian_score_std,
     image_scores,
     left_out_image_scores,
     modality_means,
@@ -55,11 +58,12 @@ def test_singletons_are_simulated_and_others_are_not():
     torch.testing.assert_close(scores.scores[1, 0, 0], scores.own[1, 0] @ scores.node_weights)
 
 
-def test_scores_in_blocks_are_the_scores_at_once(monkeypatch):
+@pytest.mark.parametrize("entries", [1, 40])
+def test_scores_in_blocks_are_the_scores_at_once(monkeypatch, entries):
     problem = make_problem(shots=3)
     metric, support = in_metric(problem)
     whole, scale = left_out_image_scores(support, metric.scatter_weight, CalibrationConfig(beta=4.0))
-    monkeypatch.setattr(blocks, "SCORE_ENTRIES", 40)
+    monkeypatch.setattr(blocks, "SCORE_ENTRIES", entries)
     parts, scale_in_parts = left_out_image_scores(support, metric.scatter_weight, CalibrationConfig(beta=4.0))
     torch.testing.assert_close(whole.scores, parts.scores)
     assert scale.beta == scale_in_parts.beta
@@ -72,9 +76,39 @@ def test_a_class_without_images_gets_the_mean_and_some_deviations():
     metric, support = in_metric(problem)
     support = MetricSupport.from_keys(support.keys, support.labels, support.weights, 4)
     queries = query_scores(support, metric(torch.as_tensor(problem.X_test).double()))
-    scores = image_scores(queries, support, support.mass, ImageScale(3.0, 1.0), 1.5)
+    scores = image_scores(queries, support, support.mass, ImageScale(3.0, 2.0), 1.5)
     seen = scores[:, :, :3]
     torch.testing.assert_close(scores[:, :, 3], seen.mean(2) + 1.5 * seen.std(2, correction=0))
+    torch.testing.assert_close(seen[GAUSSIAN], queries.gaussian[:, :3] / 2)
+
+
+def test_the_scale_is_found_from_the_cosines_and_from_the_scores_that_stand_for_something():
+    problem = make_problem(n_classes=4, shots=3)
+    kept = problem.y < 3
+    metric, support = in_metric(problem)
+    support = MetricSupport.from_keys(support.keys[kept], support.labels[kept], support.weights[kept], 4)
+    config = CalibrationConfig()
+    scores, scale = left_out_image_scores(support, metric.scatter_weight, config)
+    assert scale.beta == config.beta_times_sigma / support.sigma
+    # in units of their deviation over the classes with images
+    assert float(scores.scores[GAUSSIAN, :, :3].std(correction=0)) == pytest.approx(1)
+    assert scale.gaussian != 1
+    _, given = left_out_image_scores(support, metric.scatter_weight, config, scale=ImageScale(7.0, 3.0))
+    assert given == ImageScale(7.0, 3.0)
+
+
+def test_the_deviation_leaves_out_what_stands_for_nothing():
+    scores = torch.tensor([[1.0, 5.0, 100.0], [2.0, 50.0, 100.0]])
+    labels, singleton = torch.tensor([0, 1]), torch.tensor([False, True])
+    present = torch.tensor([True, True, False])
+    wanted = torch.tensor([1.0, 5.0, 2.0]).std(correction=0)
+    assert gaussian_score_std(scores, labels, singleton, present) == pytest.approx(float(wanted))
+    assert gaussian_score_std(scores[:1, :1], labels[:1], singleton[:1], present[:1]) == 1
+    assert gaussian_score_std(torch.ones(2, 3), labels, singleton, present) == 1
+
+
+def test_encoders_beside_the_first_are_counted_from_two():
+    assert [encoder_expert(block) for block in (1, 2, 3)] == ["encoder_2", "encoder_3", "encoder_4"]
 
 
 def test_img2txt_left_out_equals_refitting_without_the_sample():

@@ -1,5 +1,7 @@
 """Samples that depend on one another are left out together, in closed form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from skxma._evidence.calibrated.metric import (
     MetricSupport,
     candidate_metrics,
     complete_mean_length,
+    leave_each_out,
     leave_one_out_scores,
 )
 from skxma._sampling import group_members, stratified_folds
@@ -38,7 +41,19 @@ def draw_groups(seed, n_classes=3, dim=6):
 @few
 @given(seeds)
 def test_leaving_a_group_out_equals_refitting_without_it(seed):
-    features, labels, weights, groups, _ = draw_groups(seed)
+    check_left_out(*draw_groups(seed)[:4])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_leaving_a_class_out_whole_equals_refitting_without_it(seed):
+    features, labels, weights, _, _ = draw_groups(seed)
+    groups = np.where(labels == 1, 0, 1000 + np.arange(len(labels)))
+    groups[:2] = 0
+    assert (labels[:2] == 0).all()
+    check_left_out(features, labels, weights, groups)
+
+
+def check_left_out(features, labels, weights, groups):
     rho, width, n_classes = 0.3, features.shape[1], 3
     (metric,) = candidate_metrics(features, labels, weights, n_classes, None, (rho,))
     members = torch.as_tensor(group_members(groups))
@@ -68,6 +83,15 @@ def test_leaving_a_group_out_equals_refitting_without_it(seed):
         torch.testing.assert_close(mass[i], left_mass)
         assert not got.prototype[i][~present].any()
         assert bool(support.singleton[i]) == (not bool(left_mass[labels[i]] > 0))
+
+
+def test_a_class_that_is_left_out_whole_is_gone_whatever_its_mass_rounds_to():
+    keys, labels, weights = torch.randn(7, 4), torch.zeros(7, dtype=torch.long), torch.linspace(0.1, 2, 7)
+    support = MetricSupport.from_keys(keys, labels, weights, 1, torch.arange(7).expand(7, -1))
+    # the sums of a large class are not equal to the last digit in single precision
+    rounded = replace(support, mass=support.mass * (1 + 3e-7))
+    assert bool((rounded.mass > weights.sum()).all())
+    assert bool(leave_each_out(rounded, 0.1, torch.arange(7)).gone.all())
 
 
 @few

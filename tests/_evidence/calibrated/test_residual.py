@@ -74,6 +74,30 @@ def test_a_fall_that_is_not_clear_keeps_no_residual(monkeypatch):
     assert choose_residual(*given)[0] is not None
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_fall_is_clear_beyond_its_standard_error(seed):
+    rng = np.random.default_rng(seed)
+    falls, shares = rng.standard_normal(8) + 0.3, rng.dirichlet(np.ones(8))
+    mean = shares @ falls
+    clear = mean > np.sqrt(np.sum((shares * (falls - mean)) ** 2))
+    assert falls_clearly(torch.as_tensor(falls), torch.as_tensor(shares)) == clear
+
+
+def test_folds_and_whole_are_trained_with_the_penalty_of_one_sample(monkeypatch):
+    given = []
+
+    def train(*arguments):
+        given.append(arguments[4])
+        return train_residual(*arguments)
+
+    monkeypatch.setattr(module, "train_residual", train)
+    labels, weights = torch.arange(40) % 2, torch.ones(40, dtype=torch.float64)
+    features = torch.nn.functional.one_hot(labels, 4).double()
+    config = CalibrationConfig(n_epochs=20, residual_penalties=(1.0, 0.3))
+    choose_residual(features, labels, weights, torch.zeros(40, 2, dtype=torch.float64), config)
+    assert given == [1 / 40] * 4 + [0.3 / 40] * 5
+
+
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_copies_make_no_fall_clearer(size):
     falls = torch.full((20,), -0.1, dtype=torch.float64)

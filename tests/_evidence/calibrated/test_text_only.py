@@ -8,12 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import make_problem, make_thin_problem
+from scipy.special import log_softmax
 
 from skxma import XMAdapterClassifier, load
 from skxma import functional as F
 from skxma._evidence.calibrated.config import CalibrationConfig
+from skxma._evidence.calibrated.experts import LeaveOneOutScores, expert_names
 from skxma._evidence.calibrated.fit import fit_calibrated
+from skxma._evidence.calibrated.fusion import FusionObjective, FusionParametrization, weight_penalty
 from skxma._evidence.calibrated.text_only import (
+    TextOnlyFusion,
+    fit_text_only,
     likelihood_beside_text_only,
     place_text_only,
     statistics_of_others,
@@ -64,6 +69,68 @@ def test_classes_with_images_keep_their_scores():
     std = scores[..., has_images].std(-1, correction=0)
     beyond = torch.stack([2 * scores[0, :, 2] - 2 * mean[0], std[1], 3 * scores[2, :, 2] - 3 * mean[2], *std[3:]])
     torch.testing.assert_close(placed[:, :, 2], mean + beyond)
+
+
+def test_nothing_learned_places_a_class_by_its_text_as_it_is():
+    scores = torch.as_tensor(np.random.default_rng(0).standard_normal((6, 5, 4)))
+    has_images = torch.tensor([True, True, False, True])
+    left_out = LeaveOneOutScores(expert_names(True, 3), scores, scores[..., :1], torch.ones(1), torch.zeros(5) > 0)
+    placed = TextOnlyFusion().apply(left_out, has_images).scores
+    torch.testing.assert_close(placed[[0, 2]], scores[[0, 2]])
+    torch.testing.assert_close(placed[[1, 3, 4, 5]], F.fill_absent(scores[[1, 3, 4, 5]], has_images, 1.5))
+
+
+def draw_fusion(seed, n_samples=12, n_classes=3):
+    """A fusion among classes with images, of experts that know something, and weights beside the priors."""
+    rng = np.random.default_rng(seed)
+    labels = torch.as_tensor(rng.permutation(np.arange(n_samples) % n_classes))
+    truth = torch.nn.functional.one_hot(labels, n_classes).double()
+    scores = torch.as_tensor(rng.standard_normal((6, n_samples, n_classes))) + 0.5 * truth
+    own = scores.gather(2, labels[None, :, None].expand(6, -1, 1))
+    left_out = LeaveOneOutScores(expert_names(True, 3), scores, own, torch.ones(1), torch.zeros(n_samples) > 0)
+    loss_weights, prior = torch.as_tensor(rng.uniform(0.5, 2, n_samples)), rng.uniform(0.5, 2, 6)
+    parametrization = FusionParametrization(prior, 2, 3)
+    config = CalibrationConfig(max_weight_penalty=0.5, weight_penalty_samples=3.0)
+    independence = torch.ones(n_samples)
+    problem = FusionObjective(left_out, labels, loss_weights, independence, parametrization, config)
+    return problem, prior * rng.uniform(0.4, 2.5, 6)
+
+
+def objective_of_text_only(problem, weights, zero_shot, centered_text, deviations):
+    """What `fit_text_only` says that it minimizes, sample by sample and class by class."""
+    scores, labels, config = problem.scores.scores.numpy(), problem.labels.numpy(), problem.config
+    n, n_classes = scores.shape[1:]
+    shares = problem.loss_weights.numpy() / problem.loss_weights.numpy().sum()
+    factors = {0: zero_shot, 2: centered_text}
+    loss = 0.0
+    for i, c in np.ndindex(n, n_classes):
+        others = np.delete(scores[:, i], c, axis=1)
+        mean, std = others.mean(1), others.std(1)
+        placed = [
+            mean[j] + (factors[j] * (scores[j, i, c] - mean[j]) if j in factors else deviations * std[j])
+            for j in range(6)
+        ]
+        logits = weights @ scores[:, i]
+        logits[c] = weights @ np.array(placed)
+        loss -= shares[i] * log_softmax(logits)[labels[i]]
+    u = np.array([zero_shot, centered_text]) * weights[[0, 2]] / problem.parametrization.prior[[0, 2]]
+    penalty = weight_penalty(n, n_classes, config)
+    return loss + penalty * ((u - np.log(u)).sum() + (deviations - config.imageless_deviations) ** 2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_learned_of_a_text_alone_minimizes_what_is_stated(seed):
+    problem, weights = draw_fusion(seed)
+    found = fit_text_only(problem, weights)
+    theta = np.array([np.log(found.zero_shot), np.log(found.centered_text), found.deviations])
+
+    def objective(at):
+        return objective_of_text_only(problem, weights, *np.exp(at[:2]), at[2])
+
+    slopes = [(objective(theta + step) - objective(theta - step)) / 2e-4 for step in 1e-4 * np.eye(3)]
+    np.testing.assert_allclose(slopes, 0, atol=2e-4)
+    # the penalty is felt: a free minimum lies elsewhere
+    assert np.abs(np.append(theta[:2], theta[2] - 1.5)).max() > 0.05
 
 
 def fit_some(problem, imaged, n_classes):
