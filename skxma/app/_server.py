@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request, send_from_directory
@@ -27,6 +27,9 @@ from skxma.app._tabs import TabGoneError, Tabs, TooManyTabsError
 from skxma.app._wording import is_expected, words_of
 from skxma.inspection._left_out import expected_accuracy
 from skxma.inspection._support import support_names
+
+if TYPE_CHECKING:
+    from skxma._estimators.base import BaseFewShotClassifier
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).with_name("page")
@@ -391,7 +394,7 @@ def described_model(model: Model, change: str | None) -> dict[str, Any]:
     }
 
 
-def described_accuracy(clf: Any) -> dict[str, float] | None:
+def described_accuracy(clf: BaseFewShotClassifier) -> dict[str, float] | None:
     """The interval of the accuracy on new images; None where no image of the fit could be left out."""
     found = expected_accuracy(clf)
     if found is None:
