@@ -92,16 +92,16 @@ def measure(problem, n_shots, seed, arguments):
     drawn = draw(problem, n_shots, seed)
     test = drawn.test
     p_values = {how: fit(problem, drawn.train, seed, how).predict_p(problem.features(test)) for how in ("loo", "cross")}
-    found = {how: judge(p, problem.y[test], len(drawn.train), arguments) for how, p in p_values.items()}
+    found = {how: judge(p, problem, test, len(drawn.train), arguments) for how, p in p_values.items()}
     found["split"] = [None] * len(arguments.levels)
     if n_shots > 1:
         half, others = halves(problem.y, drawn.train)
         p = split_p_values(fit(problem, half, seed, None), problem, others, test)
-        found["split"] = judge(p, problem.y[test], len(others), arguments)
+        found["split"] = judge(p, problem, test, len(others), arguments)
     if arguments.full:
         some = np.random.default_rng(seed).permutation(test)[: arguments.full]
         p = fit(problem, drawn.train, seed, "full").predict_p(problem.features(some))
-        found["full"] = judge(p, problem.y[some], len(drawn.train), arguments)
+        found["full"] = judge(p, problem, some, len(drawn.train), arguments)
     return found
 
 
@@ -115,7 +115,7 @@ def measure_skewed(problem, n_shots, seed, arguments):
         true = np.bincount(np.searchsorted(clf.classes_, problem.y[test]), minlength=len(clf.classes_)) / len(test)
         for name, prior in zip(PRIORS, (None, true, "batch"), strict=True):
             p = clf.predict_p(X, class_prior=prior)
-            found[f"{how}, {name}"] = judge(p, problem.y[test], len(drawn.train), arguments)
+            found[f"{how}, {name}"] = judge(p, problem, test, len(drawn.train), arguments)
     return found
 
 
@@ -134,14 +134,11 @@ def split_p_values(clf, problem, calibration_rows, test):
     return calibration.p_values([nonconformity(np.log(clf.predict_proba(problem.features(test))))])
 
 
-def judge(p_values, y, n, arguments):
-    """Coverage and size of each level, None where n calibration images are too few.
-
-    Every class has an image among those judged.
-    """
+def judge(p_values, problem, rows, n, arguments):
+    """Coverage and size of each level on some of the images, None where n calibration images are too few."""
     sets = prediction_sets(p_values, arguments.levels, None if arguments.allow_empty else p_values.argmax(1))
-    own = np.searchsorted(np.unique(y), y)
-    hits = sets[np.arange(len(y)), own]
+    own = np.searchsorted(np.unique(problem.y), problem.y[rows])
+    hits = sets[np.arange(len(rows)), own]
     return [
         (hits[:, i].mean(), sets[:, :, i].sum(1).mean()) if n >= samples_needed(level) else None
         for i, level in enumerate(arguments.levels)
