@@ -248,10 +248,9 @@ class ClassPriorEstimator:
     """Level of the likelihood-ratio test against the base frequencies, below which they stay."""
 
     error_dispersion: float = 2.0
-    """Variance over classes, relative to its mean, of the share of wrong answers that a class gets. On balanced batches
-    of CIFAR images, digits and groceries through CLIPs, "tiny" and "photo" at 1 to 8 shots, twice the gain in
-    log-likelihood is 0.4 to 2.1 times ``n (1 - confidence)²`` beyond its degrees of freedom
-    (``benchmarks/class_prior.py``): a weak classifier shifts the shares of classes as an unbalanced batch would."""
+    """κ: variance over classes, relative to its mean, of the share of wrong answers that a class gets. A weak
+    classifier shifts the shares of classes as an unbalanced batch would; with 2 the test leaves balanced batches of
+    CIFAR images and digits alone, through CLIPs and through "tiny" (``benchmarks/class_prior.py``)."""
 
     tolerance: float = 1e-7
     """Change of a frequency at which the steps end."""
@@ -263,10 +262,10 @@ class ClassPriorEstimator:
         """Class frequencies (C,) of the images with these logits (n, C), which hold for the frequencies `base` (C,).
 
         The penalized estimate by `functional.class_prior_step`, or `base` where twice its gain in log-likelihood is
-        below the quantile of χ² with C − 1 degrees of freedom, times the overdispersion ``1 + n κ (1 − p)² / (C − 1)``
-        that errors cause which some classes get more of than others (κ is `error_dispersion`, p the mean probability of
-        the likeliest class). The test takes the penalized estimate, so it errs to the side of `base`: with as many
-        classes as images, χ² is no longer the law of the unpenalized gain.
+        below the quantile of χ² with C − 1 degrees of freedom, times the overdispersion ``1 + n κ (1 − p)² / (C − 1)``.
+        Errors cause it that fall on some classes more than on others; κ is `error_dispersion`, and p the mean
+        probability of the likeliest class. The test takes the penalized estimate, so it errs to the side of `base`:
+        with as many classes as images, χ² is no longer the law of the unpenalized gain.
         """
         freedom = len(base) - 1
         if freedom == 0:

@@ -95,8 +95,8 @@ def bytes_fetched(since: float) -> int:
     return total
 
 
-def made_encoders(encoder: Any, **settings: Any) -> list[Any]:
-    """The encoders that an `encoder` parameter stands for.
+def make_encoders(encoder: Any, **settings: Any) -> list[Any]:
+    """Make the encoders that an `encoder` parameter stands for.
 
     Parameters
     ----------
@@ -111,11 +111,11 @@ def made_encoders(encoder: Any, **settings: Any) -> list[Any]:
     return [CLIPEncoder(one, **settings) if isinstance(one, str) else one for one in given]
 
 
-def watched(encoders: Sequence[Any], job: Job, class_names: Sequence[str] = ()) -> Any:
-    """Encoders as an `encoder` parameter, each a `WatchedEncoder`."""
+def watch_encoders(encoders: Sequence[Any], job: Job, class_names: Sequence[str] = ()) -> Any:
+    """Wrap each encoder in a `WatchedEncoder`; the result is an `encoder` parameter."""
     if len(encoders) == 1:
         return WatchedEncoder(encoders[0], job, class_names)
-    return [WatchedEncoder(one, job, class_names, by=f" by {one.name}") for one in encoders]
+    return [WatchedEncoder(one, job, class_names, suffix=f" by {one.name}") for one in encoders]
 
 
 class WatchedEncoder:
@@ -127,14 +127,14 @@ class WatchedEncoder:
     job : Job
     class_names : sequence of str
         Their texts are encoded each time: one that was remembered would raise no warning of a name that is too long.
-    by : str, default=""
-        Ends the words of its progress, to tell it from others.
+    suffix : str, default=""
+        Ends each message of its progress on images, to tell several encoders apart.
     """
 
-    def __init__(self, encoder: Any, job: Job, class_names: Sequence[str] = (), by: str = "") -> None:
+    def __init__(self, encoder: Any, job: Job, class_names: Sequence[str] = (), suffix: str = "") -> None:
         self._encoder = encoder
         self._job = job
-        self._by = by
+        self._suffix = suffix
         self._class_names = frozenset(class_names)
 
     @property
@@ -161,7 +161,7 @@ class WatchedEncoder:
         """Encode images one by one; the encoder's memory keeps those that were finished before a stop."""
         rows = []
         for i, image in enumerate(X):
-            self._job.report(f"Encoding image {i + 1} of {len(X)}{self._by}", i, len(X))
+            self._job.report(f"Encoding image {i + 1} of {len(X)}{self._suffix}", i, len(X))
             rows.append(np.asarray(self._encoder.encode_image([image])))
         self._job.report("Learning")
         return np.concatenate(rows)

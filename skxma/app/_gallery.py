@@ -113,7 +113,7 @@ class Gallery:
 
     @property
     def unlabeled(self) -> list[StoredImage]:
-        """Images of the pool that were not brought to a class, too."""
+        """Images of the pool that are in no class: the same image may have been brought to both."""
         labeled = {image.digest for column in self.columns for image in column.images}
         return [image for image in self.pool if image.digest not in labeled]
 
@@ -283,7 +283,7 @@ class Gallery:
         return self._images[number].thumbnail
 
     def with_names(self, text: str) -> str:
-        """A text in which images are called by the files that were brought, not by those that hold them here."""
+        """Replace the paths of stored images in a text by the names of the files that were brought."""
 
         def name(found: re.Match[str]) -> str:
             image = self._images.get(int(found["number"]))

@@ -206,7 +206,7 @@ def remove_image(tab: UUID, number: int) -> Response:
 
 @tab_routes.put("/images/<int:number>")
 def label_image(tab: UUID, number: int) -> Response:
-    """An image without a label into a class, named by its number or, as one that may be new, by its name."""
+    """Put an image without a label into a class: by `column`, its number, or by `name`, which may be new."""
     body = request.get_json()
     given = body if isinstance(body, dict) else {}
     column = given.get("column")
@@ -395,7 +395,7 @@ def described_model(model: Model, change: str | None) -> dict[str, Any]:
 
 
 def described_accuracy(clf: BaseFewShotClassifier) -> dict[str, float] | None:
-    """The interval of the accuracy on new images; None where no image of the fit could be left out."""
+    """Interval of the expected accuracy on new images; None where no image of the fit could be left out."""
     found = expected_accuracy(clf)
     if found is None:
         return None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from skxma._estimators.encoder_parameter import is_several
 from skxma.app._answer import Answer, classify
-from skxma.app._encoding import Encoders, made_encoders, watched
+from skxma.app._encoding import Encoders, make_encoders, watch_encoders
 from skxma.app._gallery import ChangedError, Column, Gallery, StoredImage
 from skxma.app._job import Job
 from skxma.app._warnings import collected_warnings
@@ -312,7 +312,7 @@ class Session:
         from skxma._estimators.sample_names import as_names
 
         clf = XMAdapterClassifier(
-            watched(self._loaded(self.encoder, job, device=self.device), job, names),
+            watch_encoders(self._load(self.encoder, job, device=self.device), job, names),
             class_names=names,
             # of few images the least rate that they give
             false_rejection_rate=max(UNKNOWN_RATE, 1 / (1 + len({image.digest for image in images}))),
@@ -332,13 +332,13 @@ class Session:
             for found in labels_in_question(clf)
         )
         # the page chose the rate, and its user cannot raise it
-        told = [self.gallery.with_names(text) for text in heard if not text.startswith("false_rejection_rate=")]
-        warnings = tuple(dict.fromkeys(words_of_warning(text, names) for text in told))
+        relevant = [self.gallery.with_names(text) for text in heard if not text.startswith("false_rejection_rate=")]
+        warnings = tuple(dict.fromkeys(words_of_warning(text, names) for text in relevant))
         return Model(number, clf, images=images, doubts=doubts, warnings=warnings, seconds=seconds)
 
     def _ask(self, job: Job, model: Model, query: StoredImage, heard_before: list[str]) -> Asked:
         clf = model.classifier
-        self._loaded(clf.encoder, job, device=clf.device, precision=clf.precision)
+        self._load(clf.encoder, job, device=clf.device, precision=clf.precision)
         with self._encoders.turn(job), collected_warnings(every_thread=True) as heard:
             job.report(f"Encoding {query.name}")
             answer = classify(clf, query.file)
@@ -352,7 +352,7 @@ class Session:
         from skxma import XMAdapterClassifier
         from skxma.active import suggest
 
-        encoder = watched(self._loaded(self.encoder, job, device=self.device), job, names)
+        encoder = watch_encoders(self._load(self.encoder, job, device=self.device), job, names)
         if fitted is None:
             clf = XMAdapterClassifier(encoder, class_names=names or None, device=self.device)
         else:
@@ -361,9 +361,9 @@ class Session:
             rows = suggest(clf, [image.file for image in pool], N_SUGGESTED, random_state=0)
         return tuple(pool[row].number for row in rows)
 
-    def _loaded(self, encoder: Any, job: Job, **settings: Any) -> list[Any]:
-        """The encoders of a parameter, with their weights."""
-        encoders = made_encoders(encoder, **settings)
+    def _load(self, encoder: Any, job: Job, **settings: Any) -> list[Any]:
+        """Make the encoders of an `encoder` parameter, and load their weights."""
+        encoders = make_encoders(encoder, **settings)
         for one in encoders:
             self._encoders.load(one, job)
         return encoders

@@ -149,7 +149,7 @@ def classifier(arguments: argparse.Namespace) -> Any:
 
 
 def folder_to_sort_in(path: str) -> Path:
-    """A folder to copy to: one that is new or empty, or holds nothing but the folders of the classes so far."""
+    """Return the folder to copy to, if it is new or empty, or holds nothing but the folders of the classes so far."""
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--copy-to {path}: it is a file. Name a folder.")
@@ -163,7 +163,7 @@ def folder_to_sort_in(path: str) -> Path:
 
 
 def is_unsorted(entry: Path) -> bool:
-    """True of a file that counts, which is none that a system adds to a folder."""
+    """Return whether an entry of a folder is a file of the user's, in no folder of a class."""
     from skxma.datasets._listing import is_hidden
 
     return not entry.is_dir() and not is_hidden(entry.name)

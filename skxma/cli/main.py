@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show a warning as a line like that of an error: the caller's line of code, which Python adds, is ours."""
+    """Show a warning as one line, as an error is: the line of code that Python adds is not the user's."""
 
     def as_line(message: Warning | str, *_: object, **__: object) -> str:
         return f"skxma: warning: {text_outside_python(message)}\n"

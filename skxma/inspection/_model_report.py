@@ -39,12 +39,12 @@ FENCE = 1.5
 
 @dataclass(frozen=True)
 class Finding:
-    """Some images, and what is to be said of them.
+    """Some images with a remark about them.
 
     Attributes
     ----------
     samples : tuple of int
-        Which of the samples given to `fit`, or, counted on, of the images that are suggested.
+        Numbers of samples given to `fit`; the suggested images are numbered after these.
     words : str
         May be empty.
     """
@@ -349,7 +349,7 @@ def _few_images(clf: BaseFewShotClassifier) -> Section:
 
 
 def _next_labels(clf: BaseFewShotClassifier, suggested: Sequence[str], first: int) -> Section:
-    """What to label next; the suggested images are the samples from `first` on."""
+    """Section on the images to label next; the suggested ones have the numbers from `first` on."""
     shots = clf.image_cache_.shots
     wrong = np.zeros(len(shots))
     found = left_out_answers(clf)

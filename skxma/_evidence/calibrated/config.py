@@ -121,10 +121,10 @@ class CalibrationConfig:
     """Least `covariance_alignment` of texts whose root is tried; texts without meaning have 1.0 ± 0.2."""
 
     halves_one_shot_text: bool = True
-    """Where no class has two samples, the mean of the metrics of class texts and of none; False takes the texts' alone.
+    """Where no class has two samples, average the metrics of class texts and of none; False takes the texts' alone.
     Texts shape the metric well in CLIPs of hundreds of millions of images and badly in small encoders, and nothing
     tells the two apart: the mean is better for 12 of 13 kinds of tasks, by 1.2 points on average
-    (``benchmarks/priors.py FOLDER text-metric``)."""
+    (``benchmarks/priors.py FOLDER text-metric --images DIR``)."""
 
     shrinkages: tuple[float, ...] = (0.1, 0.3, 0.6, 0.9, 1.0)
     """ρ of the whitenings that are tried: the share of the identity in the within-class scatter; 1 whitens nothing."""

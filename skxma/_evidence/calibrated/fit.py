@@ -56,7 +56,7 @@ class LeftOutSupport:
     singleton : bool Tensor of shape (N,)
         Samples whose class has no other when they are left out.
     node_weights : Tensor of shape (N, Q)
-        Of the nodes at which the own class is simulated.
+        Weights of the quadrature's nodes, at which the score of the own class is simulated.
     """
 
     honest: LeftOutLogits
@@ -71,13 +71,13 @@ def leave_support_out(
 ) -> LeftOutSupport:
     """Average the left-out logits of all samples over the best metrics."""
     best, folds = selection.best, selection.folds
-    first = score_everyone(best[0], support, config)
+    first = score_all_samples(best[0], support, config)
     hardness = cross_modal_hardness(support, first, torch.arange(len(support.labels), device=support.labels.device))
 
     def of_each_metric() -> Iterator[LeftOutLogits]:
         # one metric at a time: the scores of 16 000 samples among 1000 classes take half a gigabyte
         for one in best:
-            scores = first if one is best[0] else score_everyone(one, support, config)
+            scores = first if one is best[0] else score_all_samples(one, support, config)
             yield LeftOutLogits.of(scores, one.fusion.weights, one.full_fusion.weights)
 
     averaged = LeftOutLogits.mean(of_each_metric(), [one.averaging_weight for one in best])
@@ -89,8 +89,10 @@ def leave_support_out(
     return LeftOutSupport(honest, fitted, hardness, first.singleton, first.node_weights)
 
 
-def score_everyone(one: MetricCandidate, support: CalibrationSupport, config: CalibrationConfig) -> LeaveOneOutScores:
-    """Leave-one-out scores of all samples in a metric; the fusion may have been learned on some of them."""
+def score_all_samples(
+    one: MetricCandidate, support: CalibrationSupport, config: CalibrationConfig
+) -> LeaveOneOutScores:
+    """Score all samples leave-one-out in a metric, of which the fusion may have been learned on some of them."""
     if len(support.rows) == len(support.labels):
         return one.scores
     everyone = torch.arange(len(support.labels), device=support.labels.device)
