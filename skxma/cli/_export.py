@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +57,21 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         clf = load_model(arguments.model, encoder=arguments.encoder, device=arguments.device)
         clf = getattr(clf, "best_estimator_", clf)
-    with explained_for_command_line(arguments.model):
-        try:
-            difference = to_onnx(clf, target, arguments.part, opset=arguments.opset, half=arguments.half, images=images)
-        except ValueError as error:
-            if "part='" not in str(error):
-                raise
-            raise ValueError(re.sub(r"\bpart='(\w+)'", r"--part \1", str(error))) from error
+    with explained_for_command_line(arguments.model), naming_options():
+        difference = to_onnx(clf, target, arguments.part, opset=arguments.opset, half=arguments.half, images=images)
     size = target.stat().st_size / 1e6
     print(f"{target}: {size:.1f} MB; probabilities differ from the model's by {difference:.1g} at most")
+
+
+@contextmanager
+def naming_options() -> Iterator[None]:
+    """Name the options of the command in an error of `to_onnx`, in the place of its parameters."""
+    from skxma.errors import ExportError
+
+    try:
+        yield
+    except (ExportError, ValueError) as error:
+        message = re.sub(r"\bpart='(\w+)'", r"--part \1", str(error)).replace("half=True", "--half")
+        if message == str(error):
+            raise
+        raise type(error)(message) from error

@@ -245,6 +245,17 @@ def test_the_command(ort, emoji_classifier, tmp_path, capsys):
     assert "--force" in capsys.readouterr().err
 
 
+@pytest.mark.bad_input
+def test_the_command_advises_its_own_options(emoji_classifier, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(_onnx, "LARGEST_FILE", 0)
+    model = str(tmp_path / "m.skxma")
+    emoji_classifier.save(model)
+    for options, advice in (([], "--half or --part head"), (["--half"], "--part head")):
+        assert main(["export", model, str(tmp_path / "m.onnx"), *options]) == 1
+        assert f"pass {advice}." in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_evidence_below_its_floor(ort, tmp_path):
     """Sharp affinities to few keys: most evidence is less than the 1e-8 that optimizers of graphs take for nothing."""
