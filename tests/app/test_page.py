@@ -294,7 +294,7 @@ def test_the_images_to_label_next_are_labeled_by_a_click(open_page, tmp_path):
             expect(strip).to_have_count(left)
         page.click("#fit")
         expect(page.locator("#status")).to_contain_text(f"{n_labeled} images of 3 classes, fitted in")
-        expect(page.locator("#status")).to_contain_text("% should be answered rightly")
+        expect(page.locator("#status")).to_contain_text("% should be classified correctly")
         expect(strip).to_have_count(n_next)
     expect(page.locator("#strip .words")).to_have_text("3 images without a label.")
     look(page, "labeled")

@@ -101,7 +101,7 @@ function list(element, items) {
   element.replaceChildren(...items.map((item) => make("li", {}, ...[item].flat())));
 }
 
-/* Give an element children in an order. One that stays is not moved, for that would take its focus. */
+/* Make these the children of an element, in this order. One that stays is not moved, which would take its focus. */
 function arrange(parent, children) {
   for (const old of [...parent.children]) if (!children.includes(old)) old.remove();
   children.forEach((child, index) => {
@@ -186,15 +186,15 @@ function newSuggestion(image) {
   name.setAttribute("aria-label", `New class of ${image.name}`);
   const add = make("button", { type: "submit", textContent: "Add" });
   add.setAttribute("aria-label", `Put ${image.name} into the new class`);
-  const form = make("form", {}, name, add);
-  form.onsubmit = async (event) => {
+  const newClass = make("form", {}, name, add);
+  newClass.onsubmit = async (event) => {
     event.preventDefault();
     forgive();
     const given = await call("PUT", `images/${image.number}`, { name: name.value });
     show(given);
     if (given) $("#strip li input")?.focus();
   };
-  const item = make("li", {}, make("img", { src: pathOf(`images/${image.number}`), alt: image.name }), make("div"), form);
+  const item = make("li", {}, make("img", { src: pathOf(`images/${image.number}`), alt: image.name }), make("div"), newClass);
   item.dataset.number = image.number;
   return item;
 }
@@ -213,7 +213,7 @@ function skipButton(image) {
   return button;
 }
 
-/* The focus goes with the image that had it; who labels by keys goes on with the next one. */
+/* The focus is lost with the image that had it: move it to the next one, for labeling by the keyboard. */
 async function takeFromStrip(method, image, body) {
   show(await call(method, `images/${image.number}`, body));
   if (document.activeElement === document.body) $("#strip li button")?.focus({ preventScroll: true });
@@ -289,8 +289,10 @@ function showModel() {
 }
 
 function statusOf(model, columns) {
-  if (model?.file)
-    return [expectation(model), model.can_reject ? "" : "This model was fitted without a threshold, so it can't tell what is like none of its classes."].join(" ").trim();
+  if (model?.file) {
+    const unable = model.can_reject ? "" : "This model was fitted without a threshold, so it can't tell what is like none of its classes.";
+    return [expectation(model), unable].join(" ").trim();
+  }
   if (!model) return columns.some((c) => c.images.length) ? "" : "Drop images into the classes first.";
   const fitted = `${count(model.n_images, "image")} of ${count(model.classes.length, "class", "classes")}, fitted in ${model.seconds.toFixed(2)} s.`;
   const changed = { images: " The images have changed since: fit again.", classes: " The classes have changed since: fit again." };
@@ -300,7 +302,7 @@ function statusOf(model, columns) {
 function expectation({ expected }) {
   if (!expected) return "";
   const [low, high, level] = [expected.low, expected.high, expected.confidence_level].map((p) => Math.round(100 * p));
-  return `Of new images of this kind, ${low} to ${high} % should be answered rightly (${level} % sure).`;
+  return `Of new images of this kind, ${low} to ${high} % should be classified correctly (${level} % sure).`;
 }
 
 /* Long work: it is started, followed to its end, and can be stopped. */
@@ -316,7 +318,7 @@ function follow(job) {
   return following;
 }
 
-/* What needs all images waits for those that are being brought, and for the work before it. */
+/* A fit and a suggestion need all images: they wait for those that are being uploaded, and for other work. */
 function showBusy() {
   $("#fit").disabled = $("#suggest").disabled = Boolean(following) || adding > 0;
   if (state) showPool();
@@ -377,7 +379,7 @@ function form(entries) {
   return data;
 }
 
-/* Bring files one after the other, and say how many of them have come. */
+/* Upload files one after the other, and show which one is on its way. */
 async function addEach(words, files, bring) {
   const before = words.textContent;
   adding++;
@@ -427,7 +429,7 @@ async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return { files: [...transfer.files] };
   const found = (await Promise.all(entries.map(filesOf))).flat();
-  // a browser knows a type by the ending, and of some images none
+  // a browser takes the type from the ending, and leaves it empty for endings that it does not know, images too
   const files = found.filter((file) => !file.type || file.type.startsWith("image/"));
   const others = found.filter((file) => !files.includes(file));
   if (files.length && others.length) fail(`Left out, as no images: ${count(others.length, "file")} such as ${others[0].name}.`);
