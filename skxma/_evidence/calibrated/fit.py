@@ -72,7 +72,7 @@ def leave_support_out(
     """Average the left-out logits of all samples over the best metrics."""
     best, folds = selection.best, selection.folds
     first = score_all_samples(best[0], support, config)
-    hardness = cross_modal_hardness(support, first, torch.arange(len(support.labels), device=support.labels.device))
+    hardness = cross_modal_hardness(support, first, support.all_rows)
 
     def of_each_metric() -> Iterator[LeftOutLogits]:
         # one metric at a time: the scores of 16 000 samples among 1000 classes take half a gigabyte
@@ -95,9 +95,8 @@ def score_all_samples(
     """Score all samples leave-one-out in a metric, of which the fusion may have been learned on some of them."""
     if len(support.rows) == len(support.labels):
         return one.scores
-    everyone = torch.arange(len(support.labels), device=support.labels.device)
-    image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, everyone, one.scale)
-    combined = combine_scores(support, image, everyone, config)
+    image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, support.all_rows, one.scale)
+    combined = combine_scores(support, image, support.all_rows, config)
     return combined if one.text_only is None else one.text_only.apply(combined, support.has_images)
 
 
@@ -177,8 +176,7 @@ def fit_residual(fitted: FittedMetrics, config: CalibrationConfig) -> tuple[Floa
     if not config.n_epochs or too_few or too_large:
         return None, []
     queries = F.normalize(CenteredBasis(weighted_mean(features, support.weights), None)(features))
-    everyone = torch.arange(len(features), device=features.device)
-    weights = loss_weights(support, fitted.left_out.hardness, everyone, config)
+    weights = loss_weights(support, fitted.left_out.hardness, support.all_rows, config)
     trained, curve = choose_residual(
         queries, support.imaged_labels, weights, logits[:, imaged].to(queries.dtype), config, support.groups
     )

@@ -72,6 +72,11 @@ class CalibrationSupport:
     further: tuple[FurtherEncoder, ...] = ()
     shares: tuple[float, ...] = (1.0,)
 
+    @property
+    def all_rows(self) -> Tensor:
+        """Numbers (N,) of all samples, of which `rows` are a part."""
+        return torch.arange(len(self.labels), device=self.labels.device)
+
     @cached_property
     def imaged(self) -> Tensor:
         """Classes (K,) with images, ascending."""
