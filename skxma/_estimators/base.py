@@ -592,7 +592,7 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         return self._logits
 
     def _chunking(self, like: Tensor) -> Chunking:
-        """How queries are cut into chunks: here, so that affinities to all keys fit in memory."""
+        """Cut queries so that the affinities of a chunk to all keys fit in memory."""
         return Chunking(len(self.image_cache_.keys))
 
     def _predict_logits(self, X: Any) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ Scoring = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Chunking:
-    """How queries are cut into chunks.
+    """Rule by which queries are cut into chunks.
 
     Attributes
     ----------
