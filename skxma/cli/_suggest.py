@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -170,11 +172,16 @@ def is_unsorted(entry: Path) -> bool:
 
 
 def copy(paths: Sequence[str], folder: Path, classes: Sequence[str]) -> None:
-    """Copy images to a folder; a number before the name keeps their order, and names that occur twice apart."""
+    """Copy images to a folder; a number before the name keeps their order, and names that occur twice apart.
+
+    The numbers go on from round to round, so that no image takes the place of an earlier one in the folder of its class.
+    """
     for place in (folder, *(folder / name for name in classes)):
         place.mkdir(parents=True, exist_ok=True)
-    width = len(str(len(paths)))
-    for i, path in enumerate(paths, start=1):
+    numbered = (re.match(r"(\d+)-", name) for _, _, names in os.walk(folder) for name in names)
+    first = 1 + max((int(found[1]) for found in numbered if found), default=0)
+    width = len(str(first + len(paths) - 1))
+    for i, path in enumerate(paths, start=first):
         shutil.copy2(path, folder / f"{i:0{width}d}-{Path(path).name}")
     sorting = "the folder of its class there" if classes else "a folder there that is named after its class"
     say(f"{len(paths)} images copied to {folder}; move each to {sorting}, and fit")

@@ -111,6 +111,8 @@ def test_rounds_are_sorted_in_one_folder(camera, tmp_path, capsys):
         sort_by_name(birds)
         assert main(["fit", str(birds), "--model", model, "--encoder", "tiny", "--force"]) == 0
         assert f"{4 * round_} images of" in capsys.readouterr().err
+        numbers = sorted(int(file.name.partition("-")[0]) for file in birds.glob("*/*"))
+        assert numbers == list(range(1, 4 * round_ + 1))
     (birds / "later.png").write_bytes(b"")
     status, _, err = suggest(capsys, camera, "--model", model, "--copy-to", birds)
     assert status == 1
