@@ -174,7 +174,7 @@ def is_unsorted(entry: Path) -> bool:
 def copy(paths: Sequence[str], folder: Path, classes: Sequence[str]) -> None:
     """Copy images to a folder; a number before the name keeps their order, and names that occur twice apart.
 
-    The numbers go on from round to round, so that no image takes the place of an earlier one in the folder of its class.
+    The numbers go on from round to round, so that no image takes the place of another in the folder of its class.
     """
     for place in (folder, *(folder / name for name in classes)):
         place.mkdir(parents=True, exist_ok=True)

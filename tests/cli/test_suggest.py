@@ -36,7 +36,7 @@ def camera(tmp_path_factory):
 def sort_by_name(folder):
     """Move each image of a folder to one there that is named after its class."""
     for copy in [one for one in folder.iterdir() if one.suffix == ".png"]:
-        label = re.match(r"\d-(\w+)-", copy.name)[1]
+        label = re.match(r"\d+-(\w+)-", copy.name)[1]
         (folder / label).mkdir(exist_ok=True)
         copy.rename(folder / label / copy.name)
 
