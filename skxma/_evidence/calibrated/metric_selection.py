@@ -279,9 +279,12 @@ def candidate_roots(
 ) -> list[Root]:
     """Roots to try: of the vocabulary, of the class texts, none; two of the three where a metric is expensive."""
     known = text_roots(vocabulary, text, support.features, support.weights, config)
+    too_large = support.work > config.max_work
     if support.all_singletons and known:
-        return one_shot_roots(known) if config.halves_one_shot_text else known[:1]
-    return [*known[: 1 if support.work > config.max_work else None], (IDENTITY_ROOT, None)]
+        # one metric that stands alone cannot be chosen by simulated scores, and is that of the first root
+        alone = too_large or config.max_metrics == 1 or not config.halves_one_shot_text
+        return known[:1] if alone else one_shot_roots(known)
+    return [*known[: 1 if too_large else None], (IDENTITY_ROOT, None)]
 
 
 def one_shot_roots(known: Sequence[Root]) -> list[Root]:

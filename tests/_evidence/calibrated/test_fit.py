@@ -134,6 +134,14 @@ def test_at_one_shot_a_vocabulary_shapes_the_metric_alone_and_class_texts_one_of
     assert [one.choice[0] for one in fit(problem, words=False).model.components] == [IDENTITY_ROOT]
 
 
+@pytest.mark.parametrize("limit", [{"max_metrics": 1}, {"max_work": 1}])
+@pytest.mark.parametrize("seed", range(4))
+def test_at_one_shot_simulated_scores_choose_no_metric_that_stands_alone(limit, seed):
+    problem = make_problem(shots=1, dim=32, seed=seed)
+    components = fit(problem, words=False, **limit).model.components
+    assert [one.choice[0] for one in components] == [CLASS_TEXT_ROOT]
+
+
 def test_class_texts_shape_no_metric_where_the_encoder_says_so():
     for shots in (1, 2):
         report = fit(make_problem(shots=shots), words=False, text_shapes_metric=False)
