@@ -213,12 +213,13 @@ def _roots(clf: BaseFewShotClassifier, features: Floats) -> list[Floats | None]:
 
 
 def _class_texts(clf: BaseFewShotClassifier, inputs: EmbeddingInput, n_features: int) -> Floats | None:
-    """L2-normalized text features (C, D) of the classes, zero rows for those without; None if there are none."""
+    """L2-normalized text features (C, D) of the classes, zero rows for those without; None if that is too few."""
     if hasattr(clf, "classes_"):
         has_text = clf.class_names_ is not None or clf.text_features is not None
         return clf.text_features_ if has_text else None
     given = clf.class_names if clf.class_names is not None else clf.text_features
-    if given is None:
+    if given is None or num_samples(given) < 2:
+        # the text of a single class has no covariance
         return None
     # any label of a class: which it is plays no part in the metric
     labels = given if isinstance(given, Mapping) else given.index if has_index(given) else [0]

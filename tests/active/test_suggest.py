@@ -164,6 +164,13 @@ def test_class_texts_shape_the_metric_where_there_is_no_vocabulary(emoji, embedd
     assert chosen("tiny", **known) == chosen("tiny")
 
 
+def test_one_class_alone_may_have_a_name_before_there_are_labels(blobs):
+    X, _ = blobs
+    unnamed = suggest(precomputed(), X, 5, random_state=0)
+    named = suggest(precomputed(text_features={"fox": X[0]}), X, 5, random_state=0)
+    assert named.tolist() == unnamed.tolist()
+
+
 @pytest.mark.parametrize("rival", [ZeroShotClassifier, TipAdapterClassifier])
 def test_rivals_suggest_too(emoji, embeddings, rival):
     clf = rival("tiny", class_names=emoji.target_names)
