@@ -8,7 +8,7 @@ from typing import Any
 
 from skxma._runtime.optional import require
 from skxma.benchmark._names import DEFAULT_ENCODER
-from skxma.cli._model_files import absolute
+from skxma.cli._model_files import encoder_of_images
 
 PORT = 7860
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     from skxma.app._tabs import make_tabs
     from skxma.encoder._model_names import find_source
 
-    encoders = [absolute(name) for name in arguments.encoder or [DEFAULT_ENCODER]]
+    encoders = [encoder_of_images(name) for name in arguments.encoder or [DEFAULT_ENCODER]]
     # a name is refused now, not when images have been brought; that of the default takes open_clip, and is right
     check_encoders(encoders)
     for name in encoders if arguments.encoder else ():

@@ -9,7 +9,7 @@ import sys
 from skxma.benchmark._names import DEFAULT_ENCODER
 from skxma.cli._info import left_out_line
 from skxma.cli._inputs import check_files, image_paths, read_labeled_images
-from skxma.cli._model_files import absolute, memory_of, place_for, save
+from skxma.cli._model_files import encoder_of_images, memory_of, place_for, save
 from skxma.cli._streams import say
 from skxma.cli._words import complete_names, read_names, templates_of
 
@@ -23,7 +23,7 @@ def run_fit(arguments: argparse.Namespace) -> None:
     unlabeled = image_paths(arguments.unlabeled or ())
     if arguments.unlabeled and not unlabeled:
         raise FileNotFoundError(f"{' '.join(arguments.unlabeled)}: no images there to learn from without labels.")
-    encoders = [absolute(name) for name in arguments.encoder or [DEFAULT_ENCODER]]
+    encoders = [encoder_of_images(name) for name in arguments.encoder or [DEFAULT_ENCODER]]
     check_files(unlabeled)
     from skxma._estimators.xmadapter import XMAdapterClassifier
     from skxma.inspection import labels_in_question

@@ -96,7 +96,7 @@ def load_model(path: str, *, encoder: str | None = None, device: str | None = No
         if memory is not True:
             raise ValueError(f"{path} holds a {type(clf).__name__}, which takes no --memory.")
         memory = None
-    settings = {"encoder": encoder and absolute(encoder), "device": device, "memory": memory}
+    settings = {"encoder": encoder and encoder_of_images(encoder), "device": device, "memory": memory}
     settings = {name: value for name, value in settings.items() if value is not None}
     unknown = sorted(settings.keys() - clf.get_params(deep=False).keys())
     if unknown:
@@ -137,8 +137,20 @@ def explained_for_command_line(path: str) -> Iterator[None]:
         ) from error
 
 
-def absolute(encoder: str) -> str:
-    """Return the name of an encoder with the path of a local folder made absolute, so that it holds anywhere."""
+def encoder_of_images(encoder: str) -> str:
+    """Return the name of an encoder with the path of a local folder made absolute, so that it holds anywhere.
+
+    Raises
+    ------
+    ValueError
+        The word for no encoder.
+    """
+    from skxma._estimators.encoder_parameter import PRECOMPUTED
+
+    if encoder == PRECOMPUTED:
+        raise ValueError(
+            f"--encoder {PRECOMPUTED} stands for embeddings, and commands take images. Name an encoder, such as tiny."
+        )
     prefix, colon, place = encoder.partition(":")
     folder = Path(place).expanduser()
     # after the name of a library may stand that of a model, too

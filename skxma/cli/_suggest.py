@@ -18,8 +18,8 @@ from skxma.benchmark._names import DEFAULT_ENCODER
 from skxma.cli._help import positive_count
 from skxma.cli._inputs import existing_files, image_paths
 from skxma.cli._model_files import (
-    absolute,
     check_model,
+    encoder_of_images,
     explained_for_command_line,
     load_model,
     memory_of,
@@ -139,7 +139,7 @@ def classifier(arguments: argparse.Namespace) -> Any:
     from skxma._estimators.xmadapter import XMAdapterClassifier
     from skxma.prompts import clean_name
 
-    encoders = [absolute(name) for name in named or [DEFAULT_ENCODER]]
+    encoders = [encoder_of_images(name) for name in named or [DEFAULT_ENCODER]]
     check_encoders(encoders)
     return XMAdapterClassifier(
         encoders if len(encoders) > 1 else encoders[0],

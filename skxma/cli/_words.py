@@ -49,6 +49,8 @@ def read_names(path: str | None) -> dict[str, Any] | None:
         is_list = isinstance(name, list) and name and all(isinstance(one, str) for one in name)
         if not (name is None or isinstance(name, str) or is_list):
             raise ValueError(f"{path}: {label!r} must be called by a text, a list of texts, or null; not {name!r}.")
+        if any(not one.strip() for one in ([name] if isinstance(name, str) else name or ())):
+            raise ValueError(f"{path}: {label!r} has a blank name; write null for a class without one.")
     return given
 
 

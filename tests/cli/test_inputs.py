@@ -285,3 +285,29 @@ def test_predictions_do_not_depend_on_where_embeddings_are_kept(root, monkeypatc
         found = skxma.load(f"{name}.skxma").predict_proba(asked)
         # in half precision the embeddings of torch 2.6 depend on the batch in their last digits
         np.testing.assert_allclose(found, wanted, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "d", "--model", "n.skxma", "--encoder", "precomputed"],
+        ["suggest", "new", "--encoder", "precomputed"],
+        ["suggest", "new", "--encoder", "tiny", "--encoder", "precomputed"],
+        ["predict", "m.skxma", "new", "--encoder", "precomputed"],
+        ["app", "--encoder", "precomputed", "--port", "0"],
+    ],
+)
+def test_embeddings_are_refused_in_the_words_of_the_command_line(root, capsys, words):
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "--encoder precomputed stands for embeddings, and commands take images" in said
+    assert "X as" not in said
+
+
+@pytest.mark.parametrize("name", ["", "  ", ["bear", " "]])
+def test_a_blank_name_is_refused_by_its_file(root, capsys, name):
+    (root / "names.json").write_text(json.dumps({"bear": name}))
+    assert main(["fit", "d", "--model", "n.skxma", "--names", "names.json", *FIT]) == 1
+    said = capsys.readouterr().err
+    assert "names.json: 'bear' has a blank name" in said
+    assert "class_names" not in said
