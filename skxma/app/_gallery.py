@@ -212,21 +212,12 @@ class Gallery:
     def label(self, number: int, column_number: int) -> None:
         """Put an image of the pool into a class; `undo` puts it back."""
         column = self._column(column_number)
-        image = next((image for image in self.pool if image.number == number), None)
-        if image is None:
-            raise ChangedError(f"There is no image {number} without a class any more; load the page again.")
-        index = self.pool.index(image)
-
-        def restore() -> None:
-            column.images.remove(image)
-            self.pool.insert(index, image)
-
-        self.pool.remove(image)
-        column.images.append(image)
-        self._removed(f"{shortened(image.name)} was put into {self.title(column)}.", (image,), restore)
+        self._label(self._in_pool(number), column)
 
     def label_as(self, number: int, name: str) -> None:
-        """Put an image of the pool into the class of a name, which is made where there is none; `undo` puts it back.
+        """Put an image of the pool into the class of a name; `undo` puts it back.
+
+        Where there is no such class it is made, and `undo` takes it away, but for what it was given since.
 
         Raises
         ------
@@ -236,13 +227,23 @@ class Gallery:
         name = clean(name)
         if not name:
             raise ValueError("Type the name of the class first.")
-        if not any(image.number == number for image in self.pool):
-            raise ChangedError(f"There is no image {number} without a class any more; load the page again.")
+        image = self._in_pool(number)
         same = next((column for column in self.columns if column.name == name), None)
+        if same is not None:
+            self._label(image, same)
+            return
         unused = next((column for column in self.columns if not column.name and not column.images), None)
-        column = same or unused or self.add_column()
+        column = unused or self.add_column()
         column.name = name
-        self.label(number, column.number)
+
+        def forget() -> None:
+            # a name without images is a class too, of which a fit would take the text
+            if column.name == name and not column.images:
+                column.name = ""
+                if unused is None:
+                    self.columns.remove(column)
+
+        self._label(image, column, forget)
 
     def clear_pool(self) -> None:
         """Remove the images without a class; `undo` puts them back."""
@@ -355,6 +356,25 @@ class Gallery:
     def _put(self, images: list[StoredImage], image: StoredImage) -> None:
         self._images[image.number] = image
         images.append(image)
+
+    def _in_pool(self, number: int) -> StoredImage:
+        image = next((image for image in self.pool if image.number == number), None)
+        if image is None:
+            raise ChangedError(f"There is no image {number} without a class any more; load the page again.")
+        return image
+
+    def _label(self, image: StoredImage, column: Column, forget: Callable[[], None] = lambda: None) -> None:
+        """Put an image of the pool into a class; `forget` is called after it was put back."""
+        index = self.pool.index(image)
+
+        def restore() -> None:
+            column.images.remove(image)
+            self.pool.insert(index, image)
+            forget()
+
+        self.pool.remove(image)
+        column.images.append(image)
+        self._removed(f"{shortened(image.name)} was put into {self.title(column)}.", (image,), restore)
 
     def _removed(self, words: str, images: tuple[StoredImage, ...], restore: Callable[[], None]) -> None:
         self._removals.append(Removal(words, images, restore))

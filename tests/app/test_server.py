@@ -186,7 +186,28 @@ def test_an_image_without_a_label_makes_the_class_that_it_is_given(tab):
     empty = tab.put(f"images/{numbers[-1]}", json={"name": " "})
     assert (empty.status_code, empty.json["error"]) == (400, "Type the name of the class first.")
     assert tab.put("images/99", json={"name": "wolf"}).status_code == 409
-    assert [one["name"] for one in tab.get("state").json["columns"]] == ["red fox", "gray fox", "fennec"]
+    assert [one["name"] for one in tab.get("state").json["columns"]] == ["red fox", "gray fox"]
+
+
+def test_a_class_that_one_image_made_goes_when_that_is_undone(tab):
+    """A name without images would be a class too, known from its text."""
+    for file in files("fox", slice(4)):
+        tab.post("pool", **upload(file))
+    before = tab.get("state").json["columns"]
+    tab.finish("suggest")
+    numbers = [one["number"] for one in tab.get("state").json["pool"]["suggested"]]
+    for number, name in zip(numbers, ("fox", "bear", "crab", "fox"), strict=True):
+        tab.put(f"images/{number}", json={"name": name})
+    for _ in range(4):
+        state = tab.post("undo").json
+    assert state["columns"] == before
+    # what was named or brought since stays
+    for number, name in zip(numbers, ("fox", "bear", "crab", "crab"), strict=True):
+        state = tab.put(f"images/{number}", json={"name": name}).json
+    tab.post("undo")
+    tab.put(f"columns/{state['columns'][-1]['number']}", json={"name": "lobster"})
+    columns = tab.post("undo").json["columns"]
+    assert [(one["name"], len(one["images"])) for one in columns] == [("fox", 1), ("bear", 1), ("lobster", 0)]
 
 
 def test_an_image_that_is_brought_to_a_class_is_without_a_label_no_longer(tab):
