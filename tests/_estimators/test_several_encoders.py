@@ -195,7 +195,7 @@ def test_a_pool_is_seen_by_all_encoders(tmp_path):
 
 
 def test_a_pool_sees_nothing_of_a_useless_encoder():
-    problem = make_problem(n_classes=4, shots=2, dim=16, n_test=40, noise=1.2, seed=3)
+    problem = make_problem(n_classes=4, shots=2, dim=16, n_test=40, noise=1.2, seed=2)
     noise = np.random.default_rng(0).normal(size=(len(problem.X) + len(problem.X_test), 24))
     train, test = noise[: len(problem.X)], noise[len(problem.X) :]
     both = pooled(problem, [problem.X, train], [problem.X_test, test])
