@@ -8,7 +8,7 @@ from typing import Any
 
 from skxma._runtime.optional import require
 from skxma.benchmark._names import DEFAULT_ENCODER
-from skxma.cli._model_files import encoder_of_images
+from skxma.cli._model_files import named_encoders
 
 PORT = 7860
 
@@ -43,12 +43,13 @@ def run(arguments: argparse.Namespace) -> None:
     from skxma.app._tabs import make_tabs
     from skxma.encoder._model_names import find_source
 
-    encoders = [encoder_of_images(name) for name in arguments.encoder or [DEFAULT_ENCODER]]
+    encoder = named_encoders(arguments.encoder)
+    encoders = encoder if isinstance(encoder, list) else [encoder]
     # a name is refused now, not when images have been brought; that of the default takes open_clip, and is right
     check_encoders(encoders)
     for name in encoders if arguments.encoder else ():
         find_source(name)
-    tabs = make_tabs(encoders if len(encoders) > 1 else encoders[0], arguments.device)
+    tabs = make_tabs(encoder, arguments.device)
     try:
         server = listen(make_app(tabs), arguments.port)
         address = f"http://{server.host}:{server.port}/"

@@ -6,10 +6,9 @@ import argparse
 import math
 import sys
 
-from skxma.benchmark._names import DEFAULT_ENCODER
 from skxma.cli._info import left_out_line
 from skxma.cli._inputs import check_files, image_paths, read_labeled_images
-from skxma.cli._model_files import encoder_of_images, memory_of, place_for, save
+from skxma.cli._model_files import memory_of, named_encoders, place_for, save
 from skxma.cli._streams import say
 from skxma.cli._words import complete_names, read_names, templates_of
 
@@ -17,19 +16,19 @@ from skxma.cli._words import complete_names, read_names, templates_of
 def run_fit(arguments: argparse.Namespace) -> None:
     """Fit on a folder or table and save the model."""
     target = place_for(arguments.model, arguments.force)
+    encoder = named_encoders(arguments.encoder)
     given = read_names(arguments.names)
     data = read_labeled_images(arguments.data, arguments)
     names = complete_names(given, data.target_names.tolist())
     unlabeled = image_paths(arguments.unlabeled or ())
     if arguments.unlabeled and not unlabeled:
         raise FileNotFoundError(f"{' '.join(arguments.unlabeled)}: no images there to learn from without labels.")
-    encoders = [encoder_of_images(name) for name in arguments.encoder or [DEFAULT_ENCODER]]
     check_files(unlabeled)
     from skxma._estimators.xmadapter import XMAdapterClassifier
     from skxma.inspection import labels_in_question
 
     clf = XMAdapterClassifier(
-        encoders if len(encoders) > 1 else encoders[0],
+        encoder,
         class_names=names,
         templates=templates_of(arguments) or "simple",
         memory=memory_of(arguments),

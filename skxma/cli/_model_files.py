@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skxma._runtime.atomic import atomic_write, check_writable
+from skxma.benchmark._names import DEFAULT_ENCODER, PRECOMPUTED
 
 if TYPE_CHECKING:
     from skxma._estimators.base import BaseFewShotClassifier
@@ -145,8 +146,6 @@ def encoder_of_images(encoder: str) -> str:
     ValueError
         The word for no encoder.
     """
-    from skxma._estimators.encoder_parameter import PRECOMPUTED
-
     if encoder == PRECOMPUTED:
         raise ValueError(
             f"--encoder {PRECOMPUTED} stands for embeddings, and commands take images. Name an encoder, such as tiny."
@@ -157,6 +156,12 @@ def encoder_of_images(encoder: str) -> str:
     if encoder.startswith(LOCAL_FOLDER) or (colon and folder.is_dir() and _is_library(prefix)):
         return f"{prefix}:{folder.absolute()}"
     return encoder
+
+
+def named_encoders(names: Sequence[str] | None) -> str | list[str]:
+    """Return the parameter `encoder` of a classifier for the names of images' encoders; None stands for the default."""
+    encoders = [encoder_of_images(name) for name in names or [DEFAULT_ENCODER]]
+    return encoders if len(encoders) > 1 else encoders[0]
 
 
 def _is_library(prefix: str) -> bool:

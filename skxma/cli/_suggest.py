@@ -19,10 +19,10 @@ from skxma.cli._help import positive_count
 from skxma.cli._inputs import existing_files, image_paths
 from skxma.cli._model_files import (
     check_model,
-    encoder_of_images,
     explained_for_command_line,
     load_model,
     memory_of,
+    named_encoders,
     own_classifier,
 )
 from skxma.cli._parsers import add_memory
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     there = existing_files(asked)
     from skxma.active import suggest
 
-    clf = classifier(arguments)
+    clf = classifier(arguments, classes)
     how = {"strategy": arguments.strategy, "random_share": arguments.random_share, "random_state": arguments.seed}
     with explained_for_command_line(arguments.model) if arguments.model else nullcontext():
         readable, rows = skipping_unreadable(lambda paths: suggest(clf, paths, n_samples, **how), there)
@@ -125,8 +125,8 @@ def checked_classes(arguments: argparse.Namespace) -> list[str]:
     return named
 
 
-def classifier(arguments: argparse.Namespace) -> Any:
-    """The classifier of the model, or one that is not fitted."""
+def classifier(arguments: argparse.Namespace, classes: Sequence[str]) -> Any:
+    """The classifier of the model, or one for the named classes that is not fitted."""
     named = arguments.encoder or []
     if arguments.model:
         if len(named) > 1:
@@ -135,15 +135,12 @@ def classifier(arguments: argparse.Namespace) -> Any:
             arguments.model, encoder=next(iter(named), None), device=arguments.device, memory=arguments.memory
         )
         return own_classifier(clf, arguments.model)
-    from skxma._estimators.several_encoders import check_encoders
     from skxma._estimators.xmadapter import XMAdapterClassifier
     from skxma.prompts import clean_name
 
-    encoders = [encoder_of_images(name) for name in named or [DEFAULT_ENCODER]]
-    check_encoders(encoders)
     return XMAdapterClassifier(
-        encoders if len(encoders) > 1 else encoders[0],
-        class_names={name: clean_name(name) for name in arguments.classes} if arguments.classes else None,
+        named_encoders(named),
+        class_names={name: clean_name(name) for name in classes} or None,
         memory=memory_of(arguments),
         device=arguments.device or "auto",
         verbose=int(sys.stderr.isatty()),

@@ -32,6 +32,7 @@ WRONG = {
     "no column of that name": ["fit", "t.csv", "--model", "n.skxma", "--label-column", "nope"],
     "no such column to evaluate": ["evaluate", "m.skxma", "t.csv", "--path-column", "nope"],
     "an image of the table is missing": ["fit", "missing.csv", "--model", "n.skxma"],
+    "no encoder of images": ["fit", "t.csv", "--model", "n.skxma", "--encoder", "precomputed"],
     "one class": ["fit", "t.csv", "--model", "n.skxma"],
     "names that are no JSON": ["fit", "t.csv", "--model", "n.skxma", "--names", "t.csv"],
     "shares that are no JSON": ["predict", "m.skxma", "a.png", "--class-prior", "t.csv"],
@@ -60,6 +61,8 @@ def folder(tmp_path_factory):
     clf.save(folder / "m.skxma")
     (folder / "a.png").write_bytes(paths[0].read_bytes())
     (folder / "t.csv").write_text("path,label\na.png,bear\n")
+    (folder / "c.png").write_bytes(paths[-1].read_bytes())
+    (folder / "two.csv").write_text("path,label\na.png,bear\nc.png,fox\n")
     (folder / "missing.csv").write_text("path,label\na.png,bear\nb.png,fox\n")
     (folder / "new").mkdir()
     return folder
@@ -77,6 +80,13 @@ def test_what_is_wrong_is_told_before_anything_long_is_imported(folder):
     assert [(what, bool(status), imported) for what, status, imported in told] == [(what, True, []) for what in WRONG]
     for words in ("none.skxma", "nope", "none.png: no such file", "b.png", "is no model file", "1 class with images"):
         assert words in done.stderr
+
+
+def test_a_missing_image_without_a_label_is_told_before_torch_is_imported(folder):
+    code = "import sys; from skxma.cli.main import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    done = run(folder, code, "fit", "two.csv", "--model", "n.skxma", "--unlabeled", "lost.png")
+    assert done.stdout.split() == ["1", "False"]
+    assert "lost.png" in done.stderr
 
 
 def test_a_prediction_imports_no_rivals_and_no_search(folder):
