@@ -52,8 +52,12 @@ page that classifies images in the browser. An image becomes pixels there as in 
 release of Pillow. `skxma.export.to_module` is the way to everything else that torch exports to: a `torch.nn.Module`
 with the same inputs and outputs.
 
-What cannot be exported: an encoder other than a `CLIPEncoder` (export the head), and the rivals that predict with
-scikit-learn or with neighbors in a pool (`SelfTrainingProbe`, `LabelSpreadingProbe`, `TransCLIPClassifier`).
+The file computes in single precision. Where the processor or GPU knows bf16, skxma itself encodes in it unless told
+`precision="fp32"`, and its probabilities for an image between two classes may then differ from the file's.
+
+What cannot be exported: encoders other than `"photo"`, `"tiny"` and models of open_clip (export the head), and
+the rivals that predict with scikit-learn or with neighbors in a pool (`SelfTrainingProbe`, `LabelSpreadingProbe`,
+`TransCLIPClassifier`).
 
 """
 

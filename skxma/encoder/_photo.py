@@ -91,6 +91,10 @@ class MiniLM:
         rows = np.stack([self._embed(row[row != 0][None]) for row in tokens.cpu()])
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> MiniLM:
+        """Return this one: a session of onnxruntime cannot be copied, and nothing changes it."""
+        return self
+
     def _embed(self, ids: Tensor) -> NDArray[np.float32]:
         values = ids.numpy()
         inputs = {"input_ids": values, "attention_mask": np.ones_like(values), "token_type_ids": np.zeros_like(values)}

