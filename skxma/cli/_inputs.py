@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,40 @@ def check_files(paths: Sequence[str]) -> None:
     from skxma.images._validation import check_images
 
     check_images(paths)
+
+
+def without_copies(paths: Sequence[str], labeled: Sequence[str]) -> list[str]:
+    """Return the images that are no copies of labeled ones, and say on standard error how many are.
+
+    A labeled image that is left out to judge the model must not be in its pool.
+
+    Parameters
+    ----------
+    paths, labeled : sequence of str
+        Those of `labeled` that cannot be read are passed over.
+    """
+    from skxma.images._content_key import content_key
+
+    by_size: dict[int, list[str]] = {}
+    for path in labeled:
+        if os.access(path, os.R_OK):
+            by_size.setdefault(Path(path).stat().st_size, []).append(path)
+    known: dict[int, set[bytes]] = {}
+
+    def is_copy(path: str) -> bool:
+        # files of another size are no copies, so that most need not be read
+        size = Path(path).stat().st_size
+        if size not in by_size:
+            return False
+        if size not in known:
+            known[size] = {content_key(one) for one in by_size[size]}
+        return content_key(path) in known[size]
+
+    kept = [path for path in paths if not is_copy(path)]
+    if len(kept) < len(paths):
+        n_copies = len(paths) - len(kept)
+        say(f"skxma: {n_copies} of {len(paths)} images without labels are copies of labeled ones, left out")
+    return kept
 
 
 def existing_files(paths: Sequence[str]) -> list[str]:

@@ -52,6 +52,23 @@ def test_images_without_labels_are_learned_from(folder, capsys):
     Path(target).unlink()
 
 
+def test_copies_of_labeled_images_are_not_learned_from_as_images_without_labels(folder, capsys):
+    pool = folder / "camera"
+    pool.mkdir()
+    for path in [*sorted((folder / "pics").rglob("*.png"))[:5], *(folder / "new").iterdir()]:
+        shutil.copy(path, pool / f"0-{path.name}")
+    target = str(folder / "copies.skxma")
+    words = ["fit", str(folder / "pics"), "--model", target, "--encoder", "tiny", "--unlabeled", str(pool)]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    assert "5 of 8 images without labels are copies of labeled ones, left out" in said
+    assert "of 3 images without labels" in said
+    assert main([*words, str(folder / "pics"), "--force"]) == 0
+    assert "17 of 20 images" in capsys.readouterr().err
+    shutil.rmtree(pool)
+    Path(target).unlink()
+
+
 def test_sets_as_a_table_csv_and_json(folder, capsys):
     words = ["predict", str(folder / "m.skxma"), str(folder / "new"), "--set", "0.9"]
     assert main([*words, "--format", "json"]) == 0
