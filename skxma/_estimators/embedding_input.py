@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,16 @@ from skxma._labels.by_label import Name
 from skxma._labels.class_table import ClassTable, no_names_message
 from skxma._runtime.device import resolve_device
 from skxma._runtime.warning import warn
-from skxma.embeddings import Embeddings, Floats, embedding_array, host_array, is_embeddings, unit_blocks, unit_rows
+from skxma.embeddings import (
+    Embeddings,
+    Floats,
+    embedding_array,
+    host_array,
+    is_embeddings,
+    is_frame,
+    unit_blocks,
+    unit_rows,
+)
 from skxma.encoder._bare_model import refuse_bare_model
 from skxma.encoder._class_weights import class_weights, has_text, prompt_features, text_shapes_metric
 from skxma.encoder._detached import DetachedEncoder
@@ -346,7 +356,12 @@ class EmbeddingInput:
             # scikit-learn would go on with what is under the mask
             raise ValueError("Input X holds masked values; leave these rows out, or fill them.")
         if reset or not _is_valid(X, estimator):
-            X = validate_data(estimator, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False)
+            try:
+                X = validate_data(estimator, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False)
+            except (TypeError, ValueError) as error:
+                if problem := _no_embeddings(X):
+                    raise ValueError(problem) from error
+                raise
         finite = np.isfinite(X)
         if not finite.all():
             unusable = np.flatnonzero(~finite.all(axis=1))
@@ -373,6 +388,27 @@ def _is_valid(X: Any, estimator: BaseFewShotClassifier) -> bool:
         and X.shape[1] == estimator.n_features_in_
         and not hasattr(estimator, "feature_names_in_")
     )
+
+
+def _no_embeddings(X: Any) -> str | None:
+    """Say what X is in the place of embeddings and what to pass; None where scikit-learn's own error says enough."""
+    if hasattr(X, "collect") and not hasattr(X, "to_numpy"):
+        return f"X is a {type(X).__name__} of polars, which has not been computed; pass X.collect()."
+    rows = X.to_numpy() if hasattr(X, "to_numpy") else X
+    if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == 1:
+        rows = rows[:, 0]
+    if not isinstance(rows, (list, tuple, np.ndarray)) or getattr(rows, "ndim", 1) != 1 or not len(rows):
+        return None
+    first = rows[0]
+    if isinstance(first, (str, bytes, os.PathLike)) or hasattr(first, "convert"):
+        return (
+            f"X holds images, such as {first!r:.80}; encoder='precomputed' expects their embeddings, an array of shape "
+            "(n_samples, n_features). Name an encoder to pass images."
+        )
+    if isinstance(rows, np.ndarray) and isinstance(first, (list, np.ndarray)):
+        column = f"X[{X.columns[0]!r}]" if is_frame(X) else "X"
+        return f"X holds an array in each row; make one array of them: numpy.stack({column})."
+    return None
 
 
 def check_images_first(encoder: Any, X: Any) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import column_or_1d
 
-from skxma._labels.arrays import join_labels, members
+from skxma._labels.arrays import as_python, is_missing, join_labels, members
 from skxma._runtime.warning import warn
 from skxma._sklearn_compat import check_sample_weight, num_samples
 from skxma._statistics import near_duplicate_groups
@@ -164,12 +164,26 @@ def first_samples(position: Integers, n_keys: int) -> Integers:
 
 
 def check_one_label_each(X: Any, y: Any) -> None:
-    """Refuse another number of labels than of samples."""
-    given, labels = num_samples(X), num_samples(y)
+    """Refuse another number of labels than of samples, and labels that have no order."""
+    if isinstance(y, (Mapping, Set)):
+        remedy = "list(y.values())" if isinstance(y, Mapping) else "a list"
+        raise ValueError(
+            f"y is a {type(y).__name__}, which does not say which image a label belongs to; pass {remedy}, one label "
+            "per image in the order of X."
+        )
+    given, labels = _length(X, "X"), _length(y, "y")
     if given != labels:
         raise ValueError(
             f"X has {given} samples and y has {labels} labels: inconsistent numbers of samples. Give each one label."
         )
+
+
+def _length(given: Any, name: str) -> int:
+    if isinstance(given, Iterator):
+        raise TypeError(
+            f"{name} is a {type(given).__name__}, which can be read only once; expected a sequence: pass list({name})."
+        )
+    return int(num_samples(given))
 
 
 def sample_weights(given: Any, n_samples: int) -> NDArray[np.float64]:
@@ -183,12 +197,20 @@ def sample_weights(given: Any, n_samples: int) -> NDArray[np.float64]:
 
 
 def sample_groups(given: Any, n_samples: int) -> NDArray[np.str_] | None:
-    """Validated names of groups (n_samples,); None, NaN and "" stand for a sample of its own."""
+    """Validated names of groups (n_samples,); missing values and "" stand for a sample of its own."""
     if given is None:
         return None
-    groups = column_or_1d(given, dtype=object)
-    if len(groups) != n_samples:
-        raise ValueError(
-            f"groups has {len(groups)} entries for {n_samples} samples. Give each sample its group's name, or None."
-        )
-    return np.array(["" if group is None or group != group else str(group) for group in groups], dtype=str)
+    groups = np.asarray(host_array(given), dtype=object)
+    if groups.ndim == 2 and groups.shape[1] == 1:
+        groups = groups[:, 0]
+    if groups.ndim != 1 or len(groups) != n_samples:
+        found = f"{len(groups)} entries" if groups.ndim == 1 else f"the shape {groups.shape}"
+        raise ValueError(f"groups has {found} for {n_samples} samples. Give each sample its group's name, or None.")
+    return np.array([_group_name(as_python(group)) for group in groups], dtype=str)
+
+
+def _group_name(group: Any) -> str:
+    if is_missing(group):
+        return ""
+    # a missing value among integers makes floats of them, and the same group may come without one later
+    return str(int(group)) if isinstance(group, float) and group.is_integer() else str(group)

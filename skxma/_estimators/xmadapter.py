@@ -390,8 +390,10 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             Positions of these images among the samples given to `fit` (and then to `partial_fit`).
         """
         check_is_fitted(self)
+        if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, Integral) or n_neighbors < 1:
+            raise ValueError(f"n_neighbors={n_neighbors!r} must be an integer of at least 1.")
         in_use = self.image_cache_.weights > 0
-        n_neighbors = min(n_neighbors, int(in_use.sum()))
+        n_neighbors = min(int(n_neighbors), int(in_use.sum()))
         queries, like = self._embed(X), self._like()
         parts = []
         with torch.inference_mode():

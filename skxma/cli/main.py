@@ -82,7 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def plain_warnings() -> Iterator[None]:
     """Show a warning as one line, as an error is: the line of code that Python adds is not the user's."""
 
-    def as_line(message: Warning | str, *_: object, **__: object) -> str:
+    def as_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
+        # Pillow's, of a large image that it reads all the same; the error about one that it refuses is ours
+        if category.__name__ == "DecompressionBombWarning":
+            return ""
         return f"skxma: warning: {text_outside_python(message)}\n"
 
     before = warnings.formatwarning

@@ -120,7 +120,11 @@ def _explain(error: Exception, source: object) -> str:
         hint = "; a path must be a str: os.fsdecode(image)" if _may_be_path(source) else ""
         return f"not an image in a format that Pillow reads; leave it out, or convert it{hint}"
     if isinstance(error, Image.DecompressionBombError):
-        return f"refused as a decompression bomb ({error}); if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
+        size = str(error).partition(",")[0]
+        return (
+            f"refused as a decompression bomb ({size}); make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you "
+            "trust it"
+        )
     if isinstance(error, PermissionError):
         return "no permission to read the file"
     return f"damaged or truncated ({type(error).__name__}: {error})"

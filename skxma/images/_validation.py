@@ -90,6 +90,8 @@ def as_items(X: Any) -> Sequence[ImageLike]:
         raise ImageError(f"Expected a list of images, got a single {type(X).__name__} ({X!r:.80}); wrap it: [image].")
     if is_tensor(X):
         return _tensor_items(X)
+    if hasattr(X, "to_pylist"):  # pyarrow
+        X = X.to_pylist()
     if not isinstance(X, np.ndarray) and hasattr(X, "to_numpy"):  # pandas and polars
         X = X.to_numpy()
     if isinstance(X, np.ndarray):
@@ -176,6 +178,7 @@ def _tensor_problem(tensor: Any, prefix: str = "", *, n_extra: int = 0) -> str |
     return _array_problem(tensor_as_array(tensor, n_extra), prefix, n_extra=n_extra)
 
 
+_AS_EMBEDDINGS = "Embeddings are passed as one array of shape (n_samples, n_features): numpy.stack(X)."
 _OTHER_RANGE = "Bring another range there first: x = (x - x.min()) / (x.max() - x.min())."
 
 
@@ -183,6 +186,8 @@ def _array_problem(array: NDArray[Any], prefix: str = "", *, n_extra: int = 0) -
     """Say why an array is no image (or, with n_extra=1, no stack of them), or None if it is one."""
     wanted = f"uint8 of shape ({prefix}height, width[, 1, 3 or 4])"
     given = f"an array of {array.dtype} of shape {array.shape}"
+    if array.dtype.kind == "f" and array.ndim == 1 and not n_extra:
+        return f"{given}, like an embedding; expected {wanted}. {_AS_EMBEDDINGS}"
     if array.dtype.kind == "f":
         return (
             f"{given}; expected {wanted}: for values in [0, 1] pass (255 * x).round().astype('uint8'). {_OTHER_RANGE}"
@@ -252,8 +257,10 @@ def _file_problem(file: Any) -> str | None:
 
 
 def _other_problem(item: object) -> str:
-    if isinstance(item, float) and math.isnan(item):
-        return f"a missing value (nan); expected {_EXPECTED}"
+    if item is None or type(item).__name__ == "NAType" or (isinstance(item, float) and math.isnan(item)):
+        return f"a missing value ({item}); expected {_EXPECTED}"
+    if isinstance(item, list) and item and all(isinstance(value, (int, float)) for value in item):
+        return f"a list of {len(item)} numbers, like an embedding; expected {_EXPECTED}. {_AS_EMBEDDINGS}"
     if isinstance(item, tuple) and len(item) == 2 and find_problem(item[0]) is None:
         return "an image with something beside it, as torch's data sets have them; pass [row[0] for row in X]"
     if isinstance(item, Mapping) and item:

@@ -34,6 +34,14 @@ def as_frame(values):
     return pytest.importorskip("pandas").DataFrame(values)
 
 
+def as_series(values):
+    return pytest.importorskip("pandas").Series(values)
+
+
+def lazy_frame(values):
+    return pytest.importorskip("polars").LazyFrame(values)
+
+
 WRONG = {
     "NaN": (lambda: with_value(np.nan), ValueError, "contains NaN"),
     "inf": (lambda: with_value(np.inf), ValueError, "contains infinity"),
@@ -48,6 +56,14 @@ WRONG = {
     "objects": (lambda: np.full(X.shape, {}, dtype=object), TypeError, "float\\(\\) argument must be"),
     "objects with a None": (lambda: with_object(None), ValueError, "contains NaN"),
     "objects with a word": (lambda: with_object("x"), ValueError, "could not convert string to float"),
+    "paths": (lambda: ["a.png"] * 9, ValueError, "X holds images, such as 'a.png'; encoder='precomputed' expects"),
+    "a column of arrays": (lambda: as_series(list(X)), ValueError, r"array in each row.*numpy\.stack\(X\)"),
+    "a frame of arrays": (
+        lambda: as_frame({"e": list(X)}),
+        ValueError,
+        r"array in each row; make one array of them: numpy\.stack\(X\['e'\]\)",
+    ),
+    "a lazy frame": (lambda: lazy_frame(X), ValueError, r"LazyFrame of polars.*pass X\.collect\(\)"),
     "csr_matrix": (lambda: scipy.sparse.csr_matrix(X), TypeError, "Sparse data was passed"),
     "coo_array": (lambda: scipy.sparse.coo_array(X), TypeError, "Sparse data was passed"),
     "one dimension": (lambda: X[:, 0], ValueError, "Expected 2D array, got 1D array"),
@@ -158,6 +174,9 @@ WRONG_LABELS = {
     "bytes": (np.array([b"a", b"b", b"c"] * 3), "bytes"),
     "complex": (Y + 0j, "Complex data not supported"),
     "a word": ("abcabcabc", "1d array"),
+    "a mapping": (dict.fromkeys(range(9), "a"), r"y is a dict.*pass list\(y\.values\(\)\)"),
+    "a set": (set(range(9)), "y is a set.*pass a list"),
+    "an iterator": (iter(Y), r"can be read only once; expected a sequence: pass list\(y\)"),
 }
 
 

@@ -128,8 +128,25 @@ def test_another_number_of_groups_is_refused(problem):
     clf = classifier(problem)
     with pytest.raises(ValueError, match=r"groups has 3 entries for 16 samples\. Give each sample"):
         clf.fit(problem.X, problem.y, groups=["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"groups has the shape \(16, 2\) for 16 samples"):
+        clf.fit(problem.X, problem.y, groups=np.zeros((16, 2)))
+    with pytest.raises(ValueError, match=r"groups has the shape \(\)"):
+        clf.fit(problem.X, problem.y, groups="camera")
     with pytest.raises(NotFittedError):
         clf.predict(problem.X)
+
+
+def test_a_missing_group_is_none_in_every_spelling(problem):
+    pandas = pytest.importorskip("pandas")
+    clf = classifier(problem)
+    groups = [None, np.nan, pandas.NA, *range(13)]
+    assert clf.fit(problem.X, problem.y, groups=groups).groups_[:4].tolist() == ["", "", "", "0"]
+
+
+def test_a_group_of_integers_is_the_same_beside_a_missing_value(problem):
+    clf = classifier(problem).fit(problem.X, problem.y, groups=np.arange(16))
+    clf.partial_fit(problem.X_test[:2], problem.y_test[:2], groups=np.array([3, np.nan]))
+    assert clf.groups_[-2:].tolist() == ["3", ""]
 
 
 def test_groups_and_a_pool_go_together(problem, copies):

@@ -367,6 +367,9 @@ def test_neighbors_are_samples_of_the_fit():
     assert (index[:, 0] == np.arange(20)).mean() > 0.9
     np.testing.assert_allclose(image[index[:, 0] == np.arange(20), 0], 1, atol=1e-5)
     assert clf.kneighbors(problem.X[:1], n_neighbors=99)[2].shape == (1, 20)
+    for wrong in (0, -1, 2.5, None, True):
+        with pytest.raises(ValueError, match=f"n_neighbors={wrong} must be an integer of at least 1"):
+            clf.kneighbors(problem.X[:1], n_neighbors=wrong)
 
 
 def test_search_parameters_survive_clone_and_set_params():

@@ -52,6 +52,19 @@ def test_images_without_labels_are_learned_from(folder, capsys):
     Path(target).unlink()
 
 
+def test_a_large_image_is_read_without_a_warning_and_a_huge_one_refused_with_a_remedy(folder, capsys, monkeypatch):
+    image = next((folder / "new").iterdir())
+    pixels = np.prod(Image.open(image).size)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(pixels * 0.7))
+    words = ["predict", str(folder / "m.skxma"), str(image)]
+    assert main(words) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(pixels * 0.4))
+    assert main(words) == 1
+    assert "exceeds limit of" in (said := capsys.readouterr().err)
+    assert "make it smaller" in said
+
+
 def test_copies_of_labeled_images_are_not_learned_from_as_images_without_labels(folder, capsys):
     pool = folder / "camera"
     pool.mkdir()

@@ -227,7 +227,9 @@ def test_what_is_no_list_of_images_is_refused(X, match):
         ("a\0b.png", "not a usable path|no such file"),
         ("x" * 5000, "not a usable path|no such file"),
         (b"", "0 bytes"),
-        (None, "NoneType"),
+        (None, r"a missing value \(None\)"),
+        ([0.5, 1.5], r"a list of 2 numbers, like an embedding.*numpy\.stack\(X\)"),
+        (np.zeros(8, dtype=np.float32), r"shape \(8,\), like an embedding.*numpy\.stack\(X\)"),
         (3, "int 3"),
         (float("nan"), "missing value"),
         (np.zeros((4, 4, 3)), r"float64.*255"),
@@ -243,6 +245,14 @@ def test_bad_items_are_named_by_position(image_files, item, match):
     assert str(caught.value).startswith("image 1")
     with pytest.raises(ImageError, match=match):
         load_image(item, 1)
+
+
+def test_a_column_of_pyarrow_is_a_list_of_images(image_files):
+    pyarrow = pytest.importorskip("pyarrow")
+    for column in (pyarrow.array(image_files), pyarrow.chunked_array([image_files[:3], image_files[3:]])):
+        assert check_images(column) == image_files
+    with pytest.raises(ImageError, match=r"image 1: a missing value"):
+        check_images(pyarrow.array([image_files[0], None]))
 
 
 def test_directory_is_refused(tmp_path):
