@@ -14,6 +14,7 @@ from sklearn.model_selection import ParameterGrid, check_cv
 from sklearn.utils import check_consistent_length, check_random_state
 
 from skxma._labels.arrays import split_unlabeled, with_spelling_of
+from skxma._labels.groups import group_numbers
 from skxma._sklearn_compat import Interval, StrOptions, num_samples
 
 __all__ = ["Draw", "FewShotSplit", "Tuned", "UnlabeledInTraining", "tune", "validation_score"]
@@ -116,7 +117,8 @@ class FewShotSplit(BaseEstimator):
         y : array-like of shape (n_samples,)
             Labels.
         groups : array-like of shape (n_samples,), optional
-            What belongs together, as the views of one image do; a group is never on both sides.
+            What belongs together, as the views of one image do; a group is never on both sides. A missing name is a
+            group of one, as in a fit.
 
         Yields
         ------
@@ -150,7 +152,7 @@ class FewShotSplit(BaseEstimator):
         check_consistent_length(X, y, groups)
         y, unlabeled = split_unlabeled(y, self.unlabeled_label)
         rows = np.arange(num_samples(y)) if unlabeled is None else np.flatnonzero(~unlabeled)
-        belongs = None if groups is None else np.asarray(groups)
+        belongs = None if groups is None else group_numbers(groups, num_samples(y))
         labels, members = self._check(y[rows], None if belongs is None else belongs[rows])
         rng = check_random_state(self.random_state)
         shots = self._validation_shots()
@@ -177,8 +179,9 @@ class FewShotSplit(BaseEstimator):
         held = np.unique(np.c_[labels, members], axis=0)[:, 0]
         for name, count in zip(names.tolist(), np.bincount(held, minlength=len(names)), strict=True):
             if count < needed:
+                one, several = ("image", "images") if groups is None else ("group of images", "groups of images")
                 raise ValueError(
-                    f"class {name!r} has {count} images, but n_shots={self.n_shots} with "
+                    f"class {name!r} has {count} {one if count == 1 else several}, but n_shots={self.n_shots} with "
                     f"validation={self.validation!r} and one to test on needs {needed}. Lower n_shots, add images, "
                     "or leave the class out."
                 )
@@ -251,8 +254,8 @@ class UnlabeledInTraining(BaseEstimator):
         train, test : ndarray of int
         """
         check_consistent_length(X, y, groups)
-        rows, labels, unlabeled, belongs = self._labeled_part(y, groups)
-        of_all = None if groups is None else np.asarray(groups)
+        of_all = None if groups is None else group_numbers(groups, num_samples(y))
+        rows, labels, unlabeled, belongs = self._labeled_part(y, of_all)
         nothing = np.empty(0, dtype=np.intp)
         for train, test in check_cv(self.cv, labels, classifier=True).split(rows, labels, belongs):
             draw = joined_by(Draw(rows[train], nothing, rows[test]), unlabeled, of_all)
@@ -263,7 +266,8 @@ class UnlabeledInTraining(BaseEstimator):
         y, marked = split_unlabeled(y, self.unlabeled_label)
         marked = np.zeros(num_samples(y), dtype=bool) if marked is None else marked
         rows = np.flatnonzero(~marked)
-        return rows, y[rows], np.flatnonzero(marked), None if groups is None else np.asarray(groups)[rows]
+        belongs = None if groups is None else group_numbers(groups, num_samples(y))[rows]
+        return rows, y[rows], np.flatnonzero(marked), belongs
 
 
 def assign(labels: Indices, members: Indices, order: Indices, n_shots: int, n_validation: int | None) -> Indices:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import make_problem
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 
 from skxma.baselines import GDAClassifier, LogisticRegressionProbe, TipAdapterClassifier, ZeroShotClassifier
-from skxma.model_selection import FewShotSplit, tune
+from skxma.model_selection import FewShotSplit, UnlabeledInTraining, tune
 
 sizes = st.lists(st.integers(12, 20), min_size=2, max_size=6)
 protocols = st.sampled_from([None, "few", "full", 1, 3])
@@ -109,6 +109,36 @@ def test_works_in_scikit_learns_searches():
     assert scores.tolist() == by_hand
     search = GridSearchCV(clf, {"alpha": [0.0, 1.0]}, cv=split).fit(problem.X, problem.y)
     assert search.n_splits_ == 3
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, ""], ids=["None", "NaN", "blank"])
+def test_a_missing_group_is_a_group_of_one_as_in_a_fit(missing):
+    y = np.repeat(["a", "b"], 4)
+    groups = np.array([missing, missing, missing, 7, 7, missing, missing, missing], dtype=object)
+    for train, test in FewShotSplit(2, n_splits=5, random_state=0).split(y, y, groups):
+        assert (np.bincount(np.searchsorted(["a", "b"], y[train]), minlength=2) >= 2).all()
+        assert len({3, 4} & set(train)) in (0, 2)
+        assert len(train) + len(test) == 8
+    y = np.where(np.arange(8) == 0, "?", y)
+    for train, _ in UnlabeledInTraining(GroupKFold(2), unlabeled_label="?").split(y, y, groups):
+        assert 0 in train
+
+
+def test_groups_of_integers_are_drawn_in_their_own_order():
+    y, groups = np.repeat([0, 1], 12), np.arange(24)
+    with_groups = list(FewShotSplit(2, n_splits=2, random_state=0).split(y, y, groups))
+    without = list(FewShotSplit(2, n_splits=2, random_state=0).split(y, y))
+    for one, other in zip(with_groups, without, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+
+
+@pytest.mark.bad_input
+def test_too_few_groups_of_a_class_are_told_from_too_few_images():
+    y = np.repeat(["a", "b"], 4)
+    with pytest.raises(ValueError, match=r"class 'a' has 1 group of images, but"):
+        next(FewShotSplit(1).split(y, y, ["burst"] * 8))
+    with pytest.raises(ValueError, match=r"class 'a' has 4 images, but"):
+        next(FewShotSplit(4).split(y, y))
 
 
 def test_groups_reach_the_splits_with_and_without_metadata_routing():

@@ -17,11 +17,12 @@ from skxma._estimators.embedding_input import EmbeddingInput
 from skxma._estimators.fitted_attributes import kept_attributes, without_fitted
 from skxma._estimators.pool_learning import KEPT_POOL, KEPT_POOL_PER_CLASS
 from skxma._estimators.sample_names import names_of, names_with, names_without
-from skxma._estimators.support_set import SupportSet, check_one_label_each, sample_groups, sample_weights
+from skxma._estimators.support_set import SupportSet, check_one_label_each, sample_weights
 from skxma._estimators.task import Task, class_mean_directions
 from skxma._evidence.semi_supervised.pool import Pool
 from skxma._labels.arrays import join_labels, members, split_unlabeled
 from skxma._labels.class_table import ClassTable, announced_classes, members_to_drop, resolve_classes
+from skxma._labels.groups import group_names
 from skxma._runtime.callbacks import CallbackTask
 from skxma._runtime.device import explain_out_of_memory
 from skxma._runtime.threads import limit_blas_threads, limit_torch_threads
@@ -56,7 +57,7 @@ def first_task(
             embedded = inputs.embed_support(X) if inputs.holds_embeddings(X) else None
             check_one_label_each(X, y)
             weights = sample_weights(sample_weight, num_samples(y))
-            names = sample_groups(groups, num_samples(y))
+            names = None if groups is None else group_names(groups, num_samples(y))
             y, unlabeled = split_unlabeled(y, clf.unlabeled_label)
             announced = announced_classes(classes, y, unlabeled, clf.unlabeled_label)
             table = _resolved(clf, y, weights, unlabeled, announced=announced)
@@ -86,7 +87,7 @@ def grown_task(
     X = inputs.joined(X)
     check_one_label_each(X, y)
     weights = sample_weights(sample_weight, num_samples(y))
-    names = sample_groups(groups, num_samples(y))
+    names = None if groups is None else group_names(groups, num_samples(y))
     y, unlabeled = split_unlabeled(y, clf.unlabeled_label, clf.classes_[0])
     announced = announced_classes(classes, y, unlabeled, clf.unlabeled_label, clf.classes_)
     join_labels(clf.classes_, y)

@@ -121,6 +121,8 @@ class XMAdapterSearchCV(DocumentedMixin, GridSearchCV):
     def _search(self, X: Any, y: Any, params: dict[str, Any]) -> Self:
         """Search embeddings, or images where they must stay such."""
         candidates = list(ParameterGrid(self.param_grid))
+        if not candidates:
+            raise ValueError(f"param_grid={self.param_grid!r} holds no candidates; name parameters and their values.")
         # releases of scikit-learn differ in whether sample weights count in the scores
         self.swept_ = set(params) <= {"groups"} and self._can_sweep(candidates)
         return self._sweep(X, y, candidates, **params) if self.swept_ else super().fit(X, y, **params)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skxma._labels.arrays import as_python, is_missing, join_labels, members
+from skxma._labels.arrays import join_labels, members
+from skxma._labels.groups import numbers_of
 from skxma._runtime.warning import warn
 from skxma._sklearn_compat import check_sample_weight, num_samples
 from skxma._statistics import near_duplicate_groups
@@ -75,9 +76,7 @@ class SupportSet:
         """Number of the group of each sample (n,), or None where each stands for itself."""
         if self.groups is None:
             return None
-        names, numbers = np.unique(self.groups, return_inverse=True)
-        alone = self.groups == ""
-        return np.where(alone, len(names) + np.arange(len(numbers)), numbers).astype(np.intp)
+        return numbers_of(self.groups)
 
     def with_near_duplicates(self, names: Any = None) -> SupportSet:
         """Return these samples with near-duplicates as groups, with a warning; unchanged where groups were given.
@@ -194,23 +193,3 @@ def sample_weights(given: Any, n_samples: int) -> NDArray[np.float64]:
         host_array(given), np.empty((n_samples, 0)), dtype=np.float64, ensure_non_negative=True
     )
     return weights
-
-
-def sample_groups(given: Any, n_samples: int) -> NDArray[np.str_] | None:
-    """Validated names of groups (n_samples,); missing values and "" stand for a sample of its own."""
-    if given is None:
-        return None
-    groups = np.asarray(host_array(given), dtype=object)
-    if groups.ndim == 2 and groups.shape[1] == 1:
-        groups = groups[:, 0]
-    if groups.ndim != 1 or len(groups) != n_samples:
-        found = f"{len(groups)} entries" if groups.ndim == 1 else f"the shape {groups.shape}"
-        raise ValueError(f"groups has {found} for {n_samples} samples. Give each sample its group's name, or None.")
-    return np.array([_group_name(as_python(group)) for group in groups], dtype=str)
-
-
-def _group_name(group: Any) -> str:
-    if is_missing(group):
-        return ""
-    # a missing value among integers makes floats of them, and the same group may come without one later
-    return str(int(group)) if isinstance(group, float) and group.is_integer() else str(group)

@@ -102,3 +102,9 @@ def test_wrong_inputs_are_named_before_any_fit(problem):
         XMAdapterSearchCV(FunctionTransformer(), GRID).fit(problem.X, problem.y)
     with pytest.raises(ValueError, match="inconsistent numbers"):
         XMAdapterSearchCV(paper(problem), GRID, cv=2).fit(problem.X, problem.y[:-1])
+
+
+@pytest.mark.bad_input
+def test_a_grid_without_candidates_is_refused():
+    with pytest.raises(ValueError, match=r"param_grid=\[\] holds no candidates"):
+        XMAdapterSearchCV(XMAdapterClassifier("precomputed"), []).fit(np.eye(4), [0, 0, 1, 1])
