@@ -91,7 +91,10 @@ class ClassifierHead(nn.Module):
 
     def forward(self, embeddings: Tensor) -> tuple[Tensor, ...]:
         """Return probabilities (n, C), open-set scores (n,) if there are any, and answers (n,) of embeddings (n, D)."""
-        logits, scores = self.score(F.normalize_blocks(embeddings, self.classifier.image_cache_.blocks))
+        # the squares of large or small numbers are beyond single precision, and far sooner beyond half
+        largest = embeddings.abs().amax(dim=1, keepdim=True)
+        scaled = embeddings / largest.clamp_min(torch.finfo(embeddings.dtype).tiny)
+        logits, scores = self.score(F.normalize_blocks(scaled, self.classifier.image_cache_.blocks))
         answers = logits.argmax(1)
         probabilities = torch.softmax(logits, dim=1)
         if scores is None:

@@ -163,8 +163,9 @@ def to_onnx(
     """
     check_exportable(clf, part)
     _check_options(opset, tolerance)
-    for module in ("onnx", "onnxscript", "onnxruntime"):
-        require(module, what=EXPORT, extra="onnx")
+    onnx, *_ = (require(module, what=EXPORT, extra="onnx") for module in ("onnx", "onnxscript", "onnxruntime"))
+    if opset > (newest := onnx.defs.onnx_opset_version()):
+        raise ValueError(f"opset={opset} is newer than the installed onnx, which knows versions up to {newest}.")
     check_writable(path)
     largest = (HALF_TOLERANCE if half else TOLERANCE) if tolerance is None else tolerance
     head, name = ClassifierHead(clf), type(clf).__name__
@@ -239,7 +240,14 @@ def _graph(module: nn.Module, example: Tensor, inputs: str, name: str, opset: in
     stream = io.BytesIO()
     program.save(stream)
     graph = onnx.load_from_string(stream.getvalue())
+    written = next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
+    if written != opset:
+        raise ExportError(
+            f"The installed onnx and onnxscript write version {written} of the operators in the place of "
+            f"opset={opset}; pass opset={written}, or leave it out."
+        )
     _forget_the_making(graph)
+    _name_types_of_casts(graph)
     return store_in_half(graph) if half else graph
 
 
@@ -248,6 +256,21 @@ def _forget_the_making(graph: Any) -> None:
     for part in (graph, graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+
+
+def _name_types_of_casts(graph: Any) -> None:
+    """Turn casts to the type of another value into casts to a named type: onnxruntime warns of each of the former."""
+    onnx = require("onnx", what=EXPORT, extra="onnx")
+
+    types = {array.name: array.data_type for array in graph.graph.initializer}
+    for value in (*graph.graph.input, *graph.graph.value_info, *graph.graph.output):
+        types[value.name] = value.type.tensor_type.elem_type
+    for node in graph.graph.node:
+        if node.op_type == "CastLike" and types.get(node.input[1]):
+            to = onnx.helper.make_attribute("to", types[node.input[1]])
+            node.op_type = "Cast"
+            del node.input[1], node.attribute[:]
+            node.attribute.append(to)
 
 
 def _compare(graph: Any, wanted: Reference, tolerance: float, what: str) -> float:

@@ -143,7 +143,8 @@ def test_embeddings_of_any_length_are_taken():
     clf = with_text()
     head = to_module(clf, "head")
     X = torch.from_numpy(PROBLEM.X_test)
-    torch.testing.assert_close(head(7 * X)[0], head(X)[0])
+    for length in (7, 1e-30, 1e30):
+        torch.testing.assert_close(head(length * X)[0], head(X)[0])
 
 
 @needs_torch_export
@@ -267,6 +268,26 @@ def test_evidence_below_its_floor(ort, tmp_path):
     assert to_onnx(clf, tmp_path / "head.onnx", "head") < 1e-5
 
 
+def test_no_cast_waits_for_a_type_at_run_time(ort, tmp_path):
+    # onnxruntime prints a warning for each when it loads the file
+    import onnx
+
+    to_onnx(with_text(), tmp_path / "head.onnx", "head")
+    assert "CastLike" not in {node.op_type for node in onnx.load(tmp_path / "head.onnx").graph.node}
+
+
+@pytest.mark.bad_input
+def test_operators_that_are_written_in_another_version_are_refused(ort, monkeypatch, tmp_path):
+    import onnx
+
+    # what an exporter falls back to without an error
+    newest = onnx.defs.onnx_opset_version()
+    monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: newest + 1)
+    with pytest.raises(ExportError, match=rf"write version \d+ of the operators in the place of opset={newest + 1}"):
+        to_onnx(with_text(), tmp_path / "head.onnx", "head", opset=newest + 1)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.fault
 def test_a_graph_that_answers_otherwise_is_refused(ort, monkeypatch, tmp_path):
     clf, path = fitted(evidence="paper").fit(PROBLEM.X, PROBLEM.y), tmp_path / "head.onnx"
@@ -298,6 +319,8 @@ def test_what_cannot_be_exported_is_refused_before_work_begins(emoji_classifier,
         to_module(GridSearchCV(clf, {}))
     with pytest.raises(ValueError, match="opset=17 must be"):
         to_onnx(clf, path, "head", opset=17)
+    with pytest.raises(ValueError, match=r"opset=99 is newer than the installed onnx, which knows versions up to \d+"):
+        to_onnx(clf, path, "head", opset=99)
     with pytest.raises(FileNotFoundError):
         to_onnx(clf, tmp_path / "missing" / "m.onnx", "head")
     changed = XMAdapterClassifier(other_model)
