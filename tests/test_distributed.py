@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skxma import CLIPEncoder, EmbeddingStore, XMAdapterClassifier
 from skxma.datasets import load_emoji
+from skxma.errors import ImageError
 
 dask = pytest.importorskip("dask")
 pytest.importorskip("distributed")
@@ -35,11 +36,36 @@ def test_sequences_bags_and_arrays_give_the_embeddings_of_the_encoder(emoji):
     assert lazy.shape == wanted.shape
 
 
+def test_columns_of_pandas_and_of_dask_are_encoded(emoji):
+    pandas = pytest.importorskip("pandas")
+    frames = pytest.importorskip("dask.dataframe")
+    paths = [str(path) for path in emoji.images[:5]]
+    encoder = CLIPEncoder("tiny")
+    wanted = np.asarray(encoder.encode_image(paths))
+    column = pandas.Series(paths, index=range(7, 12))
+    for images in (column, column.to_frame("path"), frames.from_pandas(column, npartitions=2)):
+        lazy = dask_embeddings(encoder, images, partition_size=2)
+        np.testing.assert_allclose(lazy.compute(scheduler="synchronous"), wanted, atol=1e-6)
+
+
+@pytest.mark.bad_input
 def test_wrong_inputs_are_named(emoji):
-    with pytest.raises(ValueError, match="partition_size"):
-        dask_embeddings(CLIPEncoder("tiny"), emoji.images, partition_size=0)
+    import dask.array as da
+
+    encoder = CLIPEncoder("tiny")
+    for size in (0, 2.5, None):
+        with pytest.raises(ValueError, match=f"partition_size={size} must be an integer"):
+            dask_embeddings(encoder, emoji.images, partition_size=size)
     with pytest.raises(ValueError, match="no images"):
-        dask_embeddings(CLIPEncoder("tiny"), [])
+        dask_embeddings(encoder, [])
+    with pytest.raises(ImageError, match=r"got a single str \('a\.png'\); wrap it"):
+        dask_embeddings(encoder, "a.png")
+    with pytest.raises(ImageError, match=r"got generator: pass list\(X\)"):
+        dask_embeddings(encoder, (path for path in emoji.images))
+    with pytest.raises(ValueError, match=r"Dask array of uint8 of shape \(2, 8, 8, 3\); expected one of paths"):
+        dask_embeddings(encoder, da.zeros((2, 8, 8, 3), dtype=np.uint8))
+    with pytest.raises(TypeError, match="encoder='tiny' has no encode_image with n_features; pass an encoder"):
+        dask_embeddings("tiny", emoji.images)
 
 
 @pytest.fixture(scope="module")
