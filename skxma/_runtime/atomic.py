@@ -29,7 +29,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     OSError
-        If it names a folder, or its folder is missing.
+        If it names a folder, or its folder is missing or cannot be written.
     """
     target = Path(os.path.realpath(Path(path).expanduser()))
     if target.is_dir():
@@ -37,6 +37,11 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     if not target.parent.is_dir():
         raise FileNotFoundError(
             f"{target.parent} is not a folder, so {target.name} cannot be saved there; create it first."
+        )
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(
+            f"{target.parent} cannot be written, so {target.name} cannot be saved there; no file was changed. Name "
+            "another folder."
         )
     return target
 
@@ -70,7 +75,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
         _replace(part, target)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        # of a file system that has become read-only, removing fails as well
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise OSError(error.errno, f"{error.strerror or error}; no file was changed", str(target)) from error
     except BaseException:
         part.unlink(missing_ok=True)

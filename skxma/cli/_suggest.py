@@ -152,6 +152,9 @@ def folder_to_sort_in(path: str) -> Path:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--copy-to {path}: it is a file. Name a folder.")
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise PermissionError(f"--copy-to {path}: {there} is no folder that can be written. Name another folder.")
     unsorted = [] if not folder.exists() else sorted(one.name for one in folder.iterdir() if is_unsorted(one))
     if unsorted:
         raise FileExistsError(

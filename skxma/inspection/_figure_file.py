@@ -36,9 +36,7 @@ def check_figure_file(path: str | os.PathLike[str], *, what: str) -> Path:
     target = Path(path)
     if target.suffix.lower().removeprefix(".") not in formats:
         raise ValueError(f"{what} {path}: its ending names no format of a figure; use one of .{', .'.join(formats)}.")
-    folder = check_writable(path).parent
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"{what} {path}: the folder {folder} cannot be written.")
+    check_writable(path)
     return target
 
 

@@ -45,3 +45,20 @@ def test_a_file_that_stays_in_use_is_left_as_it_was(tmp_path, refusals, monkeypa
         write(tmp_path / "model", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert (tmp_path / "model").read_bytes() == b"old"
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(PermissionError, match=r"cannot be written, so model cannot be saved there; .* Name another"):
+        atomic.check_writable(tmp_path / "model")
+
+
+def test_what_cannot_be_opened_is_named_even_if_it_cannot_be_removed(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(OSError, match="Read-only file system; no file was changed") as caught:
+        write(tmp_path / "model", b"new")
+    assert caught.value.filename == str(tmp_path / "model")

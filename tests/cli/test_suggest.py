@@ -170,6 +170,11 @@ def test_what_cannot_be_done_is_said_before_anything_is_encoded(camera, tmp_path
     status, _, err = suggest(capsys, camera, "--copy-to", next(camera.iterdir()))
     assert status == 1
     assert "Name a folder" in err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)
+        status, _, err = suggest(capsys, camera, "--copy-to", tmp_path / "new" / "sorted")
+    assert status == 1
+    assert f"{tmp_path} is no folder that can be written. Name another folder." in err
     (tmp_path / "empty").mkdir()
     status, _, err = suggest(capsys, tmp_path / "empty")
     assert status == 1
