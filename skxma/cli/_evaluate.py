@@ -14,7 +14,7 @@ from skxma.cli._inputs import add_columns, read_labeled_images
 from skxma.cli._model_files import check_model, explained_for_command_line, load_model
 from skxma.cli._parsers import add_memory, add_place_of_encoder
 from skxma.cli._predict import answers
-from skxma.cli._streams import say
+from skxma.cli._streams import escape_bytes, say
 from skxma.cli._tables import TABLE_FORMATS, print_columns
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def write_json(found: ClassifierEvaluation, unknown: dict[str, int], untested: S
         "unknown_labels": unknown,
         "classes_without_images": list(untested),
     }
-    print(json.dumps(content, ensure_ascii=False, indent=1))
+    print(escape_bytes(json.dumps(content, ensure_ascii=False, indent=1)))
 
 
 def confusions(found: ClassifierEvaluation) -> Iterator[tuple[str, str, int]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skxma.cli._model_files import OTHER_PICKLES, PICKLE, load_model
-from skxma.cli._tables import print_columns
+from skxma.cli._streams import escape_bytes
+from skxma.cli._tables import one_line, print_columns
 
 if TYPE_CHECKING:
     from skxma._estimators.base import BaseFewShotClassifier
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     clf = opened(path)
     described = {"file": str(path), **about_file(path), **about_classifier(clf)}
     if arguments.format == "json":
-        print(json.dumps(described, ensure_ascii=False, indent=1))
+        print(escape_bytes(json.dumps(described, ensure_ascii=False, indent=1)))
     else:
         write_description(described)
 
@@ -153,14 +154,14 @@ def write_description(described: dict[str, Any]) -> None:
     rows = list(head_rows(described))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name:{width}}  {value}")
+        print(f"{name:{width}}  {one_line(value)}")
     print()
     classes = [(one["class"], " | ".join(one["names"]) or "–", str(one["shots"])) for one in described["classes"]]
     print_columns(("class", "names", "shots"), classes, n_words=2)
     for one in described["doubtful_labels"]:
         name = one["path"] or f"image number {one['sample']} of the fit"
         doubt = f"{one['probability_wrong']:.2f}"
-        print(f"label in question ({doubt}): {name}, {one['class']}, rather {one['suggested']}")
+        print(one_line(f"label in question ({doubt}): {name}, {one['class']}, rather {one['suggested']}"))
 
 
 def head_rows(described: dict[str, Any]) -> Iterator[tuple[str, str]]:

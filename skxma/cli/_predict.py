@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from skxma.cli._inputs import existing_files, image_paths
 from skxma.cli._model_files import check_model, explained_for_command_line, load_model
-from skxma.cli._streams import say
-from skxma.cli._tables import padded, width_of
+from skxma.cli._streams import escape_bytes, say
+from skxma.cli._tables import one_line, padded, width_of
 from skxma.cli._words import read_object
 
 if TYPE_CHECKING:
@@ -115,9 +114,10 @@ def write_sets(rows: Sequence[SetOfClasses], form: str, level: float) -> None:
         table.writerow(["path", "class", "probability", "confidence_level"])
         table.writerows((row.path, c, f"{p:.6f}", level) for row in rows for c, p in row.answers)
     else:
-        width = max((width_of(row.path) for row in rows), default=0)
-        for row in rows:
-            print(f"{padded(row.path, width)}  {row.words}")
+        paths = [one_line(row.path) for row in rows]
+        width = max(map(width_of, paths), default=0)
+        for path, row in zip(paths, rows, strict=True):
+            print(f"{padded(path, width)}  {one_line(row.words)}")
 
 
 def read_shares(given: str) -> str | dict[str, Any]:
@@ -200,11 +200,7 @@ def write_predictions(rows: Sequence[tuple[str, str, float]], form: str) -> None
         table.writerow(["path", "class", "probability"])
         table.writerows((path, label, f"{p:.6f}") for path, label, p in rows)
     else:
-        width = max((width_of(path) for path, _, _ in rows), default=0)
-        for path, label, p in rows:
-            print(f"{padded(path, width)}  {100 * p:5.1f} %  {label}")
-
-
-def escape_bytes(text: str) -> str:
-    """Return JSON in which bytes of file names that are no text are escaped, so that it is text that can be read."""
-    return re.sub("[\udc80-\udcff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+        paths = [one_line(path) for path, _, _ in rows]
+        width = max(map(width_of, paths), default=0)
+        for path, (_, label, p) in zip(paths, rows, strict=True):
+            print(f"{padded(path, width)}  {100 * p:5.1f} %  {one_line(label)}")

@@ -11,8 +11,8 @@ from skxma.cli._info import opened
 from skxma.cli._inputs import existing_files, image_paths
 from skxma.cli._model_files import check_model, explained_for_command_line, load_model, own_classifier
 from skxma.cli._parsers import add_memory, add_place_of_encoder
-from skxma.cli._predict import escape_bytes, skipping_unreadable
-from skxma.cli._streams import say
+from skxma.cli._predict import skipping_unreadable
+from skxma.cli._streams import escape_bytes, say
 
 
 def add_parser(commands: Any) -> None:

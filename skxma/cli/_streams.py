@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import re
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
@@ -68,6 +69,11 @@ def say(message: object) -> None:
     """
     with suppress(OSError, ValueError):
         print(message, file=sys.stderr, flush=True)
+
+
+def escape_bytes(text: str) -> str:
+    """Return JSON in which bytes of file names that are no text are escaped, so that it is text that can be read."""
+    return re.sub("[\udc80-\udcff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def flush_output() -> None:

@@ -26,8 +26,8 @@ from skxma.cli._model_files import (
     own_classifier,
 )
 from skxma.cli._parsers import add_memory
-from skxma.cli._predict import answers, escape_bytes, skipping_unreadable
-from skxma.cli._streams import say
+from skxma.cli._predict import answers, skipping_unreadable
+from skxma.cli._streams import escape_bytes, say
 
 SUGGEST_FORMATS = ("paths", "csv", "json")
 DEFAULT_N_SAMPLES = 20

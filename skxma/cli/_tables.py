@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from unicodedata import combining, east_asian_width
 
@@ -11,10 +12,16 @@ TABLE_FORMATS = ("table", "csv", "json")
 
 def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: int) -> None:
     """Print a table whose first columns are words, the others numbers."""
-    widths = [max(map(width_of, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
+    lines = [[one_line(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
         cells = [padded(cell, widths[i], right=i >= n_words) for i, cell in enumerate(row)]
         print("  ".join(cells).rstrip())
+
+
+def one_line(text: str) -> str:
+    """A text without control characters, such as a file name's newline or the commands that a terminal obeys."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
 def width_of(text: str) -> int:

@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance
 from small_models import write_timm
 
 from skxma import EmbeddingStore
-from skxma.cli._predict import write_predictions
+from skxma.cli._predict import SetOfClasses, write_predictions, write_sets
 from skxma.cli._tables import print_columns, width_of
 from skxma.cli.main import main, plain_warnings
 from skxma.datasets import load_emoji
@@ -270,6 +270,21 @@ def test_columns_stay_below_each_other_whatever_the_paths_are_called(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len({width_of(line) for line in lines[: 1 + len(paths)]}) == 1
     assert len({width_of(line[: line.index("50.0")]) for line in lines[1 + len(paths) :]}) == 1
+
+
+def test_a_newline_or_a_terminals_command_in_a_name_breaks_no_table(capsys):
+    # a stranger's model file may hold any name
+    path, label = "a\nb.png", "\x1b[2Jheron"
+    print_columns(("image", "class"), [(path, label)], n_words=2)
+    write_predictions([(path, label, 0.5)], "table")
+    write_sets([SetOfClasses(path, [(label, 0.5)])], "table", 0.9)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["image", "class"],
+        [r"a\nb.png", r"\x1b[2Jheron"],
+        [r"a\nb.png", "50.0", "%", r"\x1b[2Jheron"],
+        [r"a\nb.png", r"\x1b[2Jheron"],
+    ]
 
 
 def test_prompts_show_names_as_words(folder, capsys):
