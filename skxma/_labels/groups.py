@@ -25,7 +25,7 @@ def group_names(given: Any, n_samples: int) -> NDArray[np.str_]:
     if groups.ndim != 1 or len(groups) != n_samples:
         found = f"{len(groups)} entries" if groups.ndim == 1 else f"the shape {groups.shape}"
         raise ValueError(f"groups has {found} for {n_samples} samples. Give each sample its group's name, or None.")
-    return np.array([_name(as_python(group)) for group in groups], dtype=str)
+    return np.array([_group_name(as_python(group)) for group in groups], dtype=str)
 
 
 def numbers_of(names: NDArray[np.str_]) -> NDArray[np.intp]:
@@ -44,7 +44,7 @@ def group_numbers(given: Any, n_samples: int) -> NDArray[np.intp]:
     return np.unique(values, return_inverse=True)[1].reshape(-1)
 
 
-def _name(group: Any) -> str:
+def _group_name(group: Any) -> str:
     if is_missing(group):
         return ""
     # a missing value among integers makes floats of them, and the same group may come without one later
