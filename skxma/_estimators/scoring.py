@@ -26,6 +26,9 @@ CHUNK_ENTRIES = 2**22
 ROWS_PER_THREAD = 512
 """Queries of an exact index that one thread scores at once: their arrays stay in the processor's cache from one step to
 the next."""
+LARGE_KEYS = 2**22
+"""Entries of the keys, 16 MiB, from which on several threads score even one query. It waits for memory, from which they
+read more than one thread does; where less is read, they would wait longer for one another on a busy machine."""
 Scoring = Callable[[Tensor], Tensor]
 
 
@@ -114,7 +117,7 @@ def score(
             scores: NDArray[np.float64] = scorer(_converted(chunk, like)).cpu().double().numpy()
             return scores
 
-    with limit_torch_threads(work), memory_guard:
+    with limit_torch_threads(math.inf if n_keys * dim >= LARGE_KEYS else work), memory_guard:
         with torch.inference_mode(), reading_fitted_arrays():
             scorer, chunking = make_scorer(like), chunking_of(like)
         n_rows = chunking.n_rows(max(cache.n_classes, dim), len(embeddings), n_threads)

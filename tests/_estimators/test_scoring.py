@@ -81,6 +81,21 @@ def test_torch_shares_a_chunk_among_its_threads_unless_told_how_many_rows_a_thre
     assert seen == [(12, 2)]
 
 
+@pytest.mark.parametrize(("entries", "n_threads"), [(12 * 12, 2), (12 * 12 + 1, 1)])
+def test_all_threads_read_large_keys_for_one_query(two_threads, rows, monkeypatch, entries, n_threads):
+    monkeypatch.setattr(scoring, "SMALL_WORK", 1e9)
+    monkeypatch.setattr(threads, "SMALL_WORK", 1e9)
+    monkeypatch.setattr(scoring, "LARGE_KEYS", entries)
+    seen = []
+
+    def scorer(chunk):
+        seen.append((len(chunk), torch.get_num_threads()))
+        return chunk
+
+    scores(rows, scorer, rows_per_thread=12)
+    assert seen == [(12, n_threads)]
+
+
 def test_a_thread_that_starts_meanwhile_gets_all_threads(two_threads, rows):
     found = []
 

@@ -55,5 +55,11 @@ class IndexConfig:
     stacked_entries: int = 2**20
     """Entries of the keys in all metrics up to which they are kept a second time, as one array."""
 
+    few_queries: int = 16
+    """Queries up to which several threads share the keys: a product of so few rows does not share its columns."""
+
+    n_parts: int = 8
+    """Parts of the keys among which the threads choose then; 4 to 16 took equally long on two threads."""
+
     tile_entries: int = blocks.TILE_ENTRIES
     tile_rows: int = blocks.TILE_ROWS

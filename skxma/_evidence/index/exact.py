@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -68,10 +69,16 @@ class KeyIndex:
         return self.evidence(queries, beta)
 
     def _contributions(self, queries: Tensor, keys: slice | Tensor, beta: float, out: Tensor | None = None) -> Tensor:
-        """Contributions ``v exp(β (cos − 1))`` (n, m) of some keys, written to `out` if it is given."""
+        """Contributions ``v exp(β (cos − 1))`` (n, m) of some keys; `out` may receive them."""
         # the product adds the logarithms of the weights: two passes over the largest arrays of a prediction, not five
-        exponents = torch.addmm(self.log_weights[keys] - beta, queries, self.unit[keys].T, alpha=beta, out=out)
-        return exponents.exp_()
+        offsets, columns = self.log_weights[keys] - beta, self.unit[keys].T
+        if len(queries) > self.config.few_queries or torch.get_num_threads() == 1:
+            return torch.addmm(offsets, queries, columns, alpha=beta, out=out).exp_()
+        # a product of a few rows takes one thread, one by each part of the keys takes all of them
+        n_parts = math.gcd(len(offsets), self.config.n_parts)
+        parts = columns.unflatten(1, (n_parts, -1)).transpose(0, 1)
+        exponents = torch.baddbmm(offsets.view(n_parts, 1, -1), queries.expand(n_parts, -1, -1), parts, alpha=beta)
+        return exponents.exp_().transpose(0, 1).flatten(1)
 
     def _tiles(self, start: int, stop: int, n_rows: int) -> list[slice]:
         """Split a run of keys so that the contributions of each part to `n_rows` queries stay in the CPU cache."""

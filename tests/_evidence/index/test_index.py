@@ -213,9 +213,17 @@ def test_clusters_are_the_same_each_time():
     np.testing.assert_array_equal(a.starts, b.starts)
 
 
+@pytest.fixture(scope="module", params=[1, 2])
+def n_threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=12), seeds, st.sampled_from([3, 50, 2**21]))
-def test_classes_of_any_size_add_up_to_the_formula(counts, seed, tile):
+def test_classes_of_any_size_add_up_to_the_formula(n_threads, counts, seed, tile):
     rng = np.random.default_rng(seed)
     labels = torch.as_tensor(rng.permutation(np.repeat(np.arange(len(counts)), counts)))
     keys = F.normalize(torch.as_tensor(rng.standard_normal((len(labels), 6))))
@@ -232,6 +240,15 @@ def test_classes_of_any_size_add_up_to_the_formula(counts, seed, tile):
     torch.testing.assert_close(made.keys, keys)
     torch.testing.assert_close(made.cosines(queries), queries @ keys.T)
     assert len(made.unit) <= (1 + config.padding) * len(keys)
+
+
+@pytest.mark.parametrize("n_keys", [1, 7, 60, 64])
+def test_threads_that_share_the_keys_find_the_same_contributions(n_threads, n_keys):
+    keys, labels, weights, queries = make_keys(n=n_keys, dtype=torch.float64)
+    wanted = weights * torch.exp(3.0 * (queries[:5] @ keys.T - 1))
+    for few in (0, 4, 5):
+        index = KeyIndex(keys, labels, weights, 5, IndexConfig(few_queries=few))
+        torch.testing.assert_close(index._contributions(queries[:5], slice(None), 3.0), wanted)
 
 
 def test_stacked_keys_of_several_metrics_give_the_evidence_of_each():
