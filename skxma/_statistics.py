@@ -445,18 +445,19 @@ class Calibration:
         possible = new_weights > 0
         return np.where(possible, (new_weights + at_least) / np.where(possible, new_weights + total, 1.0), 0.0)
 
-    def largest_score(self, level: float) -> float:
-        """Largest nonconformity of a class in the sets of a level, where one model gives them.
+    def largest_scores(self, levels: Sequence[float]) -> Doubles:
+        """Largest nonconformity (n_levels,) of a class in the sets of each level, where one model gives them.
 
-        Infinite where the samples are so few that every class is in every set.
+        The sets are those of `prediction_sets`: the p-value of a class falls with its nonconformity, in steps that lie
+        at the scores of the samples. Infinite where the samples are so few that every class is in every set.
         """
-        alpha = 1 - level + P_VALUE_ROUNDING
+        alphas = 1 - np.asarray(levels, dtype=np.float64) + P_VALUE_ROUNDING
         total = 1 + self.weights.sum()
-        if 1 / total > alpha:
-            return math.inf
         scores, weights = self.weighted_scores(np.arange(len(self.labels)))
-        kept = scores[(1 + weight_at_least(scores, weights, scores)) / total > alpha]
-        return float(kept.max()) if len(kept) else -math.inf
+        p_values = (1 + weight_at_least(scores, weights, scores)) / total
+        kept = p_values[:, None] > alphas
+        limits: Doubles = np.where(kept, scores[:, None], -np.inf).max(axis=0, initial=-np.inf).astype(np.float64)
+        return np.where(1 / total > alphas, np.inf, limits)
 
 
 def frequency_ratio(prior: Doubles, labels: NDArray[np.intp], weights: Doubles) -> Doubles:
@@ -564,10 +565,14 @@ def prediction_sets(p_values: Doubles, levels: Sequence[float], likeliest: NDArr
     """
     alphas = 1 - np.asarray(levels, dtype=np.float64)
     sets: Masks = p_values[:, :, None] > alphas + P_VALUE_ROUNDING
-    if likeliest is not None:
-        rows = np.arange(len(sets))
-        sets[rows, likeliest] |= ~sets.any(axis=1)
-    return sets
+    return sets if likeliest is None else fill_empty_sets(sets, likeliest)
+
+
+def fill_empty_sets(sets: Masks, likeliest: NDArray[np.intp]) -> Masks:
+    """Sets (n, C, n_levels), of which an empty one gets the likeliest class (n,) of its image."""
+    filled = sets.copy()
+    filled[np.arange(len(sets)), likeliest] |= ~sets.any(axis=1)
+    return filled
 
 
 def samples_needed(level: float) -> int:

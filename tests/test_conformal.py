@@ -1,8 +1,10 @@
 """Conformal p-values and sets as mathematics."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import make_problem
 from scipy.stats import binom, norm
@@ -21,15 +23,29 @@ from skxma._statistics import (
     simulated_nonconformity,
 )
 
+# ties between samples, between samples and new images, and classes that conform to nothing
+tied_scores = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0, np.inf]) | st.floats(0, 8, width=32), min_size=1)
 
-def test_the_largest_score_in_a_set_is_that_of_the_p_values():
-    rng = np.random.default_rng(0)
-    found = calibration(rng.exponential(size=30), weights=rng.uniform(0.5, 2, 30))
-    scores = np.concatenate([found.scores, rng.exponential(size=200)])[:, None]
-    for level in (0.1, 0.5, 0.8, 0.9):
-        sets = prediction_sets(found.p_values([scores]), [level])[:, 0, 0]
-        np.testing.assert_array_equal(sets, scores[:, 0] <= found.largest_score(level))
-    assert found.largest_score(0.99) == np.inf
+
+@pytest.mark.property
+@settings(deadline=None)
+@given(tied_scores, tied_scores, st.lists(st.floats(0.01, 0.99), min_size=1, max_size=4), st.booleans(), st.data())
+def test_the_largest_scores_give_the_sets_of_the_p_values(samples, new, levels, simulated, data):
+    n = len(samples)
+    weights = np.array(data.draw(st.lists(st.sampled_from([0.5, 1.0, 1.7]), min_size=n, max_size=n)))
+    # levels at which a p-value lies on the limit
+    levels = [*levels, 1 - 1 / (1 + weights.sum()), 1 - (1 + weights[:1].sum()) / (1 + weights.sum())]
+    found = calibration(samples, weights=weights)
+    if simulated:
+        found = replace(found, simulated=np.stack([samples, samples[::-1]], axis=1, dtype=np.float32))
+    scores = np.array([*new, *samples])[:, None]
+    sets = scores[:, :, None] <= found.largest_scores(levels)
+    np.testing.assert_array_equal(sets, prediction_sets(found.p_values([scores]), levels))
+
+
+def test_too_few_samples_leave_no_class_out():
+    found = calibration(np.arange(30.0))
+    assert found.largest_scores([0.99, 0.9]).tolist() == [np.inf, 27.0]
 
 
 def calibration(scores, labels=None, weights=None, models=None):
@@ -80,7 +96,7 @@ def test_equally_likely_scores_count_their_share():
     both = Calibration(np.zeros(2), np.array([0, 1]), np.ones(2), np.zeros(2, dtype=int), None,
                        np.array([[1.0, 3.0], [2.0, 2.0]]))  # fmt: skip
     np.testing.assert_allclose(both.p_values([np.array([[2.5, 1.5, 4.0]])]), [[1.5 / 3, 2.5 / 3, 1 / 3]])
-    assert both.largest_score(0.4) == 2.0
+    assert both.largest_scores([0.4]).tolist() == [2.0]
     assert full_p_value([[1.0, 3.0], [2.0, 2.0], [1.5, 2.5]], np.ones(3), 2) == pytest.approx(
         ((0.5 + 1 + 1) + (0.5 + 0 + 0.5)) / 2 / 3
     )

@@ -37,7 +37,7 @@ from skxma._persistence.model_card import model_card
 from skxma._runtime.device import PRECISIONS
 from skxma._runtime.doc_links import doc_link_parameters, doc_link_template
 from skxma._sklearn_compat import CallbackSupportMixin, HasMethods, Interval, StrOptions
-from skxma._statistics import P_VALUE_ROUNDING, Calibration, prediction_sets, zero_shot_cosines
+from skxma._statistics import Calibration, fill_empty_sets, prediction_sets, zero_shot_cosines
 from skxma.caches import Floats, ImageCache, Integers
 from skxma.inspection._model_report import ModelReport, model_report
 
@@ -358,18 +358,15 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
         frequencies = self._frequencies(features, prior)
         if prior is not None and prior.shares is None:
             sets.check_support(self, levels, class_conditional, frequencies)
-        p_values = self._p_values(features, class_conditional, frequencies)
-        likeliest = None
-        if not allow_empty:
+        found = self._sets(features, levels, class_conditional, frequencies)
+        empty = ~np.all(found.any(axis=1), axis=1)
+        if not allow_empty and empty.any():
             # several classes may share the least p-value there is, of which one is the likeliest
-            likeliest = p_values.argmax(axis=1)
-            empty = p_values.max(axis=1) <= 1 - min(levels) + P_VALUE_ROUNDING
-            if empty.any():
-                logits = self._score_embeddings(features[empty], self._scorer)
-                shift = 0.0 if frequencies is None else sets.shift_to(frequencies, self)
-                known = self.image_cache_.known_classes(self.text_features_)
-                likeliest[empty] = settle_ties(np.where(known, logits + shift, -np.inf)).argmax(axis=1)
-        found = prediction_sets(p_values, levels, likeliest)
+            logits = self._score_embeddings(features[empty], self._scorer)
+            shift = 0.0 if frequencies is None else sets.shift_to(frequencies, self)
+            known = self.image_cache_.known_classes(self.text_features_)
+            likeliest = settle_ties(np.where(known, logits + shift, -np.inf)).argmax(axis=1)
+            found[empty] = fill_empty_sets(found[empty], likeliest)
         return found[:, :, 0] if np.ndim(confidence_level) == 0 else found
 
     def predict_p(self, X: Any, *, class_conditional: bool = False, class_prior: Any = None) -> NDArray[np.float64]:
@@ -622,6 +619,20 @@ class BaseFewShotClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator
             return prior.shares
         logits = settle_ties(self._score_embeddings(features, self._scorer))
         return prior.frequencies(logits, self._base_frequencies())
+
+    def _sets(
+        self,
+        features: Floats,
+        levels: Sequence[float],
+        class_conditional: bool,
+        frequencies: NDArray[np.float64] | None,
+    ) -> NDArray[np.bool_]:
+        """Prediction sets (n, C, n_levels) of embeddings (n, D), of which some may be empty."""
+        is_one_model = self.conformal != "full" and not hasattr(self, "fold_fits_")
+        if is_one_model and not class_conditional and frequencies is None:
+            (model,) = self._left_out_models()
+            return sets.sets_of_one_model(self.calibration_, model, features, levels)
+        return prediction_sets(self._p_values(features, class_conditional, frequencies), levels)
 
     def _p_values(
         self, features: Floats, class_conditional: bool, frequencies: NDArray[np.float64] | None

@@ -469,6 +469,8 @@ class XMAdapterClassifier(BaseFewShotClassifier):
             return super()._left_out_models()
         # the left-out scores know nothing of a pool
         model = self.model_.without_pool()
+        if model is self.model_:
+            return [self]
         return [self._fitted_as({**vars(self), "model_": model, "image_cache_": model.image_cache})]
 
     def _base_frequencies(self) -> NDArray[np.float64]:

@@ -374,8 +374,8 @@ def _set_thresholds(clf: BaseFewShotClassifier) -> dict[str, float]:
     calibration = getattr(clf, "calibration_", None)
     if calibration is None or hasattr(clf, "fold_fits_") or clf.model_.without_pool() is not clf.model_:
         return {}
-    limits = {level: calibration.largest_score(level) for level in SET_LEVELS}
-    return {f"{level:g}": math.exp(-limit) for level, limit in limits.items() if math.isfinite(limit)}
+    limits = zip(SET_LEVELS, calibration.largest_scores(SET_LEVELS), strict=True)
+    return {f"{level:g}": math.exp(-limit) for level, limit in limits if math.isfinite(limit)}
 
 
 def _about_pixels(encoder: CLIPEncoder, loaded: LoadedModel) -> dict[str, Any]:

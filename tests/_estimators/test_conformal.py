@@ -13,6 +13,7 @@ from sklearn.base import clone
 import skxma
 from skxma import XMAdapterClassifier
 from skxma._estimators.conformal import scores_by
+from skxma._statistics import prediction_sets
 from skxma.baselines import GDAClassifier, TipAdapterClassifier, ZeroShotClassifier
 
 PROBLEM = make_problem(n_classes=4, shots=5, n_test=25, seed=3)
@@ -45,6 +46,18 @@ def test_sets_hold_the_class_and_grow_with_the_level(fitted, how):
     assert all(coverage(sets[:, :, i]) > level - 0.25 for i, level in enumerate(levels))
     assert sets[:, :, 1].sum(1).mean() < 2.5
     np.testing.assert_array_equal(fitted[how].predict_set(PROBLEM.X_test, 0.8), sets[:, :, 1])
+
+
+@pytest.mark.parametrize("how", ["loo", "cross"])
+@pytest.mark.parametrize("options", [{}, {"class_conditional": True}, {"class_prior": [0.1, 0.2, 0.3, 0.4]}])
+def test_sets_are_those_of_the_p_values(fitted, how, options):
+    levels = [0.5, 0.8]
+    p_values = fitted[how].predict_p(PROBLEM.X_test, **options)
+    for asked in ("loo", "cross", None):
+        # what the models were fitted with counts, not what a next fit would do
+        clf = copy.copy(fitted[how]).set_params(conformal=asked)
+        sets = clf.predict_set(PROBLEM.X_test, levels, allow_empty=True, **options)
+        np.testing.assert_array_equal(sets, prediction_sets(p_values, levels))
 
 
 def test_full_conformal_leaves_out_of_the_fit_with_the_new_image():
