@@ -6,7 +6,7 @@ steps find its minimum, and the steps of several fusions are joint operations on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -106,6 +106,21 @@ def sample_likelihoods(
         by_noise @ node_weights,
         by_noise.square() @ node_weights,
     )
+
+
+def joined(parts: Iterable[SampleLikelihoods], dim: int) -> SampleLikelihoods:
+    """Put the likelihoods of some metrics (`dim` 0) or samples (`dim` 1) after those of others."""
+    several = list(parts)
+    if len(several) == 1:
+        return several[0]
+    names = (one.name for one in fields(SampleLikelihoods))
+    return SampleLikelihoods(*(torch.cat([getattr(part, name) for part in several], dim) for name in names))
+
+
+def runs(n: int, size: int) -> Iterator[slice]:
+    """Yield slices of `size` of n things, of one at least."""
+    size = max(1, size)
+    return (slice(start, start + size) for start in range(0, n, size))
 
 
 @dataclass(frozen=True)
@@ -272,15 +287,18 @@ class FusionBatch:
         weights, rate = self.weights(theta), self.noise_rate(theta)[:, None]
         rate = torch.where(self.fallible[:, None] & noisy, rate, 0.0)
         n_metrics, n, n_experts, n_classes = self.scores.shape
-        size = max(1, blocks.TILE_ENTRIES // (n_metrics * weights.shape[1] * n_experts * n_classes))
-        parts = [
-            sample_likelihoods(
-                self.scores[:, rows], self.own[:, rows], self.node_weights, self.labels[rows], weights, rate[:, rows]
+        per_sample = weights.shape[1] * n_experts * n_classes
+
+        def of(metrics: slice, rows: slice) -> SampleLikelihoods:
+            scores, own = self.scores[metrics, rows], self.own[metrics, rows]
+            return sample_likelihoods(
+                scores, own, self.node_weights, self.labels[rows], weights[metrics], rate[metrics, rows]
             )
-            for rows in (slice(start, start + size) for start in range(0, n, size))
-        ]
-        names = (one.name for one in fields(SampleLikelihoods))
-        return SampleLikelihoods(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in names))
+
+        # whole metrics, or samples of one metric: other blocks lie in pieces, which a product would copy first
+        samples = list(runs(n, blocks.TILE_ENTRIES // per_sample))
+        metrics = runs(n_metrics, blocks.TILE_ENTRIES // (n * per_sample))
+        return joined((joined((of(some, rows) for rows in samples), dim=1) for some in metrics), dim=0)
 
     def logit_deviation(self, weights: Tensor) -> Tensor:
         """Deviation (M, K) of the logits with these weights (M, K, J) from their mean over the classes."""
