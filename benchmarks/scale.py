@@ -1,10 +1,12 @@
 """Importing, fit and predict at the size of ImageNet, cost as the problem grows, training against Tip-Adapter-F.
 
     python benchmarks/scale.py [--classes 1000] [--shots 16] [--queries 50000] [--no-growth]
+    python benchmarks/scale.py --medium [--classes 1000] [--shots 16] [--queries 50000]
 
 On made-up embeddings of 512 dimensions. Times are the processor's, so that another process does not count; predictions
 stand beside the two bare matrix products, queries by keys and affinities by one-hot values. Growth ends in the power of
-the size with which time grows.
+the size with which time grows. With --medium, the fit and the predictions alone, at torch's matmul precisions
+"highest", its default, and "medium", with the largest difference in a probability.
 """
 
 import argparse
@@ -81,6 +83,19 @@ def fit_and_predict(n_classes, shots, n_queries):
     print(f"peak memory {peak_gb():.1f} GB", flush=True)
 
 
+def at_medium_precision(n_classes, shots, n_queries):
+    X, y, text, queries = problem(n_classes, shots, n_queries=n_queries)
+    found = []
+    for precision in ("highest", "medium"):
+        torch.set_float32_matmul_precision(precision)
+        clf = XMAdapterClassifier("precomputed", text_features=text, vocabulary=text)
+        fit = min(seconds(clf.fit, X, y)[0] for _ in range(2))
+        predict, probabilities = min((seconds(clf.predict_proba, queries) for _ in range(2)), key=lambda one: one[0])
+        found.append(probabilities)
+        print(f'"{precision}": fit {fit:.2f} s, {n_queries} predictions {predict:.2f} s of processor time', flush=True)
+    print(f"largest difference in a probability {np.abs(found[1] - found[0]).max():.1e}")
+
+
 def training(n_classes, shots):
     """Processor time of one epoch of both: the time that many add to a fit of one; fits alternate, the least count."""
     X, y, text, _ = problem(n_classes, shots)
@@ -143,8 +158,12 @@ def main():
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--queries", type=int, default=50_000)
     parser.add_argument("--growth", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--medium", action="store_true")
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if arguments.medium:
+        at_medium_precision(arguments.classes, arguments.shots, arguments.queries)
+        return
     import_time()
     fit_and_predict(arguments.classes, arguments.shots, arguments.queries)
     for n_classes, shots in ((100, 4), (100, 16), (arguments.classes, 4)):
