@@ -235,7 +235,10 @@ class UnlabeledInTraining(BaseEstimator):
         -------
         n_splits : int
         """
-        rows, labels, _, belongs = self._labeled_part(y, groups) if y is not None else (None, None, None, groups)
+        if y is None:
+            return int(check_cv(self.cv, classifier=True).get_n_splits(None, None, groups))
+        rows, labels, _, of_all = self._labeled_part(y, groups)
+        belongs = None if of_all is None else of_all[rows]
         return int(check_cv(self.cv, labels, classifier=True).get_n_splits(rows, labels, belongs))
 
     def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[Indices, Indices]]:
@@ -254,20 +257,20 @@ class UnlabeledInTraining(BaseEstimator):
         train, test : ndarray of int
         """
         check_consistent_length(X, y, groups)
-        of_all = None if groups is None else group_numbers(groups, num_samples(y))
-        rows, labels, unlabeled, belongs = self._labeled_part(y, of_all)
+        rows, labels, unlabeled, of_all = self._labeled_part(y, groups)
+        belongs = None if of_all is None else of_all[rows]
         nothing = np.empty(0, dtype=np.intp)
         for train, test in check_cv(self.cv, labels, classifier=True).split(rows, labels, belongs):
             draw = joined_by(Draw(rows[train], nothing, rows[test]), unlabeled, of_all)
             yield draw.train, draw.test
 
     def _labeled_part(self, y: Any, groups: Any) -> tuple[Indices, NDArray[Any], Indices, NDArray[Any] | None]:
-        """Positions and labels of the labeled samples, positions of the others, groups of the labeled."""
+        """Positions and labels of the labeled samples, positions of the others, groups of all."""
         y, marked = split_unlabeled(y, self.unlabeled_label)
         marked = np.zeros(num_samples(y), dtype=bool) if marked is None else marked
         rows = np.flatnonzero(~marked)
-        belongs = None if groups is None else group_numbers(groups, num_samples(y))[rows]
-        return rows, y[rows], np.flatnonzero(marked), belongs
+        of_all = None if groups is None else group_numbers(groups, num_samples(y))
+        return rows, y[rows], np.flatnonzero(marked), of_all
 
 
 def assign(labels: Indices, members: Indices, order: Indices, n_shots: int, n_validation: int | None) -> Indices:

@@ -167,8 +167,8 @@ def check_one_label_each(X: Any, y: Any) -> None:
     if isinstance(y, (Mapping, Set)):
         remedy = "list(y.values())" if isinstance(y, Mapping) else "a list"
         raise ValueError(
-            f"y is a {type(y).__name__}, which does not say which image a label belongs to; pass {remedy}, one label "
-            "per image in the order of X."
+            f"y is a {type(y).__name__}, which gives its labels no order of images; pass {remedy}, one label per "
+            "image in the order of X."
         )
     given, labels = _length(X, "X"), _length(y, "y")
     if given != labels:

@@ -6,6 +6,8 @@ method itself changes (a subsample, one metric instead of several) are fields of
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 SCORE_ENTRIES = 2**22
 """Entries of an (n, N) block of leave-one-out cosines: 16 MB in single precision. Much larger arrays go back to the
 system and come anew, page by page, which takes as long as the arithmetic."""
@@ -30,3 +32,9 @@ TILE_ROWS = 1024
 
 BATCH_ENTRIES = 2**22
 """Scores of several metrics whose fusions are learned at once: more of them would not be faster together."""
+
+
+def slices(n: int, size: int) -> Iterator[slice]:
+    """Yield slices of `size`, of one at least, that together are n rows."""
+    size = max(1, size)
+    return (slice(start, start + size) for start in range(0, n, size))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from skxma.cli._inputs import existing_files, image_paths
 from skxma.cli._model_files import check_model, explained_for_command_line, load_model
 from skxma.cli._streams import escape_bytes, say
-from skxma.cli._tables import one_line, padded, width_of
+from skxma.cli._tables import aligned, one_line
 from skxma.cli._words import read_object
 
 if TYPE_CHECKING:
@@ -114,10 +114,8 @@ def write_sets(rows: Sequence[SetOfClasses], form: str, level: float) -> None:
         table.writerow(["path", "class", "probability", "confidence_level"])
         table.writerows((row.path, c, f"{p:.6f}", level) for row in rows for c, p in row.answers)
     else:
-        paths = [one_line(row.path) for row in rows]
-        width = max(map(width_of, paths), default=0)
-        for path, row in zip(paths, rows, strict=True):
-            print(f"{padded(path, width)}  {one_line(row.words)}")
+        for path, row in zip(aligned([row.path for row in rows]), rows, strict=True):
+            print(f"{path}  {one_line(row.words)}")
 
 
 def read_shares(given: str) -> str | dict[str, Any]:
@@ -200,7 +198,5 @@ def write_predictions(rows: Sequence[tuple[str, str, float]], form: str) -> None
         table.writerow(["path", "class", "probability"])
         table.writerows((path, label, f"{p:.6f}") for path, label, p in rows)
     else:
-        paths = [one_line(path) for path, _, _ in rows]
-        width = max(map(width_of, paths), default=0)
-        for path, (_, label, p) in zip(paths, rows, strict=True):
-            print(f"{padded(path, width)}  {100 * p:5.1f} %  {one_line(label)}")
+        for path, (_, label, p) in zip(aligned([path for path, _, _ in rows]), rows, strict=True):
+            print(f"{path}  {100 * p:5.1f} %  {one_line(label)}")

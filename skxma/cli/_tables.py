@@ -19,6 +19,13 @@ def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: i
         print("  ".join(cells).rstrip())
 
 
+def aligned(texts: Sequence[str]) -> list[str]:
+    """Texts of one line each, filled up to the width of the widest."""
+    lines = [one_line(text) for text in texts]
+    width = max(map(width_of, lines), default=0)
+    return [padded(line, width) for line in lines]
+
+
 def one_line(text: str) -> str:
     """A text without control characters, such as a file name's newline or the commands that a terminal obeys."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)

@@ -6,7 +6,7 @@ steps find its minimum, and the steps of several fusions are joint operations on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -115,12 +115,6 @@ def joined(parts: Iterable[SampleLikelihoods], dim: int) -> SampleLikelihoods:
         return several[0]
     names = (one.name for one in fields(SampleLikelihoods))
     return SampleLikelihoods(*(torch.cat([getattr(part, name) for part in several], dim) for name in names))
-
-
-def runs(n: int, size: int) -> Iterator[slice]:
-    """Yield slices of `size` of n things, of one at least."""
-    size = max(1, size)
-    return (slice(start, start + size) for start in range(0, n, size))
 
 
 @dataclass(frozen=True)
@@ -296,8 +290,8 @@ class FusionBatch:
             )
 
         # whole metrics, or samples of one metric: other blocks lie in pieces, which a product would copy first
-        samples = list(runs(n, blocks.TILE_ENTRIES // per_sample))
-        metrics = runs(n_metrics, blocks.TILE_ENTRIES // (n * per_sample))
+        samples = list(blocks.slices(n, blocks.TILE_ENTRIES // per_sample))
+        metrics = blocks.slices(n_metrics, blocks.TILE_ENTRIES // (n * per_sample))
         return joined((joined((of(some, rows) for rows in samples), dim=1) for some in metrics), dim=0)
 
     def logit_deviation(self, weights: Tensor) -> Tensor:

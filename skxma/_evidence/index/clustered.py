@@ -205,8 +205,7 @@ def build_index(
     """Build an index of keys (N, D) mapped by a metric: an exact one, or with clusters a bounded one."""
     order = None if clusters is None else torch.as_tensor(clusters.order, device=keys.device)
     unit = torch.empty_like(keys)
-    for start in range(0, len(keys), blocks.KEY_ROWS):
-        block = slice(start, start + blocks.KEY_ROWS)
+    for block in blocks.slices(len(keys), blocks.KEY_ROWS):
         unit[block] = F.normalize(metric(keys[block if order is None else order[block]]))
     if order is None or clusters is None:
         return ExactIndex(unit, labels, weights, n_classes)

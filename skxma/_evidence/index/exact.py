@@ -181,8 +181,7 @@ class ExactIndex(KeyIndex):
         order, filling = torch.as_tensor(place, device=unit.device), torch.as_tensor(fill, device=unit.device)
         # column by column, which one query alone reads three times as fast
         columns = unit.new_empty(unit.shape[1], len(order))
-        for start in range(0, len(order), blocks.KEY_ROWS):
-            some = slice(start, start + blocks.KEY_ROWS)
+        for some in blocks.slices(len(order), blocks.KEY_ROWS):
             columns[:, some] = unit[order[some]].T
         super().__init__(columns.T, labels[order], weights[order].masked_fill(filling, 0.0), n_classes, config)
         self.position = torch.as_tensor(position, device=unit.device)

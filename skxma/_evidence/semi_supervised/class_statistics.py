@@ -126,8 +126,8 @@ class SoftLabeledPool:
 
     def row_blocks(self) -> Iterator[slice]:
         """Split the rows so that the scores of a block stay small."""
-        n = max(1, blocks.POOL_ENTRIES // max(self.features.shape[1], self.logits.shape[1]))
-        return (slice(start, start + n) for start in range(0, len(self.features), n))
+        width = max(self.features.shape[1], self.logits.shape[1])
+        return blocks.slices(len(self.features), blocks.POOL_ENTRIES // width)
 
     def soft_labels(self, experts: PoolExperts, own: Tensor, weights: Any) -> Tensor:
         """Probabilities (M, C) by model and experts, each image's without its own contribution `own` (M, C)."""
