@@ -40,7 +40,7 @@ def run_explain(arguments: argparse.Namespace) -> None:
         (name, str(labels[i]), f"{a:+.2f}", f"{b:+.2f}")
         for name, i, a, b in zip(names, found, image, text, strict=True)
     ]
-    print_columns(("support image", "its class", "image affinity", "text affinity"), retrieved, n_words=2)
+    print_columns(("support image", "its class", "image affinity", "text affinity"), retrieved, n_words=2, n_paths=1)
 
 
 def _files_in(support: str, arguments: argparse.Namespace) -> list[str]:

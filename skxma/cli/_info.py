@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skxma._runtime.lines import one_line
 from skxma.cli._model_files import OTHER_PICKLES, PICKLE, load_model
 from skxma.cli._streams import escape_bytes
-from skxma.cli._tables import one_line, print_columns
+from skxma.cli._tables import print_columns
 
 if TYPE_CHECKING:
     from skxma._estimators.base import BaseFewShotClassifier

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skxma._runtime.lines import one_line
 from skxma.cli._inputs import existing_files, image_paths
 from skxma.cli._model_files import check_model, explained_for_command_line, load_model
 from skxma.cli._streams import escape_bytes, say
-from skxma.cli._tables import aligned, one_line
+from skxma.cli._tables import aligned
 from skxma.cli._words import read_object
 
 if TYPE_CHECKING:

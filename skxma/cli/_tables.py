@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Sequence
 from unicodedata import combining, east_asian_width
 
+from skxma._runtime.lines import one_line
+
 TABLE_FORMATS = ("table", "csv", "json")
 """Forms in which a command prints a row per image or class."""
+WIDEST_NAME = 40
 
 
-def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: int) -> None:
-    """Print a table whose first columns are words, the others numbers."""
-    lines = [[one_line(cell) for cell in row] for row in (head, *rows)]
+def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: int, n_paths: int = 0) -> None:
+    """Print a table whose first columns are words, the others numbers.
+
+    Parameters
+    ----------
+    head : sequence of str
+    rows : sequence of sequence of str
+    n_words, n_paths : int
+        Columns of words, and how many of these hold paths. Words are shortened for a terminal, where one long name
+        would wrap every line; in a file, and in a path that is to be copied, they are whole.
+    """
+    whole = not sys.stdout.isatty()
+    lines = [
+        [one_line(cell) if whole or i < n_paths else shortened(one_line(cell)) for i, cell in enumerate(row)]
+        for row in (head, *rows)
+    ]
     widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
     for row in lines:
         cells = [padded(cell, widths[i], right=i >= n_words) for i, cell in enumerate(row)]
@@ -26,9 +42,16 @@ def aligned(texts: Sequence[str]) -> list[str]:
     return [padded(line, width) for line in lines]
 
 
-def one_line(text: str) -> str:
-    """A text without control characters, such as a file name's newline or the commands that a terminal obeys."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
+def shortened(text: str) -> str:
+    """A text of so many columns at most as a name may take, its middle left out: names differ at both ends."""
+    if width_of(text) <= WIDEST_NAME:
+        return text
+    start, end = text, text
+    while width_of(start) > WIDEST_NAME // 2 - 1:
+        start = start[:-1]
+    while width_of(end) > WIDEST_NAME // 2:
+        end = end[1:]
+    return f"{start}…{end}"
 
 
 def width_of(text: str) -> int:

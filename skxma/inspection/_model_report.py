@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skxma._evidence.fitted import CONFIDENCE_LEVEL
 from skxma._runtime.atomic import atomic_write
+from skxma._runtime.lines import one_line
 from skxma._statistics import calibration_error, near_duplicate_distance, proved_coverage
 from skxma.errors import ImageError
 from skxma.inspection._draw import thumbnail
@@ -100,7 +101,7 @@ class ModelReport:
                 f"  {', '.join(self._name_of(sample) for sample in one.samples)}{one.words and f': {one.words}'}"
                 for one in section.findings
             ]
-        return "\n".join(parts)
+        return "\n".join(map(one_line, parts))
 
     def _name_of(self, sample: int) -> str:
         """The path of a sample, or its number where it has none."""
@@ -117,7 +118,7 @@ class ModelReport:
         return "\n".join(
             [
                 "<!doctype html>",
-                f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title>',
+                f'<html lang="en"><head><meta charset="utf-8"><title>{_escaped(self.title)}</title>',
                 f"<style>{STYLE}</style></head><body>",
                 self._repr_html_(),
                 "</body></html>",
@@ -128,27 +129,27 @@ class ModelReport:
         return "\n".join(self._html_parts())
 
     def _html_parts(self) -> Iterator[str]:
-        yield f"<h1>{html.escape(self.title)}</h1>"
+        yield f"<h1>{_escaped(self.title)}</h1>"
         for section in self.sections:
-            yield f"<section><h2>{html.escape(section.title)}</h2>"
-            yield from (f"<p>{html.escape(line)}</p>" for line in section.lines)
+            yield f"<section><h2>{_escaped(section.title)}</h2>"
+            yield from (f"<p>{_escaped(line)}</p>" for line in section.lines)
             if section.findings:
                 yield "<ul>"
                 for one in section.findings:
                     shown = "".join(self._figure(sample) for sample in one.samples)
-                    yield f"<li>{shown}<div>{html.escape(one.words)}</div></li>"
+                    yield f"<li>{shown}<div>{_escaped(one.words)}</div></li>"
                 yield "</ul>"
             yield "</section>"
 
     def _figure(self, sample: int) -> str:
-        name = html.escape(self._name_of(sample))
+        name = _escaped(self._name_of(sample))
         pixels = self._pixels(sample)
         if pixels is None:
             return f"<figure><figcaption>{name}</figcaption></figure>"
         buffer = BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         content = base64.b64encode(buffer.getvalue()).decode()
-        short = html.escape(Path(self._name_of(sample)).name)
+        short = _escaped(Path(self._name_of(sample)).name)
         return (
             f'<figure><img src="data:image/png;base64,{content}" alt="{name}" title="{name}">'
             f"<figcaption>{short}</figcaption></figure>"
@@ -176,6 +177,10 @@ class ModelReport:
         content = self.to_html() if is_page else f"{self}\n"
         with atomic_write(path) as stream:
             stream.write(content.encode(errors="surrogateescape"))
+
+
+def _escaped(text: str) -> str:
+    return html.escape(one_line(text))
 
 
 STYLE = (

@@ -14,7 +14,7 @@ from small_models import write_timm
 
 from skxma import EmbeddingStore
 from skxma.cli._predict import SetOfClasses, write_predictions, write_sets
-from skxma.cli._tables import print_columns, width_of
+from skxma.cli._tables import WIDEST_NAME, print_columns, width_of
 from skxma.cli.main import main, plain_warnings
 from skxma.datasets import load_emoji
 
@@ -270,6 +270,22 @@ def test_columns_stay_below_each_other_whatever_the_paths_are_called(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len({width_of(line) for line in lines[: 1 + len(paths)]}) == 1
     assert len({width_of(line[: line.index("50.0")]) for line in lines[1 + len(paths) :]}) == 1
+
+
+def test_a_long_name_is_shortened_for_a_terminal_alone(capsys, monkeypatch):
+    long, wide, path = f"first{'-' * 200}last", "新" * 100, "a/very/long/path/" * 9 + "b.png"
+    rows = [(path, long, "1"), ("b.png", wide, "2"), ("c.png", "heron", "3")]
+    print_columns(("image", "class", long), rows, n_words=2, n_paths=1)
+    written = capsys.readouterr().out
+    assert long in written
+    assert wide in written
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_columns(("image", "class", long), rows, n_words=2, n_paths=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert {width_of(line) for line in lines} == {len(path) + 2 * (WIDEST_NAME + 2)}
+    assert all(line.count("first---") == line.count("---last") for line in lines)
+    assert sum(line.count("first---") for line in lines) == 2
+    assert [line.split()[0] for line in lines] == ["image", path, "b.png", "c.png"]
 
 
 def test_a_newline_or_a_terminals_command_in_a_name_breaks_no_table(capsys):

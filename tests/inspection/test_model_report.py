@@ -105,3 +105,14 @@ def test_images_of_another_fit():
     clf = GDAClassifier("precomputed").fit(problem.X, problem.y)
     with pytest.raises(ValueError, match="1 images were given, and the model was fitted on 4"):
         clf.report(images=[None])
+
+
+def test_names_with_newlines_or_a_terminals_commands_stay_in_their_lines():
+    problem = make_problem(n_classes=3, shots=3)
+    names = np.array(["heron\nforged line", "\x1b[2Jegret", "owl"])
+    report = XMAdapterClassifier("precomputed").fit(problem.X, names[problem.y]).report(suggested=["a\nb.png"])
+    for page in (str(report), report.to_html()):
+        assert "\x1b" not in page
+        assert r"\x1b[2Jegret" in page
+        assert r"heron\nforged line" in page
+        assert r"a\nb.png" in page
