@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from skxma.errors import ImageError
+from skxma.images._other_kinds import N_FIRST, kind_of
 from skxma.images._png import without_notes
 from skxma.images._rgb import Rescaling, refuse_unknown_range, to_rgb
 from skxma.images._sources import ImageLike, is_file, is_path, path_of, plain, read_file
@@ -117,6 +118,9 @@ def _explain(error: Exception, source: object) -> str:
     if isinstance(error, EmptyFileError):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
+        if (known := kind_of(_start_of(source))) is not None:
+            kind, remedy = known
+            return f"not an image in a format that Pillow reads, but {kind}; {remedy}"
         hint = "; a path must be a str: os.fsdecode(image)" if _may_be_path(source) else ""
         return f"not an image in a format that Pillow reads; leave it out, or convert it{hint}"
     if isinstance(error, Image.DecompressionBombError):
@@ -128,6 +132,19 @@ def _explain(error: Exception, source: object) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read the file"
     return f"damaged or truncated ({type(error).__name__}: {error})"
+
+
+def _start_of(source: Any) -> bytes:
+    """The first bytes of the file, as far as there is one."""
+    if isinstance(source, bytes):
+        return source[:N_FIRST]
+    if is_file(source):
+        return read_file(source)[:N_FIRST]
+    path = path_of(source)
+    if path is None:
+        return b""
+    with Path(path).open("rb") as file:
+        return file.read(N_FIRST)
 
 
 def _may_be_path(source: object) -> bool:

@@ -309,6 +309,30 @@ def test_broken_files_are_named(tmp_path, pixels, name, match):
     assert str(caught.value).startswith("image 7 ")
 
 
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "a web page; download"),
+        (b'<?xml version="1.0"?><svg/>', "SVG"),
+        (b'{"message": "Not Found"}', "JSON, such as a server's error; download"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9", "a pointer of Git LFS.*git lfs pull"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC; convert it .*pillow_heif"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "AVIF"),
+        (b"\0\0\0\x14ftypisom\0\0\0\0mp42", "a video"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"%PDF-1.7", "a PDF"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_with_what_to_do(tmp_path, start, words):
+    (path := tmp_path / "photo.jpg").write_bytes(start + bytes(600))
+    with path.open("rb") as file:
+        for item in (path, path.read_bytes(), file):
+            for read in (load_image, check_header):
+                with pytest.raises(ImageError, match=f"not an image in a format that Pillow reads, but .*{words}"):
+                    read(item)
+
+
 def test_header_check_finds_what_has_no_header(tmp_path, pixels):
     files = broken_files(tmp_path, pixels)
     for name in ("empty.png", "text.png"):
