@@ -93,7 +93,7 @@ def read_table(file: Path, columns: Columns) -> Table:
         header = [name.strip() for name in next(reader, [])]
         path = _find_column(file, header, columns.path, PATH_NAMES, "paths", columns)
         label = _find_column(file, header, columns.label, LABEL_NAMES, "labels", columns)
-        group = next((header.index(name) for name in header if name.lower() in GROUP_NAMES), None)
+        group = _position_in(file, header, None, GROUP_NAMES)
         if (header[path], header[label]) != ("path", "label"):
             notes.append(f"Read the paths from the column {header[path]}, the labels from {header[label]}.")
         rows = list(_read_rows(file, reader, (path, label, group), len(header), n_lines_before))
@@ -147,20 +147,40 @@ def column_position(header: Sequence[str], wanted: str | None, usual: Sequence[s
         Names of the columns.
     wanted : str or None
     usual : sequence of str
+
+    Raises
+    ------
+    ValueError
+        Several columns have that name.
     """
     names = [re.sub(r"[\s-]+", "_", name.lower()) for name in header]
     if wanted is None:
-        return next((names.index(name) for name in usual if name in names), None)
-    if wanted in header:
-        return header.index(wanted)
-    return names.index(wanted.lower()) if wanted.lower() in names else None
+        found = next((name for name in usual if name in names), None)
+    elif wanted in header:
+        names, found = list(header), wanted
+    else:
+        found = wanted.lower()
+    places = [place for place, name in enumerate(names) if name == found]
+    if len(places) > 1:
+        raise ValueError(
+            f"{len(places)} columns are called {header[places[0]]}; keep or name one so. "
+            f"The columns are {', '.join(header)}."
+        )
+    return next(iter(places), None)
+
+
+def _position_in(file: Path, header: Sequence[str], wanted: str | None, usual: Sequence[str]) -> int | None:
+    try:
+        return column_position(header, wanted, usual)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _find_column(
     file: Path, header: Sequence[str], wanted: str | None, usual: Sequence[str], what: str, columns: Columns
 ) -> int:
     """The position of a column: the one that is asked for, or the first of the usual names."""
-    found = column_position(header, wanted, usual)
+    found = _position_in(file, header, wanted, usual)
     if found is not None:
         return found
     option = columns.options[0 if usual is PATH_NAMES else 1]

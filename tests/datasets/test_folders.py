@@ -161,6 +161,16 @@ def test_unusual_columns_are_named_by_the_caller_and_the_choice_of_usual_ones_is
     assert data.target.tolist() == ["cat", "dog"]
 
 
+def test_two_columns_of_one_name_are_refused_where_they_are_asked_for(tmp_path):
+    table = write(tmp_path, "path,label,Label,note,note\na.jpg,cat,0,x,y\nsub/b.jpg,dog,1,x,y\n")
+    with pytest.raises(ValueError, match=r"t\.csv: 2 columns are called label; .*path, label, Label, note, note"):
+        load_image_folder(table)
+    with pytest.raises(ValueError, match="2 columns are called note"):
+        load_image_folder(table, label_column="note")
+    with pytest.warns(UserWarning, match="labels from Label"):
+        assert load_image_folder(table, label_column="Label").target.tolist() == ["0", "1"]
+
+
 def test_a_table_in_the_encoding_of_excel_on_windows_is_read_and_said(tmp_path):
     table = write(tmp_path, "path;label\na.jpg;ours\nsub/b.jpg;b\xe9b\xe9 \x80\n".replace("\x80", "€"), "cp1252")
     with pytest.warns(UserWarning, match=r"Line 3 of .*t.csv is not in UTF-8.*Windows-1252.*CSV UTF-8"):

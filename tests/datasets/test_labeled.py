@@ -166,6 +166,9 @@ def test_what_cannot_be_taken_is_refused_with_a_remedy(emoji):
         load_labeled_images(pandas.DataFrame({"path": paths, "x": labels}))
     with pytest.raises(ValueError, match="has no column a; it has"):
         load_labeled_images(pandas.DataFrame({"path": paths, "label": labels}), image_column="a")
+    twice = pandas.DataFrame([(paths[0], "a", "1"), (paths[1], "b", "2")], columns=["path", "label", "label"])
+    with pytest.raises(ValueError, match=r"2 columns are called label; .* The columns are path, label, label\."):
+        load_labeled_images(twice)
     with pytest.raises(ValueError, match="1 of 2 rows have no label, the first of them row 1"):
         load_labeled_images(pandas.DataFrame({"path": paths[:2], "label": ["a", None]}))
     with pytest.raises(TypeError, match="got int"):
