@@ -13,12 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 from scipy.special import log_softmax, logsumexp
 from scipy.stats import chi2, norm
 from torch import Tensor
 
 from skxma import functional as F
 from skxma._runtime import blocks
+from skxma.embeddings import SAME_IMAGE
 from skxma.functional import EPS
 
 Doubles = NDArray[np.float64]
@@ -42,6 +44,9 @@ NEAR_DUPLICATE, NEAR_DUPLICATE_IN_CLASS = 0.015, 0.25
 """Distances of near-duplicates over the median of all pairs, and of the pairs of one class. Of the first median CIFAR
 images of one class lie at .16 and more (encoders "tiny" and "photo"), nearly all emoji of two designers above .04,
 brightened copies at .006 to .014. Mirrored copies lie at .05 ("photo") and .13, where distance alone cannot tell."""
+
+N_PROJECTIONS = 8
+"""Directions along which the nearest embedding is sought; two of different images are never as near in all of them."""
 
 EQUAL_DISTANCE = 1e-6
 """Distance below which two embeddings differ by rounding alone."""
@@ -120,6 +125,29 @@ def near_duplicate_distance(features: NDArray[np.float32], labels: NDArray[np.in
     labels : ndarray of shape (N,)
     """
     return _near_duplicate_distance(features, [distance for _, distance in _distances_in_classes(features, labels)])
+
+
+def are_among(features: NDArray[np.float32], known: NDArray[np.float32]) -> Masks:
+    """Mask (M,) of the embeddings whose images are among those of the known embeddings, up to rounding.
+
+    Parameters
+    ----------
+    features : ndarray of shape (M, D), L2-normalized
+    known : ndarray of shape (N, D), L2-normalized
+    """
+    n_features = features.shape[1]
+    found = np.zeros(len(features), dtype=bool)
+    if not len(known) or not len(features):
+        return found
+    # a projection moves no two points apart, so that the tree finds all that could be equal, without M · N products
+    some = np.random.default_rng(0).standard_normal((n_features, min(N_PROJECTIONS, n_features)))
+    directions = np.linalg.qr(some)[0].astype(np.float32)
+    radius = math.sqrt(2 * (1 - SAME_IMAGE))
+    tree = KDTree(known @ directions)
+    distance, nearest = tree.query(features @ directions, distance_upper_bound=2 * radius)
+    near = np.flatnonzero(np.isfinite(distance))
+    found[near] = np.linalg.norm(features[near] - known[nearest[near]], axis=1) < radius
+    return found
 
 
 def near_duplicate_groups(features: NDArray[np.float32], labels: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skxma import functional as F
-from skxma._statistics import ClassPriorEstimator, class_shares
+from skxma._statistics import ClassPriorEstimator, are_among, class_shares
+from skxma.embeddings import SAME_IMAGE, unit_rows
 
 UNTESTED = ClassPriorEstimator(level=1.0)
 
@@ -82,3 +83,16 @@ def test_few_images_of_many_classes_are_left_alone():
 
 def test_shares_of_a_class_without_images_are_a_quarter_of_the_rarest():
     np.testing.assert_allclose(class_shares(torch.tensor([8.0, 4.0, 0.0])), np.array([8, 4, 1]) / 13)
+
+
+@pytest.mark.property
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 40), st.integers(0, 10**6))
+def test_copies_are_found_up_to_rounding_as_by_all_cosines(n, n_known, n_features, seed):
+    rng = np.random.default_rng(seed)
+    known = unit_rows(rng.standard_normal((n_known, n_features)) + 1)
+    others = unit_rows(rng.standard_normal((n, n_features)) + 1)
+    copies = unit_rows(known * (1 + 1e-7 * rng.standard_normal(known.shape)))
+    features = np.concatenate([others, copies])
+    wanted = np.concatenate([(others @ known.T > SAME_IMAGE).any(1), np.ones(n_known, dtype=bool)])
+    np.testing.assert_array_equal(are_among(features, known), wanted)

@@ -26,6 +26,7 @@ from skxma._labels.groups import group_names
 from skxma._runtime.callbacks import CallbackTask
 from skxma._runtime.device import explain_out_of_memory
 from skxma._runtime.threads import limit_blas_threads, limit_torch_threads
+from skxma._runtime.warning import warn
 from skxma._sklearn_compat import num_samples
 from skxma.caches import ImageCache
 
@@ -73,7 +74,21 @@ def first_task(
         support = SupportSet(features, labels, weights, unlabeled, names, embedded.blocks)
         fitted.update(embedded.attributes, sample_names_=names_of(X))
         with prepared(clf, inputs, support, table, fitted, fit_task) as task:
+            _warn_of_labeled_copies(task)
             yield task
+
+
+def _warn_of_labeled_copies(task: Task) -> None:
+    """Warn of images without labels that are labeled ones too; growing a model meets those whose labels are new."""
+    support, position = task.support, task.pool_position
+    if support.unlabeled is None or position is None:
+        return
+    copies = int((support.weights[support.unlabeled] > 0)[position < 0].sum())
+    if copies:
+        warn(
+            f"{copies} of {len(position)} images without labels are copies of labeled ones, left out: a labeled image "
+            "that judges the others must not be among them."
+        )
 
 
 @contextmanager

@@ -22,9 +22,10 @@ from skxma._evidence.calibrated.metric_selection import one_shot_roots, text_roo
 from skxma._labels.by_label import has_index
 from skxma._labels.class_table import resolve_classes
 from skxma._sklearn_compat import num_samples, safe_indexing
+from skxma._statistics import are_among
 from skxma.active._strategies import central, cluster, farthest_first, fewest_labels_first, typical
 from skxma.caches import Floats, Integers
-from skxma.embeddings import SAME_IMAGE, unit_rows
+from skxma.embeddings import unit_rows
 
 STRATEGIES = ("auto", "random", "clusters", "typiclust", "coreset", "margin", "clue")
 """Names of the strategies of `suggest`."""
@@ -169,10 +170,7 @@ def _candidates(clf: BaseFewShotClassifier, pool: Any, rng: np.random.RandomStat
     features = _embed(clf, pool, fitted)
     kept: NDArray[np.bool_] = np.asarray(~np.isnan(features).any(axis=1))
     support = clf.image_cache_.embeddings if fitted else np.empty((0, features.shape[1]), dtype=np.float32)
-    if len(support):
-        for start in range(0, len(features), PREDICTED_ROWS):
-            block = slice(start, start + PREDICTED_ROWS)
-            kept[block] &= (features[block] @ support.T).max(axis=1) < SAME_IMAGE
+    kept[kept] = ~are_among(features[kept], support)
     rows = np.flatnonzero(kept)
     features = features if len(rows) == len(features) else features[rows]
     rows = rows if drawn is None else drawn[rows]

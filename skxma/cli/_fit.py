@@ -7,7 +7,7 @@ import math
 import sys
 
 from skxma.cli._info import left_out_line
-from skxma.cli._inputs import check_files, image_paths, read_labeled_images, without_copies
+from skxma.cli._inputs import check_files, image_paths, read_labeled_images
 from skxma.cli._model_files import memory_of, named_encoders, place_for, save
 from skxma.cli._streams import say
 from skxma.cli._words import complete_names, read_names, templates_of
@@ -24,7 +24,6 @@ def run_fit(arguments: argparse.Namespace) -> None:
     if arguments.unlabeled and not unlabeled:
         raise FileNotFoundError(f"{' '.join(arguments.unlabeled)}: no images there to learn from without labels.")
     check_files(unlabeled)
-    unlabeled = without_copies(unlabeled, data.paths)
     from skxma._estimators.xmadapter import XMAdapterClassifier
     from skxma.inspection import labels_in_question
 

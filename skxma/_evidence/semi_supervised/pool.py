@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skxma._statistics import are_among
 from skxma.caches import Floats, ImageCache, Integers
 
 
@@ -43,10 +44,7 @@ class Pool:
         position : ndarray of shape (M',)
             Index of the key that each image became; -1 for those that were not kept.
         """
-        # adding 0.0 turns -0.0 into 0.0, so that rows which are equal have equal bytes
-        labeled = {row.tobytes() for row in cache.embeddings + np.float32(0)}
-        fresh = np.array([row.tobytes() not in labeled for row in features + np.float32(0)], dtype=bool)
-        weights = np.where(fresh, weights, 0.0)
+        weights = np.where(are_among(features, cache.embeddings), 0.0, weights)
         if not weights.any():
             return None, np.full(len(features), -1, dtype=np.intp)
         merged, position = ImageCache.build(features, np.zeros(len(features), dtype=np.intp), 1, weights)

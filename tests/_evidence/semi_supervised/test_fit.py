@@ -1,6 +1,7 @@
 """Images without labels, as an estimator takes them."""
 
 import pickle
+import warnings
 
 import joblib
 import numpy as np
@@ -44,6 +45,23 @@ def test_the_pool_helps_where_there_is_one(problem, shots):
     assert with_pool.n_unlabeled_used_ > 0.7 * np.sum(y < 0)
     assert without.n_unlabeled_used_ == 0
     assert gain > 0.01
+
+
+def test_copies_of_labeled_images_are_left_out_with_a_warning(problem):
+    X, y = few(problem)
+    labeled = X[y >= 0]
+    # as another batch of an encoder gives them
+    noise = 1e-7 * np.random.default_rng(0).standard_normal(labeled.shape)
+    copies = unit(labeled * (1 + noise))
+    with pytest.warns(UserWarning, match=r"10 of 160 images without labels are copies of labeled ones, left out"):
+        with_copies = model(problem).fit(np.concatenate([X, copies]), np.concatenate([y, np.full(len(copies), -1)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        without = model(problem).fit(X, y)
+        # a label that comes later is no mistake
+        without.partial_fit(X[y < 0][:5], problem.y[:5])
+    assert with_copies.n_unlabeled_used_ == model(problem).fit(X, y).n_unlabeled_used_
+    np.testing.assert_array_equal(with_copies.unlabeled_position_[-10:], -1)
 
 
 def test_soft_labels_are_probabilities_and_about_right(problem):
