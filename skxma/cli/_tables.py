@@ -21,12 +21,12 @@ def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: i
     head : sequence of str
     rows : sequence of sequence of str
     n_words, n_paths : int
-        Columns of words, and how many of these hold paths. Words are shortened for a terminal, where one long name
+        Columns of words, and how many of these hold paths. Words are without_middle for a terminal, where one long name
         would wrap every line; in a file, and in a path that is to be copied, they are whole.
     """
     whole = not sys.stdout.isatty()
     lines = [
-        [one_line(cell) if whole or i < n_paths else shortened(one_line(cell)) for i, cell in enumerate(row)]
+        [one_line(cell) if whole or i < n_paths else without_middle(one_line(cell)) for i, cell in enumerate(row)]
         for row in (head, *rows)
     ]
     widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
@@ -42,7 +42,7 @@ def aligned(texts: Sequence[str]) -> list[str]:
     return [padded(line, width) for line in lines]
 
 
-def shortened(text: str) -> str:
+def without_middle(text: str) -> str:
     """A text of so many columns at most as a name may take, its middle left out: names differ at both ends."""
     if width_of(text) <= WIDEST_NAME:
         return text

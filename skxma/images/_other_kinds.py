@@ -36,7 +36,7 @@ _BRANDS = (
 )
 
 
-def kind_of(start: bytes) -> tuple[str, str] | None:
+def kind_by_start(start: bytes) -> tuple[str, str] | None:
     """Say what a file is that is no image, and what to do.
 
     Parameters

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from skxma.errors import ImageError
-from skxma.images._other_kinds import N_FIRST, kind_of
+from skxma.images._other_kinds import N_FIRST, kind_by_start
 from skxma.images._png import without_notes
 from skxma.images._rgb import Rescaling, refuse_unknown_range, to_rgb
 from skxma.images._sources import ImageLike, is_file, is_path, path_of, plain, read_file
@@ -118,7 +118,7 @@ def _explain(error: Exception, source: object) -> str:
     if isinstance(error, EmptyFileError):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
-        if (known := kind_of(_start_of(source))) is not None:
+        if (known := kind_by_start(_start_of(source))) is not None:
             kind, remedy = known
             return f"not an image in a format that Pillow reads, but {kind}; {remedy}"
         hint = "; a path must be a str: os.fsdecode(image)" if _may_be_path(source) else ""
