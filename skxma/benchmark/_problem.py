@@ -78,6 +78,13 @@ class Problem:
         """Number of classes."""
         return len(np.unique(self.y))
 
+    @property
+    def encoder_name(self) -> str | None:
+        """The name of what encodes the images; None for embeddings, and for an encoder without a name."""
+        if isinstance(self.encoder, str):
+            return None if self.encoder == PRECOMPUTED else self.encoder
+        return getattr(self.encoder, "name", None)
+
     def features(self, rows: NDArray[np.intp]) -> Any:
         """Embeddings of some samples; images are encoded once, and then in the encoder's store."""
         if isinstance(self.encoder, str) and self.encoder == PRECOMPUTED:

@@ -83,8 +83,13 @@ def summarize(path: str | os.PathLike[str]) -> list[SummaryRow]:
     rows : list of SummaryRow
         Data set by data set, then averages where there are several.
     """
+    return summary_of(read_results(path))
+
+
+def summary_of(results: Iterable[dict[str, str]]) -> list[SummaryRow]:
+    """Summarize rows of a results file, as `summarize` does a whole one."""
     cells: dict[tuple[str, str, int], dict[str, list[dict[str, str]]]] = defaultdict(lambda: defaultdict(list))
-    for row in read_results(path):
+    for row in results:
         if not row["error"]:
             cells[row["protocol"], row["dataset"], int(row["shots"])][row["method"]].append(row)
     single = [
@@ -370,14 +375,20 @@ def plot_curves(path: str | os.PathLike[str], image: str | os.PathLike[str], *, 
     skxma.errors.MissingDependencyError
         matplotlib cannot be imported.
     """
-    agg, figures = (
-        require(f"matplotlib.{name}", what="plot_curves", extra="plot") for name in ("backends.backend_agg", "figure")
-    )
+    require("matplotlib", what="plot_curves", extra="plot")
     summary = summarize(path)
     protocol = protocol or next((row.protocol for row in summary), None)
     rows = [row for row in summary if row.protocol == protocol]
     if not rows:
         raise ValueError(f"{path} has no results to draw" + (f" with protocol {protocol!r}." if summary else "."))
+    draw_curves(rows, image)
+
+
+def draw_curves(rows: Sequence[SummaryRow], image: str | os.PathLike[str]) -> None:
+    """Draw the summary of one protocol, as `plot_curves` does that of a file."""
+    agg, figures = (
+        require(f"matplotlib.{name}", what="plot_curves", extra="plot") for name in ("backends.backend_agg", "figure")
+    )
     names = list(dict.fromkeys(row.dataset for row in rows if not _is_average(row.dataset)))
     shared = any(row.dataset == AVERAGE and row.n_datasets == len(names) > 1 for row in rows)
     panels = [AVERAGE, *names] if shared else names

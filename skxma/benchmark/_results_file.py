@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ COLUMNS = (
     "peak_mb",
     "error",
     "seen",
+    "encoder",
 )
-# files of earlier releases lack the share of the classes that was seen
-EARLIER = COLUMNS[:-1]
+# files of earlier releases lack the encoder, or the share of the classes that was seen too
+EARLIER = (COLUMNS[:-2], COLUMNS[:-1])
 KEY = COLUMNS[:5]
 
 
@@ -52,7 +53,7 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as lines:
         rows = [row for row in csv.reader(lines) if row]
-    if rows and tuple(rows[0]) not in (COLUMNS, EARLIER):
+    if rows and tuple(rows[0]) not in (COLUMNS, *EARLIER):
         raise ValueError(f"{path} is no results file of the benchmark: its first line is {','.join(rows[0])[:80]!r}.")
     columns = tuple(rows[0]) if rows else COLUMNS
     nothing = dict.fromkeys(COLUMNS, "")
@@ -61,7 +62,7 @@ def read_results(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         for row in rows
         if len(row) == len(columns) and tuple(row) != columns
     ]
-    return list({tuple(row[name] for name in KEY): row for row in whole}.values())
+    return list({key_of(row): row for row in whole}.values())
 
 
 def check_results_file(path: str | os.PathLike[str]) -> None:
@@ -123,7 +124,7 @@ def _columns_of(file: Path) -> tuple[str, ...] | None:
         return None
     with file.open(newline="", encoding="utf-8") as lines:
         first = tuple(next(csv.reader(lines)))
-    return first if first == EARLIER else COLUMNS
+    return first if first in EARLIER else COLUMNS
 
 
 def _ends_with_newline(file: Path) -> bool:
@@ -132,15 +133,20 @@ def _ends_with_newline(file: Path) -> bool:
         return held.read(1) == b"\n"
 
 
-def failures(path: str | os.PathLike[str]) -> Iterator[str]:
+def key_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells a line of a results file from the others, as text."""
+    return tuple("" if row.get(name) is None else str(row[name]) for name in KEY)
+
+
+def failures(rows: Iterable[Mapping[str, str]]) -> Iterator[str]:
     """Failed cells, one line each.
 
     Parameters
     ----------
-    path : path-like
-        A results file.
+    rows : iterable of mapping from column to str
+        Of a results file.
     """
-    for row in read_results(path):
+    for row in rows:
         if row["error"]:
             where = " ".join(filter(None, [row["method"], row["dataset"], row["shots"] and f"{row['shots']} shots"]))
             yield f"{where}, seed {row['seed']}: {row['error']}" if row["seed"] else f"{where}: {row['error']}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections import ChainMap
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
 from itertools import product
@@ -16,8 +17,8 @@ from skxma.benchmark._cell import Measured, run_cell
 from skxma.benchmark._names import ACTIVE, DEFAULT, METHODS, NEED_POOL, POOL, PROTOCOLS, SHOTS
 from skxma.benchmark._parts import load_parts
 from skxma.benchmark._problem import Problem
-from skxma.benchmark._report import SummaryRow, summarize
-from skxma.benchmark._results_file import KEY, append_row, check_results_file, read_results
+from skxma.benchmark._report import SummaryRow, summary_of
+from skxma.benchmark._results_file import KEY, append_row, check_results_file, key_of, read_results
 
 LONGEST_ERROR = 400
 
@@ -41,7 +42,7 @@ def run_benchmark(
 
     Every finished cell is a line that is added to `out` at once, so a run that was killed goes on where it was when it
     is started again with the same file. What fails is a line too, with its error, and is tried again at the next
-    start; the rest goes on. Give every encoder a file of its own: the lines do not name it.
+    start; the rest goes on. Give every encoder a file of its own: results of another one are refused.
 
     Parameters
     ----------
@@ -81,41 +82,92 @@ def run_benchmark(
     Returns
     -------
     rows : list of SummaryRow
-        Summary of the whole file; see `summarize`.
+        Summary of the cells that were asked for; `summarize` has that of the whole file.
 
     Raises
     ------
     ValueError
         A method or protocol of an unknown name, data sets that cannot be read or that share a name, or a results file
-        that holds something else.
+        that holds something else, or results of these data sets through another encoder.
     OSError
         The results file cannot be written.
     skxma.errors.EncoderNotFoundError
         An encoder of an unknown name; a ValueError.
     """
+    run = run_cells(
+        datasets,
+        methods,
+        shots=shots,
+        seeds=seeds,
+        protocol=protocol,
+        out=out,
+        encoder=encoder,
+        root=root,
+        memory=memory,
+        verbose=verbose,
+    )
+    return summary_of(run.rows)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What was asked for.
+
+    Attributes
+    ----------
+    rows : list of dict from column to str
+        Lines of the results file, in the order of the run.
+    n_kept : int
+        How many of them an earlier run finished.
+    """
+
+    rows: list[dict[str, str]]
+    n_kept: int
+
+
+def run_cells(
+    datasets: Sequence[Any],
+    methods: Sequence[str] | Mapping[str, Any] | None,
+    *,
+    shots: Sequence[int],
+    seeds: int | Sequence[int],
+    protocol: str,
+    out: str | os.PathLike[str],
+    encoder: Any,
+    root: str | os.PathLike[str] | None,
+    memory: Any,
+    verbose: int,
+) -> FinishedRun:
+    """Run what `run_benchmark` is asked for, which has the parameters."""
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r} must be one of {', '.join(PROTOCOLS)}.")
     estimators = _estimators(methods, protocol)
     numbers = range(seeds) if isinstance(seeds, int) else seeds
     check_results_file(out)
-    done = {tuple(row[name] for name in KEY) for row in read_results(out) if not row["error"]}
+    finished = {key_of(row): row for row in read_results(out) if not row["error"]}
     how = {"encoder": encoder, "root": root, "memory": memory}
-    n_parts = _check_datasets(datasets, protocol, **how)
+    encoders = _check_datasets(datasets, protocol, **how)
+    _refuse_other_encoders(finished.values(), dict(ChainMap(*encoders)), protocol, out)
     cells = len(shots) * len(numbers) * len(estimators)
-    with Progress("benchmark", sum(n_parts) * cells, verbose) as progress:
-        for source, n in zip(datasets, n_parts, strict=True):
+    asked: list[tuple[str, ...]] = []
+    with Progress("benchmark", sum(map(len, encoders)) * cells, verbose) as progress:
+        for source, names in zip(datasets, encoders, strict=True):
             try:
                 parts = load_parts(source, protocol, **how, verbose=max(0, verbose - 1))
             except Exception as error:  # it could be read a while ago; the other data sets still count
-                append_row(out, {"dataset": str(source), "protocol": protocol, "error": _format_error(error)})
-                progress.advance(n * cells)
+                row = {"dataset": str(source), "protocol": protocol, "error": _format_error(error)}
+                append_row(out, row)
+                asked.append(key_of(row))
+                progress.advance(len(names) * cells)
                 continue
             for problem in parts:
-                for row in _rows(problem, estimators, shots, numbers, protocol, done):
-                    if row is not None:
-                        append_row(out, row)
+                for row, is_new in _rows(problem, estimators, shots, numbers, protocol, finished.keys()):
+                    if is_new:
+                        append_row(out, row | {"encoder": problem.encoder_name})
+                    asked.append(key_of(row))
                     progress.advance(1)
-    return summarize(out)
+    held, keys = {key_of(row): row for row in read_results(out)}, dict.fromkeys(asked)
+    return FinishedRun([held[key] for key in keys], sum(key in finished for key in keys))
 
 
 def _estimators(methods: Sequence[str] | Mapping[str, Any] | None, protocol: str) -> dict[str, Any]:
@@ -136,24 +188,24 @@ def _estimators(methods: Sequence[str] | Mapping[str, Any] | None, protocol: str
     return made
 
 
-def _check_datasets(datasets: Sequence[Any], protocol: str, **how: Any) -> list[int]:
+def _check_datasets(datasets: Sequence[Any], protocol: str, **how: Any) -> list[dict[str, str | None]]:
     """Refuse data sets that cannot be read, two of one name, and encoders of unknown names; nothing is encoded.
 
-    Returns the number of parts of each.
+    Returns the names of the parts of each, and of their encoders.
     """
     from skxma.encoder._clip_encoder import CLIPEncoder
     from skxma.encoder._model_names import find_source
 
     unreadable: list[str] = []
     sources: dict[str, Any] = {}
-    encoders, counts = set(), []
+    encoders, found = set(), list[dict[str, str | None]]()
     for source in datasets:
         try:
             parts = load_parts(source, protocol, **how)
         except Exception as error:
             unreadable.append(f"{source}: {error}" if str(source) not in str(error) else str(error))
             continue
-        counts.append(len(parts))
+        found.append({problem.name: problem.encoder_name for problem in parts})
         for problem in parts:
             if problem.name in sources:
                 raise ValueError(
@@ -168,7 +220,23 @@ def _check_datasets(datasets: Sequence[Any], protocol: str, **how: Any) -> list[
         raise ValueError("\n  ".join([count, *unreadable]))
     for model in encoders:
         find_source(model)
-    return counts
+    return found
+
+
+def _refuse_other_encoders(
+    finished: Iterable[Mapping[str, str]],
+    encoders: Mapping[str, str | None],
+    protocol: str,
+    out: str | os.PathLike[str],
+) -> None:
+    """Refuse to mix results of two encoders, given by data set; a line of an earlier release names none."""
+    for row in finished:
+        wanted = encoders.get(row["dataset"])
+        if row["protocol"] == protocol and row["encoder"] and wanted is not None and row["encoder"] != wanted:
+            raise ValueError(
+                f"{out} has results of {row['dataset']} through the encoder {row['encoder']!r}, not {wanted!r}. Give "
+                "each encoder a results file of its own."
+            )
 
 
 def _rows(
@@ -177,27 +245,28 @@ def _rows(
     shots: Sequence[int],
     seeds: Sequence[int],
     protocol: str,
-    done: set[tuple[str, ...]],
-) -> Iterator[dict[str, Any] | None]:
-    """A line for each cell, None where none is needed; one error where there are too few images."""
+    done: Container[tuple[str, ...]],
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """A line for each cell, and whether it is new; with too few images the same error for all cells, once new."""
     enough = []
     for n_shots in shots:
         try:
             problem.draw(n_shots, protocol, 0)
         except Exception as error:  # other numbers of shots still count
-            yield {"dataset": problem.name, "shots": n_shots, "protocol": protocol, "error": _format_error(error)}
-            yield from [None] * (len(seeds) * len(estimators) - 1)
+            row = {"dataset": problem.name, "shots": n_shots, "protocol": protocol, "error": _format_error(error)}
+            yield row, True
+            yield from [(row, False)] * (len(seeds) * len(estimators) - 1)
         else:
             enough.append(n_shots)
     for method, n_shots, seed, run in _cells(problem, estimators, enough, seeds, protocol):
         key = dict(zip(KEY, (method, problem.name, n_shots, seed, protocol), strict=True))
-        if tuple(map(str, key.values())) in done:
-            yield None
+        if key_of(key) in done:
+            yield key, False
             continue
         try:
-            yield key | asdict(run())
+            yield key | asdict(run()), True
         except Exception as error:  # the other cells still count
-            yield key | {"error": _format_error(error)}
+            yield key | {"error": _format_error(error)}, True
 
 
 def _cells(

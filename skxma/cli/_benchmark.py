@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from skxma.benchmark._names import METHODS, PROTOCOLS, SHOTS
 from skxma.cli._help import Once, positive_count
+from skxma.cli._streams import say
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -16,7 +16,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "benchmark",
         help="compare methods on data sets, shots and seeds",
         description="Compare few-shot methods. Every finished cell is kept in the results file: start again with the "
-        "same file to go on. The table goes to stdout, progress to stderr.",
+        "same file to go on. The table of what was asked for goes to stdout, progress to stderr. Give every encoder a "
+        "file of its own.",
         epilog="example: skxma benchmark emoji features/*.npz --shots 1 4 --seeds 3 --plot curves.png",
     )
     parser.add_argument(
@@ -63,11 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
         from skxma.inspection._figure_file import check_figure_file
 
         check_figure_file(arguments.plot, what="--plot")
-    from skxma.benchmark._report import format_table, plot_curves
+    from skxma.benchmark._report import draw_curves, format_table, summary_of
     from skxma.benchmark._results_file import failures
-    from skxma.benchmark._runner import run_benchmark
+    from skxma.benchmark._runner import run_cells
 
-    summary = run_benchmark(
+    run = run_cells(
         arguments.datasets,
         arguments.methods,
         shots=arguments.shots,
@@ -79,11 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
         memory=arguments.memory,
         verbose=0 if arguments.quiet else 1,
     )
+    summary = summary_of(run.rows)
     if summary:
         print(format_table(summary))
-    failed = list(failures(arguments.out))
+    kept = f", {run.n_kept} of them of an earlier run" if run.n_kept else ""
+    say(f"results in {arguments.out}: {len(run.rows)} cells{kept}")
+    failed = list(failures(run.rows))
     for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
+        say(f"failed: {line}")
     if arguments.plot and summary:
-        plot_curves(arguments.out, arguments.plot, protocol=arguments.protocol)
+        draw_curves(summary, arguments.plot)
     return int(bool(failed))

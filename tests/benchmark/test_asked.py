@@ -131,7 +131,7 @@ def test_area_and_worth():
 
 def test_files_of_earlier_releases_are_read_and_continued(tmp_path):
     out = tmp_path / "r.csv"
-    out.write_text(",".join(EARLIER) + "\n" + "m,d,1,0,none,0.5,0.1,,,,,,\n")
+    out.write_text(",".join(EARLIER[0]) + "\n" + "m,d,1,0,none,0.5,0.1,,,,,,\n")
     append_row(out, {"method": "m", "dataset": "d", "shots": 1, "seed": 1, "protocol": "none", "accuracy": 0.7})
     found = read_results(out)
     assert [row["accuracy"] for row in found] == ["0.5", "0.7"]

@@ -190,7 +190,7 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(features, tmp_path):
     assert "class 0 has 12 images" in errors.pop(("", "small", "20"))
     assert not errors
     assert [row.method for row in summarize(out)] == ["zero-shot"]
-    assert any(line.startswith("broken small 1 shots, seed 0: RuntimeError") for line in failures(out))
+    assert any(line.startswith("broken small 1 shots, seed 0: RuntimeError") for line in failures(read_results(out)))
 
 
 def test_what_failed_is_tried_again_and_then_counts(features, tmp_path):
@@ -199,7 +199,7 @@ def test_what_failed_is_tried_again_and_then_counts(features, tmp_path):
     assert summarize(out) == []
     run_benchmark([features], {"method": ZeroShotClassifier()}, shots=[1], seeds=1, out=out)
     assert len(summarize(out)) == 1
-    assert list(failures(out)) == []
+    assert list(failures(read_results(out))) == []
 
 
 def test_a_data_set_that_vanishes_on_the_way_is_recorded_and_the_others_run(features, tmp_path, monkeypatch):
@@ -524,6 +524,32 @@ def test_the_command_prints_a_table_and_keeps_progress_apart(features, tmp_path,
     assert "benchmark 18/18" not in printed.out
     assert "failed: small 50 shots: ValueError" in printed.err
     assert image.stat().st_size > 10_000
+
+
+def test_what_is_printed_is_what_was_asked_for(features, tmp_path, capsys):
+    out, image = str(tmp_path / "r.csv"), tmp_path / "c.png"
+    earlier = ["benchmark", str(features), "--methods", "zero-shot", "gda", "--shots", "1", "50", "--seeds", "1"]
+    assert main([*earlier, "--out", out]) == 1
+    assert f"results in {out}: 3 cells\n" in capsys.readouterr().err
+    words = ["benchmark", str(features), "--methods", "zero-shot", "--shots", "1", "2", "--seeds", "2"]
+    assert main([*words, "--out", out, "--plot", str(image)]) == 0
+    printed = capsys.readouterr()
+    assert f"results in {out}: 4 cells, 1 of them of an earlier run\n" in printed.err
+    assert "failed" not in printed.err
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["small,", "method", "zero-shot"]
+    assert len(read_results(out)) == 6
+    assert image.stat().st_size > 10_000
+
+
+def test_results_through_another_encoder_are_not_taken_for_those_asked_for(tmp_path, capsys):
+    out = str(tmp_path / "r.csv")
+    words = ["benchmark", "emoji", "--methods", "zero-shot", "--shots", "1", "--seeds", "1", "--out", out]
+    assert main(words) == 0
+    assert [row["encoder"] for row in read_results(out)] == ["tiny"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main([*words, "--encoder", "ViT-B-32/openai"]) == 1
+    assert re.search("results of emoji through the encoder 'tiny', not 'ViT-B-32/openai'", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("wrong", [["--shots", "0"], ["--seeds", "-1"], ["--methods", "best"], ["--protocol", "x"]])
