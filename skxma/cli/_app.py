@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Serve the page until it is interrupted; its address is printed."""
     require("flask", what="`skxma app`", extra="app")
     from skxma._estimators.several_encoders import check_encoders
+    from skxma._runtime.device import resolve_device
     from skxma.app._server import listen, make_app
     from skxma.app._tabs import make_tabs
     from skxma.encoder._model_names import find_source
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_encoders(encoders)
     for name in encoders if arguments.encoder else ():
         find_source(name)
+    resolve_device(arguments.device)
     tabs = make_tabs(encoder, arguments.device)
     try:
         server = listen(make_app(tabs), arguments.port)

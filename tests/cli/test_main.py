@@ -116,6 +116,16 @@ def test_app_refuses_an_encoder_before_it_serves(encoders, said, monkeypatch, ca
     assert not served
 
 
+@pytest.mark.bad_input
+def test_app_refuses_a_device_before_it_serves(monkeypatch, capsys):
+    served = []
+    module = pytest.importorskip("skxma.app._server")
+    monkeypatch.setattr(module, "listen", lambda *given: served.append(given))
+    assert main(["app", "--port", "0", "--encoder", "tiny", "--device", "foo"]) == 1
+    assert "'foo' is not a device" in capsys.readouterr().err
+    assert not served
+
+
 def test_app_says_what_it_needs(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "flask", None)
     monkeypatch.delitem(sys.modules, "skxma.app._server", raising=False)
