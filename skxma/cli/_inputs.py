@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,20 +87,16 @@ def check_files(paths: Sequence[str]) -> None:
     check_images(paths)
 
 
-def without_copies(paths: Sequence[str], labeled: Sequence[str]) -> list[str]:
-    """Return the images that are no copies of labeled ones, and say on standard error how many are.
-
-    A labeled image that is left out to judge the model must not be in its pool.
+def without_copies(paths: Sequence[str], of: Sequence[str]) -> list[str]:
+    """Return the files that are not equal to any of the others, byte for byte.
 
     Parameters
     ----------
-    paths, labeled : sequence of str
-        Those of `labeled` that cannot be read are passed over.
+    paths, of : sequence of str
+        Files; those of `of` that cannot be read are passed over.
     """
-    from skxma.images._content_key import content_key
-
     by_size: dict[int, list[str]] = {}
-    for path in labeled:
+    for path in of:
         if os.access(path, os.R_OK):
             by_size.setdefault(Path(path).stat().st_size, []).append(path)
     known: dict[int, set[bytes]] = {}
@@ -107,17 +104,19 @@ def without_copies(paths: Sequence[str], labeled: Sequence[str]) -> list[str]:
     def is_copy(path: str) -> bool:
         # files of another size are no copies, so that most need not be read
         size = Path(path).stat().st_size
-        if size not in by_size:
+        if size not in by_size or not os.access(path, os.R_OK):
             return False
         if size not in known:
-            known[size] = {content_key(one) for one in by_size[size]}
-        return content_key(path) in known[size]
+            known[size] = {digest_of(one) for one in by_size[size]}
+        return digest_of(path) in known[size]
 
-    kept = [path for path in paths if not is_copy(path)]
-    if len(kept) < len(paths):
-        n_copies = len(paths) - len(kept)
-        say(f"skxma: {n_copies} of {len(paths)} images without labels are copies of labeled ones, left out")
-    return kept
+    return [path for path in paths if not is_copy(path)]
+
+
+def digest_of(path: str) -> bytes:
+    """The digest of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def existing_files(paths: Sequence[str]) -> list[str]:

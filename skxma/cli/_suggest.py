@@ -16,7 +16,7 @@ from typing import Any
 
 from skxma.benchmark._names import DEFAULT_ENCODER
 from skxma.cli._help import positive_count
-from skxma.cli._inputs import existing_files, image_paths
+from skxma.cli._inputs import existing_files, image_paths, without_copies
 from skxma.cli._model_files import (
     check_model,
     explained_for_command_line,
@@ -95,12 +95,13 @@ def run(arguments: argparse.Namespace) -> int:
     if not asked:
         raise ValueError(f"no images in {' '.join(arguments.pool)}.")
     there = existing_files(asked)
+    fresh = there if folder is None else not_in(folder, there)
     from skxma.active import suggest
 
     clf = classifier(arguments, classes)
     how = {"strategy": arguments.strategy, "random_share": arguments.random_share, "random_state": arguments.seed}
     with explained_for_command_line(arguments.model) if arguments.model else nullcontext():
-        readable, rows = skipping_unreadable(lambda paths: suggest(clf, paths, n_samples, **how), there)
+        readable, rows = skipping_unreadable(lambda paths: suggest(clf, paths, n_samples, **how), fresh)
         paths = [readable[row] for row in rows]
         found = [{"path": path} for path in paths]
         if arguments.model and arguments.format != "paths" and paths:
@@ -109,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_suggestions(found, arguments.format, with_answers=bool(arguments.model))
     if folder is not None:
         copy(paths, folder, classes)
-    return int(len(readable) < len(asked))
+    return int(len(readable) + len(there) - len(fresh) < len(asked))
 
 
 def checked_classes(arguments: argparse.Namespace) -> list[str]:
@@ -162,6 +163,20 @@ def folder_to_sort_in(path: str) -> Path:
             "folder."
         )
     return folder
+
+
+def not_in(folder: Path, paths: Sequence[str]) -> list[str]:
+    """Return the images of which no copy lies in the folder of the rounds before; the others are counted on stderr."""
+    from skxma.datasets._listing import list_images
+
+    if not folder.exists():
+        return list(paths)
+    fresh = without_copies(paths, list_images(folder).paths)
+    if len(fresh) < len(paths):
+        say(f"skxma: {len(paths) - len(fresh)} of {len(paths)} images lie in {folder} already, left out")
+    if paths and not fresh:
+        raise ValueError(f"--copy-to {folder}: all images lie there already, so there is nothing to suggest.")
+    return fresh
 
 
 def is_unsorted(entry: Path) -> bool:

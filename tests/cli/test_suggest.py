@@ -119,6 +119,23 @@ def test_rounds_are_sorted_in_one_folder(camera, tmp_path, capsys):
     assert "later.png" in err
 
 
+def test_what_lies_in_the_folder_already_is_not_suggested_again(camera, tmp_path, capsys):
+    birds, bad = tmp_path / "birds", tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    first = suggest(capsys, camera, "-n", 4, "--copy-to", birds)[1].splitlines()
+    sort_by_name(birds)
+    # there is no model that could know them
+    status, out, err = suggest(capsys, camera, bad, "-n", 11, "--copy-to", birds)
+    assert "4 of 16 images lie in" in err
+    assert status == 1
+    assert sorted(first + out.splitlines()) == sorted(map(str, camera.iterdir()))
+    sort_by_name(birds)
+    assert "15 of 16" in suggest(capsys, camera, bad, "-n", 11, "--copy-to", birds)[2]
+    status, _, err = suggest(capsys, camera, "--copy-to", birds)
+    assert status == 1
+    assert "all images lie there already" in err
+
+
 def test_the_commands_after_it_encode_nothing_again(camera, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SKXMA_CACHE", str(tmp_path / "cache"))
     birds, model = tmp_path / "birds", str(tmp_path / "m.skxma")
