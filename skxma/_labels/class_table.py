@@ -283,8 +283,8 @@ def _warn_of_namesakes(names: dict[str, str]) -> None:
     for labels in by_name.values():
         if len(labels) > 1:
             warn(
-                f"y holds {' and '.join(map(repr, labels))}, which differ in white space or underscores alone; they "
-                "are two classes with the same text. If they are one class, give it one label."
+                f"The labels {' and '.join(map(repr, labels))} differ in white space or underscores alone; they are "
+                "two classes with the same text. If they are one class, give it one label."
             )
 
 
@@ -293,8 +293,9 @@ def _warn_of_written_missing(labels: list[str]) -> None:
     written = [label for label in labels if label in WRITTEN_MISSING]
     if written:
         warn(
-            f"y holds the string {listed(written)}, which numpy and pandas write for a missing label; it is taken for "
-            "a class. Remove these samples, or name the class in class_names if it is one."
+            f"The labels hold the text {listed(written)}, which numpy and pandas write for a missing label; it is "
+            "taken for the name of a class. If it is none, leave its images out.",
+            advice="If it is one, name it in class_names.",
         )
 
 

@@ -99,7 +99,7 @@ def test_a_missing_label_beside_a_marker_is_refused():
 def test_strings_that_numpy_made_of_missing_labels_are_warned_of():
     y = np.array(with_hole(WORDS, np.nan))
     assert y.dtype.kind == "U"
-    with pytest.warns(UserWarning, match=r"y holds the string 'nan', which .* missing label"):
+    with pytest.warns(UserWarning, match=r"labels hold the text 'nan', which .* missing label.* class_names"):
         classifier().fit(X, y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

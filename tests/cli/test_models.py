@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image, ImageEnhance
 from small_models import write_timm
 
 from skxma import EmbeddingStore
+from skxma._runtime.warning import text_outside_python
 from skxma.cli._predict import SetOfClasses, write_predictions, write_sets
 from skxma.cli._tables import WIDEST_NAME, print_columns, width_of
 from skxma.cli.main import main, plain_warnings
@@ -82,6 +84,16 @@ def test_copies_of_labeled_images_are_not_learned_from_as_images_without_labels(
         assert main([*words, str(folder / "pics"), "--force"]) == 0
     shutil.rmtree(pool)
     Path(target).unlink()
+
+
+def test_a_folder_that_is_called_like_a_missing_label_is_told_in_the_words_of_the_command_line(folder, tmp_path):
+    shutil.copytree(folder / "pics", tmp_path / "pics")
+    first = min((tmp_path / "pics").iterdir())
+    first.rename(first.with_name("None"))
+    with pytest.warns(UserWarning, match="labels hold the text 'None'") as told:
+        assert main(["fit", str(tmp_path / "pics"), "--model", str(tmp_path / "m.skxma"), "--encoder", "tiny"]) == 0
+    (shown,) = [text_outside_python(one.message) for one in told if "'None'" in str(one.message)]
+    assert not re.search(r"\by\b|class_names", shown)
 
 
 def test_sets_as_a_table_csv_and_json(folder, capsys):
