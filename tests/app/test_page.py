@@ -327,6 +327,20 @@ def test_buttons_of_many_classes_are_all_in_sight(open_page):
     look(page, "many-classes")
 
 
+def test_on_a_phone_the_images_of_a_class_lie_in_one_row_to_swipe(open_page):
+    page = open_page(viewport=NARROW)
+    column = fill(page, 0, "fox", [*files("fox", slice(5)), *files("bear", slice(4))])
+    assert column.evaluate("(e) => e.offsetHeight") < 260
+    row = column.locator(".images")
+    assert row.evaluate("(e) => e.scrollWidth > e.clientWidth")
+    # one that is out of sight comes into it, for those who use the keyboard too
+    row.get_by_role("button").last.focus()
+    assert row.evaluate("(e) => e.scrollLeft > 0")
+    page.set_viewport_size(WIDE)
+    assert row.evaluate("(e) => e.scrollWidth <= e.clientWidth")
+    look(page, "many-images")
+
+
 def test_a_folder_is_dropped_with_what_is_no_image_in_it(open_page, tmp_path):
     page = open_page()
     for number, file in enumerate(files("fox", slice(3))):
