@@ -31,7 +31,7 @@ from rivals import MANY_CLASSES, problems
 
 from skxma import XMAdapterClassifier
 from skxma.active import suggest
-from skxma.active._suggest import NEED_MODEL, STRATEGIES
+from skxma.active._names import NEED_MODEL, STRATEGIES
 from skxma.baselines import ZeroShotClassifier
 from skxma.benchmark._asked import Rounds
 from skxma.benchmark._cell import PeakMemory

@@ -110,7 +110,7 @@ def resolve_classes(
         check_classification_targets(y)
     seen = np.unique(y if kept is None else y[kept])
     if not len(seen):
-        raise ValueError("y has no sample of positive weight.")
+        raise ValueError("y has no sample of positive weight." if len(y) else "y is empty; give some labeled images.")
     forms = {composed(label): label for label in seen.tolist()}
     named = None if class_names is None else names_by_label(class_names, seen, forms)
     rows = None if text_features is None else text_by_label(text_features, seen, named, forms)

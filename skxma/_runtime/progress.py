@@ -14,6 +14,7 @@ from typing import Any
 _WORTH_WATCHING_SECONDS = 2.0
 _LOG_SECONDS = 5.0
 _IN_LOGS: ContextVar[bool] = ContextVar("_IN_LOGS", default=False)
+_HIDDEN: ContextVar[bool] = ContextVar("_HIDDEN", default=False)
 _ENVIRONMENT, _OFF = "SKXMA_PROGRESS", frozenset({"0", "off", "no", "false"})
 
 
@@ -69,7 +70,7 @@ class Progress:
     def __init__(self, title: str, total: int, verbose: int = 0) -> None:
         self._title = title
         self._total = total
-        self._never = os.environ.get(_ENVIRONMENT, "").lower() in _OFF
+        self._never = _HIDDEN.get() or os.environ.get(_ENVIRONMENT, "").lower() in _OFF
         self._always = verbose > 0 and not self._never
         self._done = 0
         self._bar: Any = None
@@ -147,6 +148,16 @@ def progress_in_logs() -> Iterator[None]:
         yield
     finally:
         _IN_LOGS.reset(token)
+
+
+@contextmanager
+def no_progress() -> Iterator[None]:
+    """Show no progress, however long work takes."""
+    token = _HIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
 
 
 def _is_watched() -> bool:

@@ -23,14 +23,11 @@ from skxma._labels.by_label import has_index
 from skxma._labels.class_table import resolve_classes
 from skxma._sklearn_compat import num_samples, safe_indexing
 from skxma._statistics import are_among
+from skxma.active._names import NEED_MODEL, STRATEGIES
 from skxma.active._strategies import central, cluster, farthest_first, fewest_labels_first, typical
 from skxma.caches import Floats, Integers
 from skxma.embeddings import unit_rows
 
-STRATEGIES = ("auto", "random", "clusters", "typiclust", "coreset", "margin", "clue")
-"""Names of the strategies of `suggest`."""
-
-NEED_MODEL = ("margin", "clue")
 MOST_CANDIDATES = 2**16
 """Of a larger pool so many images are drawn, among which the choice is."""
 PREDICTED_ROWS = 2**13

@@ -250,7 +250,7 @@ def load_problem(
         return Problem(data.name, data.paths, data.target, ready, groups=data.groups)
     if root is None:
         raise FileNotFoundError(
-            f"{text} is no file or folder. If it is one of CoOp's data sets, say with root where they lie."
+            f"{text} is no file or folder. If it is one of CoOp's data sets, name the folder in which they lie as root."
         )
     return _of_coop(text, root, ready)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from typing import Any
 
+from skxma._runtime.progress import no_progress
 from skxma.benchmark._names import METHODS, PROTOCOLS, SHOTS
 from skxma.cli._help import Once, positive_count
 from skxma.cli._streams import say
+from skxma.datasets._listing import counted
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -68,23 +71,24 @@ def run(arguments: argparse.Namespace) -> int:
     from skxma.benchmark._results_file import failures
     from skxma.benchmark._runner import run_cells
 
-    run = run_cells(
-        arguments.datasets,
-        arguments.methods,
-        shots=arguments.shots,
-        seeds=arguments.seeds,
-        protocol=arguments.protocol,
-        out=arguments.out,
-        encoder=arguments.encoder,
-        root=arguments.root,
-        memory=arguments.memory,
-        verbose=0 if arguments.quiet else 1,
-    )
+    with no_progress() if arguments.quiet else nullcontext():
+        run = run_cells(
+            arguments.datasets,
+            arguments.methods,
+            shots=arguments.shots,
+            seeds=arguments.seeds,
+            protocol=arguments.protocol,
+            out=arguments.out,
+            encoder=arguments.encoder,
+            root=arguments.root,
+            memory=arguments.memory,
+            verbose=0 if arguments.quiet else 1,
+        )
     summary = summary_of(run.rows)
     if summary:
         print(format_table(summary))
     kept = f", {run.n_kept} of them of an earlier run" if run.n_kept else ""
-    say(f"results in {arguments.out}: {len(run.rows)} cells{kept}")
+    say(f"results in {arguments.out}: {counted(len(run.rows), 'cell')}{kept}")
     failed = list(failures(run.rows))
     for line in failed:
         say(f"failed: {line}")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def run_explain(arguments: argparse.Namespace) -> None:
     """Print zero-shot, the answer, and the support images retrieved with both affinities."""
     check_model(arguments.model)
+    if Path(arguments.image).is_dir():
+        raise IsADirectoryError(f"{arguments.image} is a folder; name one image.")
     check_files([arguments.image])
     paths = _files_in(arguments.support, arguments) if arguments.support else None
     from skxma.inspection import support_labels

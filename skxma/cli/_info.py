@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skxma._runtime.lines import one_line
-from skxma.cli._model_files import OTHER_PICKLES, PICKLE, load_model
+from skxma.cli._model_files import is_pickle, load_model
 from skxma.cli._streams import escape_bytes
 from skxma.cli._tables import print_columns
 
@@ -70,7 +70,7 @@ def left_out_line(clf: BaseFewShotClassifier) -> str:
 
 def opened(path: Path) -> BaseFewShotClassifier:
     """The classifier of a file; of a search or a pipeline, the one that it ends in."""
-    if not path.is_file() or path.suffix.lower() in (PICKLE, *OTHER_PICKLES):
+    if not path.is_file() or is_pickle(path):
         clf = load_model(str(path))
     else:
         from skxma.persistence import load as load_ours
@@ -87,7 +87,7 @@ def opened(path: Path) -> BaseFewShotClassifier:
 def about_file(path: Path) -> dict[str, Any]:
     """Size and version of a file; the version is None for a pickle, which does not say."""
     version = None
-    if path.suffix.lower() != PICKLE:
+    if not is_pickle(path):
         from skxma._persistence.model_file import read_metadata
 
         version = read_metadata(path).get("written_by")

@@ -66,15 +66,29 @@ def check_model(path: str) -> None:
     file = Path(path)
     if not file.is_file() and not path.startswith(HUB_PREFIX):
         raise FileNotFoundError(f"There is no model {path}; `skxma fit DIR --model {path}` makes one.")
-    if file.suffix.lower() in OTHER_PICKLES:
+    if is_pickle(file) and file.suffix.lower() in OTHER_PICKLES:
         raise ValueError(
             f"{path} is a pickle by its name, and opening one runs whatever code its maker put there. If you trust it, "
             f"rename it to {file.stem}{PICKLE}."
         )
-    if file.suffix.lower() != PICKLE and not path.startswith(HUB_PREFIX):
+    if not is_pickle(file) and not path.startswith(HUB_PREFIX):
         from skxma._persistence.model_file import check_start
 
         check_start(file)
+
+
+def is_pickle(file: Path) -> bool:
+    """Return whether a file is a pickle by its name, and no file that `clf.save` wrote under such a name."""
+    if file.suffix.lower() not in (PICKLE, *OTHER_PICKLES):
+        return False
+    from skxma._persistence.model_file import check_start
+    from skxma.errors import ModelFileError
+
+    try:
+        check_start(file)
+    except (ModelFileError, OSError):
+        return True
+    return False
 
 
 def load_model(path: str, *, encoder: str | None = None, device: str | None = None, memory: Any = None) -> Any:
@@ -91,7 +105,7 @@ def load_model(path: str, *, encoder: str | None = None, device: str | None = No
         search or a pipeline.
     """
     check_model(path)
-    clf = images_classifier(_load_pickle(path) if Path(path).suffix.lower() == PICKLE else _load_ours(path), path)
+    clf = images_classifier(_load_pickle(path) if is_pickle(Path(path)) else _load_ours(path), path)
     if memory is not None and not _is_own_classifier(clf):
         # the parameter of this name of scikit-learn's pipelines is another
         if memory is not True:

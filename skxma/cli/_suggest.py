@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from skxma.active._names import NEED_MODEL, STRATEGIES
 from skxma.benchmark._names import DEFAULT_ENCODER
 from skxma.cli._help import positive_count
 from skxma.cli._inputs import existing_files, image_paths, without_copies
@@ -68,7 +69,7 @@ def add_parser(commands: Any) -> None:
         help="with --model, where its encoder is now; else what encodes the images; given again, several at once "
         f"(default: {DEFAULT_ENCODER})",
     )
-    parser.add_argument("--strategy", default="auto", metavar="NAME", help="as in skxma.active (default: %(default)s)")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="(default: %(default)s)")
     parser.add_argument(
         "--random-share", type=float, default=0.0, metavar="SHARE", help="share to draw at random (default: 0)"
     )
@@ -86,6 +87,10 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print, and copy, what is suggested; 1 where an image could not be read."""
+    if arguments.strategy in NEED_MODEL and not arguments.model:
+        raise ValueError(f"--strategy {arguments.strategy} asks a model; give one with --model, or leave it out.")
+    if not 0 <= arguments.random_share <= 1:
+        raise ValueError(f"--random-share {arguments.random_share}: give a share from 0 to 1.")
     folder = None if arguments.copy_to is None else folder_to_sort_in(arguments.copy_to)
     classes = checked_classes(arguments)
     n_samples = arguments.n_samples or len(classes) or DEFAULT_N_SAMPLES

@@ -157,7 +157,7 @@ class CoverageDisplay:
         distances = np.maximum([self.coverage - self.low, self.high - self.coverage], 0)
         left.errorbar(self.levels, self.coverage, distances, color=LINES[0], marker="o", capsize=3, label="coverage")
         left.set(xlabel="confidence level", ylabel="share of sets that hold the class")
-        left.legend(frameon=False, loc="upper left")
+        left.legend(frameon=False, loc="lower right")
         right.plot(self.levels, self.mean_size, color=LINES[0], marker="o")
         right.set(xlabel="confidence level", ylabel="mean number of classes in a set")
         for ax in self.axes_:

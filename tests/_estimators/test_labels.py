@@ -490,3 +490,8 @@ def test_nothing_wraps_beyond_64_bits():
     with pytest.raises(ValueError, match=r"beyond 64 bits.*str"):
         classifier().fit(X, y)
     assert len(classifier().fit(X, [str(label) for label in y]).classes_) == 3
+
+
+def test_nothing_to_fit_is_called_so():
+    with pytest.raises(ValueError, match="y is empty; give some labeled images"):
+        XMAdapterClassifier("tiny").fit([], [])

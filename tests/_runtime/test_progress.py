@@ -1,11 +1,11 @@
 import io
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 
-from skxma._runtime.progress import Progress, progress_in_logs
+from skxma._runtime.progress import Progress, no_progress, progress_in_logs
 
 
 class Terminal(io.StringIO):
@@ -174,3 +174,13 @@ def test_a_notebook_is_watched_too(monkeypatch, clock, seconds, shown):
             progress.advance(1)
     assert ("encoding:" in cell.getvalue()) is shown
     assert on_screen(cell.getvalue()) == [""]
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_whoever_wants_none_sees_none(monkeypatch, clock, stream):
+    monkeypatch.setattr(sys, "stderr", stream())
+    for quiet in (True, False):
+        with progress_in_logs(), no_progress() if quiet else nullcontext(), Progress("encoding", 100) as progress:
+            clock[0] += 60
+            progress.advance(10)
+            assert (sys.stderr.getvalue() == "") is quiet

@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 
 from skxma import CLIPEncoder, XMAdapterClassifier
 from skxma.active import suggest
-from skxma.active._suggest import STRATEGIES
+from skxma.active._names import STRATEGIES
 from skxma.baselines import TipAdapterClassifier, ZeroShotClassifier
 from skxma.datasets import load_emoji
 from skxma.encoder._checkpoints import TINY_FOLDER

@@ -468,7 +468,7 @@ def test_unknown_halves_and_names_are_refused(tmp_path):
     plant_coop(tmp_path)
     with pytest.raises(ValueError, match="base, novel or all"):
         load_problem("dtd/new", root=tmp_path, encoder="tiny")
-    with pytest.raises(FileNotFoundError, match="with root where they lie"):
+    with pytest.raises(FileNotFoundError, match="folder in which they lie as root"):
         load_problem("dtd")
 
 

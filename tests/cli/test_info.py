@@ -161,3 +161,13 @@ def test_a_model_of_two_encoders_names_both(folder, tmp_path, capsys):
     assert "--part model needs one encoder, and this classifier was fitted with several; pass --part head" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("name", ["m.pkl", "m.joblib"])
+def test_a_model_file_under_the_name_of_a_pickle_is_none(tmp_path, capsys, name):
+    emoji = load_emoji(as_paths=True)
+    clf = XMAdapterClassifier("tiny").fit(emoji.images[:10], emoji.target[:10])
+    clf.save(tmp_path / name)
+    assert main(["info", str(tmp_path / name), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["written_by"].endswith(skxma.__version__)
+    assert main(["predict", str(tmp_path / name), str(emoji.images[0])]) == 0

@@ -21,6 +21,10 @@ WRONG = {
     "no model to evaluate": ["evaluate", "none.skxma", "t.csv"],
     "no model to describe": ["info", "none.skxma"],
     "no model to report on": ["report", "none.skxma", "--pool", "new"],
+    "no such strategy": ["suggest", "new", "--strategy", "best"],
+    "a strategy that asks a model": ["suggest", "new", "--strategy", "margin"],
+    "no share": ["suggest", "new", "--random-share", "3"],
+    "a folder to explain": ["explain", "m.skxma", "new"],
     "no model to suggest by": ["suggest", "new", "--model", "none.skxma"],
     "no model to export": ["export", "none.skxma", "m.onnx"],
     "another file": ["predict", "a.png", "a.png"],
@@ -78,7 +82,15 @@ def test_what_is_wrong_is_told_before_anything_long_is_imported(folder):
     done = run(folder, RUN_ALL, json.dumps(WRONG), json.dumps(LONG))
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(what, bool(status), imported) for what, status, imported in told] == [(what, True, []) for what in WRONG]
-    for words in ("none.skxma", "nope", "none.png: no such file", "b.png", "is no model file", "1 class with images"):
+    for words in (
+        "none.skxma",
+        "nope",
+        "none.png: no such file",
+        "b.png",
+        "is no model file",
+        "1 class with images",
+        "new is a folder; name one image",
+    ):
         assert words in done.stderr
 
 
