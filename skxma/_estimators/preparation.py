@@ -75,6 +75,7 @@ def first_task(
         fitted.update(embedded.attributes, sample_names_=names_of(X))
         with prepared(clf, inputs, support, table, fitted, fit_task) as task:
             _warn_of_labeled_copies(task)
+            _warn_of_one_group_each(task)
             yield task
 
 
@@ -88,6 +89,18 @@ def _warn_of_labeled_copies(task: Task) -> None:
         warn(
             f"{copies} of {len(position)} images without labels are copies of labeled ones, left out: a labeled image "
             "that judges the others must not be among them."
+        )
+
+
+def _warn_of_one_group_each(task: Task) -> None:
+    """Warn of groups that leave no image to be judged by others of its class, as the labels given once more do."""
+    cache = task.cache
+    several = len(cache.labels) > len(np.unique(cache.labels))
+    if task.support.groups is not None and several and cache.singleton.all():
+        warn(
+            "groups gives all images of each class one group, so that no image can be judged by others of its class: "
+            "there is no left-out accuracy. Groups are images that belong together, such as those of one burst; leave "
+            "groups out if there are none."
         )
 
 

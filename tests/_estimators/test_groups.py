@@ -156,3 +156,16 @@ def test_groups_and_a_pool_go_together(problem, copies):
     names = np.concatenate([groups.astype(str), np.full(len(pool), "")])
     clf = classifier(problem).set_params(unlabeled_label=-1).fit(np.concatenate([X, pool]), labels, groups=names)
     assert clf.soft_labels_.shape == (len(pool), 4)
+
+
+def test_classes_given_as_groups_are_warned_of():
+    problem = make_problem(n_classes=3, shots=4)
+    with pytest.warns(UserWarning, match="groups gives all images of each class one group"):
+        clf = classifier(problem).fit(problem.X, problem.y, groups=problem.y)
+    assert np.isnan(clf.left_out_score_)
+    one_more = problem.y.copy()
+    one_more[0] = 7
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier(problem).fit(problem.X, problem.y, groups=one_more)
+        classifier(problem).fit(problem.X[::4], problem.y[::4], groups=problem.y[::4])
