@@ -11,6 +11,7 @@ from skxma.cli._inputs import check_files, image_paths, read_labeled_images
 from skxma.cli._model_files import memory_of, named_encoders, place_for, save
 from skxma.cli._streams import say
 from skxma.cli._words import complete_names, read_names, templates_of
+from skxma.datasets._listing import counted
 
 
 def run_fit(arguments: argparse.Namespace) -> None:
@@ -37,7 +38,8 @@ def run_fit(arguments: argparse.Namespace) -> None:
         verbose=int(sys.stderr.isatty()),
         unlabeled_label=math.nan if unlabeled else None,
     )
-    clf.fit([*data.paths, *unlabeled], [*data.target, *[None] * len(unlabeled)])
+    groups = None if data.groups is None else [*data.groups, *[None] * len(unlabeled)]
+    clf.fit([*data.paths, *unlabeled], [*data.target, *[None] * len(unlabeled)], groups=groups)
     if arguments.no_paths:
         clf.sample_names_ = None
     save(clf.set_params(verbose=0, memory=None), target)
@@ -47,6 +49,9 @@ def run_fit(arguments: argparse.Namespace) -> None:
         say(f"known from their text alone, without images: {', '.join(unseen)}")
     if unlabeled:
         say(f"learned from {clf.n_unlabeled_used_} of {len(unlabeled)} images without labels")
+    if groups is not None:
+        n_groups = len(set(data.groups) - {""})
+        say(f"the column of groups names {counted(n_groups, 'group')}, each left out as a whole to judge the model")
     if line := left_out_line(clf):
         say(line)
     for found in labels_in_question(clf):

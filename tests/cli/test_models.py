@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from small_models import write_timm
 
-from skxma import EmbeddingStore
+from skxma import EmbeddingStore, load
 from skxma._runtime.warning import text_outside_python
 from skxma.cli._predict import SetOfClasses, write_predictions, write_sets
 from skxma.cli._tables import WIDEST_NAME, print_columns, width_of
@@ -94,6 +94,17 @@ def test_a_folder_that_is_called_like_a_missing_label_is_told_in_the_words_of_th
         assert main(["fit", str(tmp_path / "pics"), "--model", str(tmp_path / "m.skxma"), "--encoder", "tiny"]) == 0
     (shown,) = [text_outside_python(one.message) for one in told if "'None'" in str(one.message)]
     assert not re.search(r"\by\b|class_names", shown)
+
+
+def test_groups_of_a_table_are_left_out_together(folder, tmp_path, capsys):
+    images = sorted((folder / "pics").glob("*/*.png"))
+    lines = [f"{path},{path.parent.name},{i // 2 if i else ''}" for i, path in enumerate(images)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,group", *lines]))
+    model = tmp_path / "m.skxma"
+    words = ["fit", str(tmp_path / "t.csv"), "--model", str(model), "--encoder", "tiny"]
+    assert main([*words, "--unlabeled", str(folder / "new")]) == 0
+    assert "names 6 groups, each left out as a whole" in capsys.readouterr().err
+    assert load(model).groups_.tolist() == ["", *(str(i // 2) for i in range(1, len(images)))]
 
 
 def test_sets_as_a_table_csv_and_json(folder, capsys):
