@@ -21,7 +21,7 @@ def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: i
     head : sequence of str
     rows : sequence of sequence of str
     n_words, n_paths : int
-        Columns of words, and how many of these hold paths. Words are without_middle for a terminal, where one long name
+        Columns of words, and how many of these hold paths. Words lose their middle on a terminal, where one long name
         would wrap every line; in a file, and in a path that is to be copied, they are whole.
     """
     whole = not sys.stdout.isatty()
