@@ -27,6 +27,9 @@ KEY_ROWS = 2**14
 TILE_ENTRIES = 2**21
 """Cosines of a tile of queries and keys: 8 MB in single precision, which stay in the processor's cache."""
 
+LIKELIHOOD_ENTRIES = 2**20
+"""Weighted scores of samples whose likelihoods are computed at once: larger arrays take longer per entry."""
+
 TILE_ROWS = 1024
 """Queries of a tile."""
 

@@ -169,7 +169,11 @@ def covariance_root(words: Tensor, shrinkage: float) -> Tensor | None:
     if not centered.square().mean() > EPS:
         return None
     spectrum = Spectrum.of_rows(centered)
-    root = (spectrum.vectors * spectrum.shrunk_power(shrinkage, 0.25)) @ spectrum.vectors.T
+    # a multiple of the identity where no word varies: few words leave a product of few directions
+    least, varies = shrinkage**0.25, spectrum.values != 0
+    vectors, powers = spectrum.vectors[:, varies], spectrum.shrunk_power(shrinkage, 0.25)[varies]
+    root = (vectors * (powers - least)) @ vectors.T
+    root.diagonal().add_(least)
     return root.to(words.dtype)
 
 
@@ -215,12 +219,11 @@ def covariance_alignment(words: Tensor, features: Tensor, weights: Tensor) -> fl
     float
         Infinite where the words or the images do not vary, because then nothing speaks against the words.
     """
-    centered = (words - words.mean(0)).double()
-    word_scatter = centered.T @ centered
-    centered = (features - weighted_mean(features, weights)).double()
-    image_scatter = centered.T @ (weights.double()[:, None] * centered)
-    isotropic = float(word_scatter.diagonal().sum() * image_scatter.diagonal().mean())
-    return float((word_scatter * image_scatter).sum()) / isotropic if isotropic > EPS else math.inf
+    words = (words - words.mean(0)).double()
+    images = weights.double().sqrt()[:, None] * (features - weighted_mean(features, weights)).double()
+    # tr(S_V S_X) is the squared length of all inner products of words and images
+    isotropic = float(words.square().sum() * images.square().sum() / words.shape[1])
+    return float((words @ images.T).square().sum()) / isotropic if isotropic > EPS else math.inf
 
 
 def candidate_metrics(

@@ -21,6 +21,10 @@ from skxma._evidence.calibrated.config import ScalePrior
 from skxma._evidence.calibrated.cross_fit import LeftOutLogits
 from skxma._statistics import minimize_lbfgs
 
+NEGLIGIBLE_POSTERIOR = 1e-10
+"""Posterior of a node of the grid below which it is left out of the mean: a hundred of them change no probability by
+more than 1e-8."""
+
 
 @dataclass(frozen=True)
 class ScaleGrid:
@@ -126,7 +130,11 @@ def moderation_factors(
     posterior = torch.softmax(log_posterior.flatten(), 0).view_as(log_posterior)
     target = torch.zeros_like(rest)
     for g, scale in enumerate(grid.zero_shot):
-        target += torch.einsum("h,hnc->nc", posterior[g], torch.softmax(scale * zero_shot + scaled_rest, 2))
+        # of many samples nearly all nodes are without any weight
+        likely = posterior[g] > NEGLIGIBLE_POSTERIOR
+        if bool(likely.any()):
+            probabilities = torch.softmax(scale * zero_shot + scaled_rest[likely], 2)
+            target += torch.einsum("h,hnc->nc", posterior[g, likely], probabilities)
     target *= row_weights[:, None] / row_weights.sum()
     ridge = prior.factor_ridge
     if holds_rest:

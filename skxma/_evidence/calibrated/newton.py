@@ -290,8 +290,8 @@ class FusionBatch:
             )
 
         # whole metrics, or samples of one metric: other blocks lie in pieces, which a product would copy first
-        samples = list(blocks.slices(n, blocks.TILE_ENTRIES // per_sample))
-        metrics = blocks.slices(n_metrics, blocks.TILE_ENTRIES // (n * per_sample))
+        samples = list(blocks.slices(n, blocks.LIKELIHOOD_ENTRIES // per_sample))
+        metrics = blocks.slices(n_metrics, blocks.LIKELIHOOD_ENTRIES // (n * per_sample))
         return joined((joined((of(some, rows) for rows in samples), dim=1) for some in metrics), dim=0)
 
     def logit_deviation(self, weights: Tensor) -> Tensor:

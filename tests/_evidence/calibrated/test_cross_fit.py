@@ -92,7 +92,7 @@ def test_likelihoods_in_blocks_are_those_at_once(monkeypatch):
     batch = FusionBatch.stack([draw_problem(0, n_singletons=6), draw_problem(0, n_singletons=6)])
     theta = torch.as_tensor(np.random.default_rng(0).standard_normal((2, 1, 5)))
     at_once = batch.likelihoods(theta)
-    monkeypatch.setattr(blocks, "TILE_ENTRIES", 1)
+    monkeypatch.setattr(blocks, "LIKELIHOOD_ENTRIES", 1)
     for name, wanted in vars(at_once).items():
         torch.testing.assert_close(getattr(batch.likelihoods(theta), name), wanted)
 

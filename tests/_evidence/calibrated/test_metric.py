@@ -132,12 +132,22 @@ def test_a_vocabulary_without_covariance_is_none():
     assert covariance_root(words.repeat(5, 1), 0.01) is None
 
 
-def test_the_root_to_the_fourth_is_the_shrunken_covariance():
-    words = torch.as_tensor(make_problem().words, dtype=torch.float64)
+@pytest.mark.parametrize("n_words", [5, None])
+def test_the_root_to_the_fourth_is_the_shrunken_covariance(n_words):
+    words = torch.as_tensor(make_problem().words[:n_words], dtype=torch.float64)
     root = covariance_root(words, shrinkage=0.01)
     covariance = torch.cov(words.T, correction=0)
     wanted = 0.99 * covariance / covariance.diagonal().mean() + 0.01 * torch.eye(16, dtype=torch.float64)
     torch.testing.assert_close(torch.linalg.matrix_power(root, 4), wanted)
+
+
+def test_the_alignment_is_the_product_of_the_scatters():
+    features, _, _ = as_tensors(make_problem())
+    words = torch.as_tensor(make_problem().words, dtype=torch.float64)
+    weights = torch.arange(1.0, len(features) + 1, dtype=torch.float64)
+    of_words, of_images = torch.cov(words.T), torch.cov(features.T, aweights=weights)
+    wanted = 16 * (of_words @ of_images).trace() / of_words.trace() / of_images.trace()
+    assert covariance_alignment(words, features, weights) == pytest.approx(float(wanted))
 
 
 def test_a_kept_root_belongs_to_its_words_their_precision_and_the_shrinkage():
