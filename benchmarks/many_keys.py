@@ -80,7 +80,7 @@ def main():
     print(f"first prediction {ready:.1f} s, one more {1000 * single:.0f} ms", flush=True)
 
     exact = XMAdapterClassifier("precomputed", text_features=text, retrieval="exact")
-    exact.__dict__.update(vars(clf), model_=replace(clf.model_, cells=None))
+    exact.__dict__.update(vars(clf), model_=replace(clf.model_, key_clusters=None))
     probability = compare(clf, exact, "new images", queries)
     print(f"{100 * (probability.argmax(1) == y_queries).mean():.1f} % right")
     rng = np.random.default_rng(1)
