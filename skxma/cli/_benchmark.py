@@ -6,11 +6,11 @@ import argparse
 from contextlib import nullcontext
 from typing import Any
 
+from skxma._runtime.lines import counted
 from skxma._runtime.progress import no_progress
 from skxma.benchmark._names import METHODS, PROTOCOLS, SHOTS
 from skxma.cli._help import Once, positive_count
 from skxma.cli._streams import say
-from skxma.datasets._listing import counted
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:

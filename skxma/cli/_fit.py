@@ -6,12 +6,12 @@ import argparse
 import math
 import sys
 
+from skxma._runtime.lines import counted
 from skxma.cli._info import left_out_line
 from skxma.cli._inputs import check_files, image_paths, read_labeled_images
 from skxma.cli._model_files import memory_of, named_encoders, place_for, save
 from skxma.cli._streams import say
 from skxma.cli._words import complete_names, read_names, templates_of
-from skxma.datasets._listing import counted
 
 
 def run_fit(arguments: argparse.Namespace) -> None:

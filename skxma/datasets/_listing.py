@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from skxma._runtime.lines import counted
+
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif", ".avif"})
 # What systems, network drives and archives add to a folder, beside names that begin with a dot.
 SERVICE_NAMES = frozenset(
@@ -144,8 +146,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     except OSError:
         # a link to itself, for one
         return False
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a number with its noun, in the plural where it is not 1."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

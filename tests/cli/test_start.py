@@ -78,6 +78,12 @@ def run(folder, code, *words):
     return done
 
 
+def test_parsers_are_made_without_arrays():
+    code = "import sys, skxma.cli.main; print([name for name in ('numpy', 'PIL') if name in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert shown.stdout.strip() == "[]"
+
+
 def test_what_is_wrong_is_told_before_anything_long_is_imported(folder):
     done = run(folder, RUN_ALL, json.dumps(WRONG), json.dumps(LONG))
     told = [json.loads(line) for line in done.stdout.splitlines()]
