@@ -16,7 +16,7 @@ CLASS_SUM_ROWS = 2**14
 """Samples whose one-hot rows (C, n) are multiplied at once for the class means."""
 
 HELD_OUT_ROWS = 2**12
-"""Samples outside of the subsample that are predicted at once."""
+"""Samples that are left out, or predicted, at once where the fit has learned its weights on others."""
 
 POOL_ENTRIES = 2**22
 """Entries of a block of pool images times dimensions, classes or keys."""

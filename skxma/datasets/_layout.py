@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from skxma._runtime.lines import counted
 from skxma.datasets._listing import (
     UNREAD_IMAGE_ENDINGS,
     Listing,
     count_endings,
-    counted,
     list_images,
     visible_folders,
 )

@@ -76,6 +76,21 @@ class LeftOutLogits:
         return cls(*(summands(*pair) for pair in pairs))
 
     @classmethod
+    def joined(cls, several: Iterable[LeftOutLogits], n_samples: int) -> LeftOutLogits:
+        """Join the logits of some samples after others, `n_samples` in all; each is dropped before the next."""
+        parts: list[Tensor] = []
+        start = 0
+        for some in several:
+            n = some.logits.shape[1]
+            if n == n_samples:
+                return some
+            parts = parts or [part.new_empty(2, n_samples, part.shape[2]) for part in some.parts]
+            for whole, part in zip(parts, some.parts, strict=True):
+                whole[:, start : start + n] = part
+            start += n
+        return cls(*parts)
+
+    @classmethod
     def mean(cls, several: Iterable[LeftOutLogits], weights: Sequence[float]) -> LeftOutLogits:
         """Weighted mean of several, by weights that sum to 1; each is dropped before the next is asked for."""
         means: list[Tensor] = []

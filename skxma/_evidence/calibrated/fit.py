@@ -35,6 +35,7 @@ from skxma._evidence.calibrated.support import (
     prepare_support,
 )
 from skxma._evidence.fitted import ExpectedScore, FitReport, LeftOutPredictions
+from skxma._runtime import blocks
 from skxma._sampling import stratified_subsample
 from skxma._statistics import weighted_mean
 from skxma.caches import Floats, ImageCache, Integers
@@ -71,33 +72,41 @@ def leave_support_out(
 ) -> LeftOutSupport:
     """Average the left-out logits of all samples over the best metrics."""
     best, folds = selection.best, selection.folds
-    first = score_all_samples(best[0], support, config)
-    hardness = cross_modal_hardness(support, first, support.all_rows)
+    hardness = support.weights.new_empty(len(support.labels))
+    singleton = torch.empty_like(support.labels, dtype=torch.bool)
 
-    def of_each_metric() -> Iterator[LeftOutLogits]:
-        # one metric at a time: the scores of 16 000 samples among 1000 classes take half a gigabyte
-        for one in best:
-            scores = first if one is best[0] else score_all_samples(one, support, config)
+    def in_metric(one: MetricCandidate) -> Iterator[LeftOutLogits]:
+        for rows, scores in score_all_samples(one, support, config):
+            if one is best[0]:
+                hardness[rows] = cross_modal_hardness(support, scores, rows)
+                singleton[rows] = scores.singleton
             yield LeftOutLogits.of(scores, one.fusion.weights, one.full_fusion.weights)
 
-    averaged = LeftOutLogits.mean(of_each_metric(), [one.averaging_weight for one in best])
+    # one metric at a time, and of many samples some: all scores of 16 000 among 1000 classes take half a gigabyte
+    in_each = (LeftOutLogits.joined(in_metric(one), len(support.labels)) for one in best)
+    averaged = LeftOutLogits.mean(in_each, [one.averaging_weight for one in best])
     fitted = averaged.ruling_out(support.unknown)
     honest = fitted
     if folds is not None:
-        crossed = cross_fitted_logits(selection.cross_fitted, folds, first.singleton, support.independence, config)
+        crossed = cross_fitted_logits(selection.cross_fitted, folds, singleton, support.independence, config)
         honest = crossed.ruling_out(support.unknown)
-    return LeftOutSupport(honest, fitted, hardness, first.singleton, first.node_weights)
+    return LeftOutSupport(honest, fitted, hardness, singleton, best[0].scores.node_weights)
 
 
 def score_all_samples(
     one: MetricCandidate, support: CalibrationSupport, config: CalibrationConfig
-) -> LeaveOneOutScores:
-    """Score all samples leave-one-out in a metric, of which the fusion may have been learned on some of them."""
+) -> Iterator[tuple[Tensor, LeaveOneOutScores]]:
+    """Yield rows (n,) and their leave-one-out scores in a metric, until those of all samples were there.
+
+    If the fusion was learned on all samples, their scores are there at once.
+    """
     if len(support.rows) == len(support.labels):
-        return one.scores
-    image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, support.all_rows, one.scale)
-    combined = combine_scores(support, image, support.all_rows, config)
-    return combined if one.text_only is None else one.text_only.apply(combined, support.has_images)
+        yield support.rows, one.scores
+        return
+    for rows in support.all_rows.split(blocks.HELD_OUT_ROWS):
+        image, _ = left_out_image_scores(one.support, one.metric.scatter_weight, config, rows, one.scale)
+        combined = combine_scores(support, image, rows, config)
+        yield rows, combined if one.text_only is None else one.text_only.apply(combined, support.has_images)
 
 
 @dataclass(frozen=True)
