@@ -379,6 +379,10 @@ def best_per_root(candidates: Iterable[MetricCandidate], n_kept: int) -> list[Me
 
 def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: CalibrationConfig) -> MetricSelection:
     """Choose the metrics with the least leave-one-out objective, no more than two per root, with averaging weights."""
+    if support.work > config.max_work:
+        config = replace(config, max_metrics=1)
+    # of very many samples the scores of a metric take a hundred megabytes
+    n_kept = min(config.metrics_per_root, config.max_metrics)
     best: list[MetricCandidate] = []
     cross_fitted: list[CrossFittedMetric] = []
     folds, least = cross_fit_folds(support, config), math.inf
@@ -391,10 +395,8 @@ def select_metrics(support: CalibrationSupport, roots: Sequence[Root], config: C
         least = min([least, *(one.fusion.objective for one in candidates)])
         if folds is not None:
             cross_fitted += cross_fit_candidates(candidates, least, support, folds, config)
-        best = best_per_root([*best, *candidates], config.metrics_per_root)
+        best = best_per_root([*best, *candidates], n_kept)
     objectives = [(one.metric.choice[0], one.fusion.objective) for one in best]
     n_left_out = best[0].problem.n_left_out
-    if support.work > config.max_work:
-        config = replace(config, max_metrics=1)
     chosen = [replace(best[i], averaging_weight=w) for i, w in choose_per_root(objectives, n_left_out, config)]
     return MetricSelection(chosen, cross_fitted, folds)
