@@ -134,7 +134,7 @@ def _ends_with_newline(file: Path) -> bool:
 
 
 def key_of(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells a line of a results file from the others, as text."""
+    """Identity of a line of a results file among the others, as text."""
     return tuple("" if row.get(name) is None else str(row[name]) for name in KEY)
 
 

@@ -111,7 +111,7 @@ def run_benchmark(
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What was asked for.
+    """Cells of a finished run, those among them that an earlier run had finished too.
 
     Attributes
     ----------

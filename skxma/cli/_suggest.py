@@ -171,7 +171,7 @@ def folder_to_sort_in(path: str) -> Path:
 
 
 def not_in(folder: Path, paths: Sequence[str]) -> list[str]:
-    """Return the images of which no copy lies in the folder of the rounds before; the others are counted on stderr."""
+    """Return the images without a copy in the folder of the rounds before, and count the others on standard error."""
     from skxma.datasets._listing import list_images
 
     if not folder.exists():

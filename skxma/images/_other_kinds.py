@@ -1,4 +1,4 @@
-"""What a file is that Pillow does not read, by its first bytes."""
+"""The kind of a file that Pillow does not read, by its first bytes."""
 
 from __future__ import annotations
 
