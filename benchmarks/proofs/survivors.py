@@ -137,9 +137,22 @@ REASONS: list[Reason] = [
     ),
     Reason(
         "_evidence.calibrated.newton",
-        "blocks.TILE_ENTRIES",
+        "blocks.LIKELIHOOD_ENTRIES",
         "ReplaceBinaryOperator|NumberReplacer",
         "how many samples are scored at once changes no sum",
+    ),
+    Reason(
+        "_evidence.calibrated.newton",
+        "per_sample = ",
+        "ReplaceBinaryOperator|NumberReplacer",
+        "how many samples are scored at once changes no sum",
+    ),
+    Reason("_evidence.calibrated.newton", "if len(several) == 1:", "NumberReplacer", "one part joined is a copy of it"),
+    Reason(
+        "_evidence.calibrated.moderation",
+        "zero_shot[None], ridge, rest)[0]",
+        "NumberReplacer:53",
+        "there is one factor: the first is the last",
     ),
     Reason(
         "_evidence.calibrated.newton",

@@ -88,6 +88,14 @@ def test_the_pull_of_the_noise_rate_curves_by_twice_its_weight():
     torch.testing.assert_close(change[0, 0], wanted)
 
 
+def test_the_deviation_of_logits_is_that_among_the_classes():
+    batch = FusionBatch.stack([draw_problem(0), draw_problem(1)])
+    weights = torch.as_tensor(np.random.default_rng(0).standard_normal((2, 3, 4)))
+    logits = torch.einsum("mkj,mnjc->mknc", weights, batch.scores)
+    wanted = logits.var(3, correction=0).mean(2).sqrt()
+    torch.testing.assert_close(batch.logit_deviation(weights), wanted)
+
+
 def test_likelihoods_in_blocks_are_those_at_once(monkeypatch):
     batch = FusionBatch.stack([draw_problem(0, n_singletons=6), draw_problem(0, n_singletons=6)])
     theta = torch.as_tensor(np.random.default_rng(0).standard_normal((2, 1, 5)))
