@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from types import TracebackType
@@ -140,24 +140,23 @@ class Progress:
         stream.flush()
 
 
-@contextmanager
-def progress_in_logs() -> Iterator[None]:
+def progress_in_logs() -> AbstractContextManager[None]:
     """Let long work write a line every few seconds where standard error is no terminal."""
-    token = _IN_LOGS.set(True)
-    try:
-        yield
-    finally:
-        _IN_LOGS.reset(token)
+    return _switched_on(_IN_LOGS)
+
+
+def no_progress() -> AbstractContextManager[None]:
+    """Show no progress, however long work takes."""
+    return _switched_on(_HIDDEN)
 
 
 @contextmanager
-def no_progress() -> Iterator[None]:
-    """Show no progress, however long work takes."""
-    token = _HIDDEN.set(True)
+def _switched_on(variable: ContextVar[bool]) -> Iterator[None]:
+    token = variable.set(True)
     try:
         yield
     finally:
-        _HIDDEN.reset(token)
+        variable.reset(token)
 
 
 def _is_watched() -> bool:

@@ -21,6 +21,7 @@ from skxma._evidence.calibrated.config import CalibrationConfig
 from skxma._evidence.calibrated.metric_selection import one_shot_roots, text_roots
 from skxma._labels.by_label import has_index
 from skxma._labels.class_table import resolve_classes
+from skxma._runtime import blocks
 from skxma._sklearn_compat import num_samples, safe_indexing
 from skxma._statistics import are_among
 from skxma.active._names import NEED_MODEL, STRATEGIES
@@ -255,8 +256,7 @@ def _predict(clf: BaseFewShotClassifier, features: Floats) -> tuple[Integers, ND
     """Class index, margin and entropy (n,) of embeddings (n, D), a block at a time."""
     predicted = np.empty(len(features), dtype=np.intp)
     margins, entropies = np.empty(len(features)), np.empty(len(features))
-    for start in range(0, len(features), PREDICTED_ROWS):
-        block = slice(start, start + PREDICTED_ROWS)
+    for block in blocks.slices(len(features), PREDICTED_ROWS):
         p = clf.predict_proba(features[block])
         best = np.partition(p, -2, axis=1)[:, -2:]
         predicted[block], margins[block] = p.argmax(1), best[:, 1] - best[:, 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,6 +94,8 @@ def without_copies(paths: Sequence[str], of: Sequence[str]) -> list[str]:
     paths, of : sequence of str
         Files; those of `of` that cannot be read are passed over.
     """
+    from skxma.images._content_key import content_key
+
     by_size: dict[int, list[str]] = {}
     for path in of:
         if os.access(path, os.R_OK):
@@ -107,16 +108,10 @@ def without_copies(paths: Sequence[str], of: Sequence[str]) -> list[str]:
         if size not in by_size or not os.access(path, os.R_OK):
             return False
         if size not in known:
-            known[size] = {digest_of(one) for one in by_size[size]}
-        return digest_of(path) in known[size]
+            known[size] = {content_key(one) for one in by_size[size]}
+        return content_key(path) in known[size]
 
     return [path for path in paths if not is_copy(path)]
-
-
-def digest_of(path: str) -> bytes:
-    """The digest of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def existing_files(paths: Sequence[str]) -> list[str]:

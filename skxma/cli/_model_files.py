@@ -66,12 +66,13 @@ def check_model(path: str) -> None:
     file = Path(path)
     if not file.is_file() and not path.startswith(HUB_PREFIX):
         raise FileNotFoundError(f"There is no model {path}; `skxma fit DIR --model {path}` makes one.")
-    if is_pickle(file) and file.suffix.lower() in OTHER_PICKLES:
+    pickled = is_pickle(file)
+    if pickled and file.suffix.lower() in OTHER_PICKLES:
         raise ValueError(
             f"{path} is a pickle by its name, and opening one runs whatever code its maker put there. If you trust it, "
             f"rename it to {file.stem}{PICKLE}."
         )
-    if not is_pickle(file) and not path.startswith(HUB_PREFIX):
+    if not pickled and not path.startswith(HUB_PREFIX):
         from skxma._persistence.model_file import check_start
 
         check_start(file)

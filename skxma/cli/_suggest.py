@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_suggestions(found, arguments.format, with_answers=bool(arguments.model))
     if folder is not None:
         copy(paths, folder, classes)
-    return int(len(readable) + len(there) - len(fresh) < len(asked))
+    return int(len(readable) < len(fresh) or len(there) < len(asked))
 
 
 def checked_classes(arguments: argparse.Namespace) -> list[str]:

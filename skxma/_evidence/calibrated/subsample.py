@@ -112,8 +112,8 @@ def predict_held_out(
     """Predict the samples of a cache that a model has not seen, those where `held_out` (N,) is True."""
     parts = []
     rows = np.flatnonzero(held_out)
-    for start in range(0, len(rows), blocks.HELD_OUT_ROWS):
-        block = rows[start : start + blocks.HELD_OUT_ROWS]
+    for some in blocks.slices(len(rows), blocks.HELD_OUT_ROWS):
+        block = rows[some]
         features, labels = to_tensors(cache.keys[block], cache.labels[block], like=like)
         logits = scorer.fused(features, [])
         hard = F.standardized_gap(*scorer.prototype_and_text(features), labels)
